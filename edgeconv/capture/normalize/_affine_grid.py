@@ -1,11 +1,11 @@
-"""The coordinates that AffineGrid multiplies the columns of its matrices with.
+"""The coordinates of the elements of an image, for AffineGrid of files and ``affine_grid`` of modules.
 
-Specification: AffineGrid; torch's ``affine_grid`` is the same. They run from -1 to 1, from the middle of the first
-element to that of the last with ``align_corners``, and else from edge to edge.
+Specification: AffineGrid. -1 and 1 are the centres of the first and the last element with ``align_corners``, and the
+outer edges of these elements otherwise.
 
-The grid is written as products and sums, axis by axis, and not as a product of matrices: a file of float16 computes
-these in float32 where GridSample reads them as places (`edgeconv.emit.half_precision`), and one axis at a time is
-little work until the last sum.
+The grid is written as products and sums, one axis at a time, not as a matrix product: a float16 file computes these in
+float32, as GridSample reads them as positions (`edgeconv.emit.half_precision`), and only the last sum has the size of
+the whole grid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 
 def coordinates(sizes: list[int], axis: int, *, align_corners: bool) -> npt.NDArray[np.float32]:
-    """The coordinates of the elements along an axis of an image, to be broadcast to [batch, *sizes, coordinates]."""
+    """The coordinates along one axis of an image of these sizes, of a shape that broadcasts to (N, *sizes, rank)."""
     size = sizes[axis]
     end = float(size > 1) if align_corners else 1 - 1 / size
     shape = [1, *(size if at == axis else 1 for at in range(len(sizes))), 1]

@@ -1,7 +1,7 @@
-"""Attention of a file, written out as a module's is: products, a mask, a softmax.
+"""Attention (opsets 23 and 24), written out as products, a mask and a softmax, as that of a module is.
 
-Specification: Attention (opsets 23 and 24). What may be looked at is told by a constant mask, by causality, or by a
-mask that is computed. A query that may look at nothing gives zeros.
+Specification: Attention. A query attends to the keys that the mask (constant or computed) and causality allow; a query
+that may attend to none gives zeros. Shapes are (batch, heads, length, size) inside.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from edgeconv.graph.edit import constant, input_of, is_taken
 from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
 
-_RAW, _CAPPED, _WEIGHTS = 0, 1, 3  # what ``qk_matmul_output`` is; scores under a mask (2) have no form
+_RAW, _CAPPED, _WEIGHTS = 0, 1, 3  # modes of ``qk_matmul_output``; masked scores (2), which hold -inf, have no form
 _FLOAT = ir.DataType.FLOAT
-_LOWEST = np.float32(-1e30)  # below every score, and no number that overflows when another one is added
+_LOWEST = np.float32(-1e30)  # below every score, and finite: -inf in a whole row would give NaN
 
 
 def attention(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """Appends the steps; the values that stand for the node's results.
+    """Writes the node out; returns the replacements of its results.
 
     Raises:
-        CaptureError: the lengths of sequences are computed, or scores between the products are an output.
+        CaptureError: ``nonpad_kv_seqlen`` is given, masked scores are an output, or shapes do not fit.
     """
+    # 1. Heads, with the keys and values of earlier calls (the cache of a decoder) in front.
     _check(node)
     groups = node.attributes.get_int("kv_num_heads", 0)
     query = _heads(steps, node.inputs[0], node.attributes.get_int("q_num_heads", 0), "query")
@@ -38,8 +39,10 @@ def attention(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     for index, joined in ((1, key), (2, value)):
         if len(node.outputs) > index and is_taken(node.outputs[index]):
             results[node.outputs[index]] = joined
+    # 2. Grouped queries: several heads of queries share one head of keys and values.
     shared = sizes_of(query)[1] // sizes_of(key)[1]
     key, value = (_repeated(steps, state, shared, name) for state, name in ((key, "keys"), (value, "values")))
+    # 3. Scores, softmax, weighted sum of the values.
     raw = _scores(steps, node, query, key)
     capped = _capped(steps, raw, node.attributes.get_float("softcap", 0.0))
     weights = _weights(steps, node, capped)
@@ -54,7 +57,7 @@ def attention(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 
 def state_shapes(graph: ir.Graph) -> None:
-    """Gives the second results of Attention the shapes that onnx's inference leaves open."""
+    """Sets the shapes of Attention's optional results, which onnx's inference leaves open."""
     for node in graph:
         if node.op_type != "Attention" or node.domain != "" or len(node.outputs) == 1:
             continue
@@ -102,9 +105,11 @@ def _fit(node: ir.Node) -> bool:
     if ranks == {3} and any(count < 1 or size % count for size, count in flat):
         return False
     query, key, value = (_as_heads(node, index) for index in range(3))
-    pasts = [sizes_of(past) if (past := input_of(node, index)) is not None else [*new[:2], 0, new[3]]
-             for index, new in ((4, key), (5, value))]  # fmt: skip
-    is_one = (
+    pasts = []
+    for index, new in ((4, key), (5, value)):
+        past = input_of(node, index)
+        pasts.append([*new[:2], 0, new[3]] if past is None else sizes_of(past))
+    fits = (
         query[0] == key[0] == value[0]
         and key[1:3] == value[1:3]
         and key[1] > 0
@@ -115,15 +120,15 @@ def _fit(node: ir.Node) -> bool:
         and pasts[0][2] == pasts[1][2]
     )
     mask = input_of(node, 3)
-    if not is_one or mask is None:
-        return is_one
+    if not fits or mask is None:
+        return fits
     *outer, columns = [1] * (4 - len(sizes_of(mask))) + sizes_of(mask)
     around = all(size in (1, whole) for size, whole in zip(outer, query[:3], strict=False))
     return len(outer) == 3 and around and bool(sizes_of(mask)) and columns <= pasts[0][2] + key[2]
 
 
 def _heads(steps: Steps, value: ir.Value | None, count: int, name: str) -> ir.Value:
-    """(N, length, heads x size) as (N, heads, length, size); of rank 4 it is so already."""
+    """(N, length, heads · size) as (N, heads, length, size); a value of rank 4 has that shape already."""
     sizes = sizes_of(value)
     if value is not None and len(sizes) == 4:
         return value
@@ -132,7 +137,7 @@ def _heads(steps: Steps, value: ir.Value | None, count: int, name: str) -> ir.Va
 
 
 def _joined(steps: Steps, node: ir.Node, index: int, new: ir.Value) -> ir.Value:
-    """The keys or values of earlier calls, and then the new ones."""
+    """The keys or values of earlier calls (input `index`), if there are any, and then the new ones."""
     past = node.inputs[index] if len(node.inputs) > index else None
     if past is None:
         return new
@@ -142,7 +147,7 @@ def _joined(steps: Steps, node: ir.Node, index: int, new: ir.Value) -> ir.Value:
 
 
 def _repeated(steps: Steps, value: ir.Value, times: int, name: str) -> ir.Value:
-    """Each head so many times in a row: a group of queries shares it."""
+    """Each head `times` times in a row."""
     if times == 1:
         return value
     return steps.gather(value, [int(i) for i in np.repeat(np.arange(sizes_of(value)[1]), times)], 1, name)
@@ -164,7 +169,7 @@ def _capped(steps: Steps, scores: ir.Value, cap: float) -> ir.Value:
 
 
 def _weights(steps: Steps, node: ir.Node, scores: ir.Value) -> ir.Value:
-    """What the softmax makes of the scores under the masks."""
+    """The softmax of the scores under the mask; 0 in a row without an allowed key."""
     shape = sizes_of(scores)
     allowed, bias, computed = _mask(node, shape)
     is_choice = computed is not None and computed.dtype == ir.DataType.BOOL
@@ -173,7 +178,7 @@ def _weights(steps: Steps, node: ir.Node, scores: ir.Value) -> ir.Value:
         scores = steps.add("chosen", "Where", chosen, shape, dtype=_FLOAT)
     elif computed is not None:
         scores = steps.add("masked", "Add", [scores, computed], shape)
-    blind = ~allowed.any(-1, keepdims=True)
+    blind = ~allowed.any(-1, keepdims=True)  # queries without an allowed key: softmax of -inf only would be NaN
     bias = np.where(allowed | blind, bias, -np.inf).astype(np.float32)
     if bias.any():
         scores = steps.add("limited", "Add", [scores, steps.constant(bias, "mask")], shape)
@@ -187,7 +192,12 @@ def _weights(steps: Steps, node: ir.Node, scores: ir.Value) -> ir.Value:
 
 
 def _mask(node: ir.Node, shape: list[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], ir.Value | None]:
-    """Where a query may look, what is added to its scores, and a mask that is computed."""
+    """The mask of an attention with scores of `shape` (batch, heads, rows, columns).
+
+    Returns:
+        Which keys are allowed for a query, as far as that is constant; what is added to the scores; the mask itself, if
+        it is computed (and else None).
+    """
     rows, columns = shape[-2:]
     past = input_of(node, 4)
     before = 0 if past is None else sizes_of(past)[2]
@@ -204,7 +214,7 @@ def _mask(node: ir.Node, shape: list[int]) -> tuple[npt.NDArray[np.bool_], npt.N
                 hint="give the mask one column per key",
             )
         return allowed, bias, stated
-    missing = [(0, 0)] * (array.ndim - 1) + [(0, columns - array.shape[-1])]  # a shorter one hides the keys behind it
+    missing = [(0, 0)] * (array.ndim - 1) + [(0, columns - array.shape[-1])]  # a shorter mask excludes the last keys
     if array.dtype == np.bool_:
         return allowed & np.pad(array, missing), bias, None
     bias = np.pad(array.astype(np.float32), missing, constant_values=-np.inf)

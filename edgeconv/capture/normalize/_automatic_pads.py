@@ -1,15 +1,16 @@
-"""Windows whose padding a file states as ``SAME_UPPER`` or ``SAME_LOWER``, where runtimes differ: they get ``pads``.
+"""Replaces ``auto_pad`` SAME_UPPER and SAME_LOWER by ``pads`` where runtimes disagree on their meaning.
 
-Specification: Conv and the pools. The padding of an axis is what ``ceil(input / stride)`` windows need in all; of an
-odd number the larger half lies behind under ``SAME_UPPER`` and in front under ``SAME_LOWER``.
+Specification: Conv and the pools. An axis is padded so that ``ceil(input / stride)`` windows fit; the larger half of an
+odd number is at the end under SAME_UPPER, at the start under SAME_LOWER.
 
-1. Dilated windows. Of a Conv, onnxruntime (1.32) refuses such padding, and takes the same numbers as ``pads``. Of a
-   pool it takes it, but pads, and sizes the result, as if there were no dilation.
-2. Windows that end before the last element need no padding, and the formula goes below none. So does onnxruntime for
-   pools: LpPool, and AveragePool since opset 19, leave elements out in front, the others fail when they run. Conv
-   there, and TensorFlow, whose padding this is, do not pad.
+1. Dilated windows. onnxruntime (1.32) refuses SAME for a dilated Conv, but takes the same amounts as ``pads``. For a
+   dilated pool it pads, and computes the size, as if there were no dilation.
+2. Windows that end before the last element. The formula gives a negative amount. Conv in onnxruntime, and TensorFlow,
+   where this padding comes from, pad nothing, and so do the files. Of onnxruntime's pools LpPool, and AveragePool since
+   opset 19, crop at the start, and the others fail when they run.
 
-What onnxruntime makes otherwise of the file is said. Sizes are those of ``auto_pad``, whatever ``ceil_mode`` says.
+Where onnxruntime computes something else of the source, the report says so. The sizes are those of ``auto_pad``;
+``ceil_mode`` has no effect beside it.
 """
 
 from __future__ import annotations
@@ -25,21 +26,23 @@ from edgeconv.graph.windows import same_pads
 
 _WINDOWED = having(Trait.WINDOWS | Trait.BY_CHANNEL) | {"Conv"}
 _CROPPING = ("AveragePool", "LpPool")
-_CROPPED_FROM = {"SAME_UPPER": -2, "SAME_LOWER": -3}  # as halves are rounded towards none
+# Totals of padding from which onnxruntime crops: it halves them, rounding towards 0, and crops if the first half is
+# negative.
+_CROPPED_FROM = {"SAME_UPPER": -2, "SAME_LOWER": -3}
 
 
 def drop_rounding(graph: ir.Graph) -> None:
-    """Takes ``ceil_mode`` from pools that pad by themselves: onnx's inference would round by it, runtimes do not."""
+    """Removes ``ceil_mode`` beside SAME: onnx's shape inference rounds by it, runtimes do not."""
     for node in graph:
         if node.domain == "" and node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME"):
             node.attributes.pop("ceil_mode", None)
 
 
 def settle_automatic_pads(graph: ir.Graph) -> list[str]:
-    """Changes in place; all shapes must be static.
+    """Sets ``pads`` by the rules above, in place; all shapes must be static.
 
     Returns:
-        What onnxruntime computes otherwise of the file, one line per node.
+        What onnxruntime computes differently of the source, one line per node.
     """
     notes = []
     for node in graph:
@@ -73,6 +76,6 @@ def _settle(node: ir.Node, automatic: str) -> list[str]:
 def _totals(
     before: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
-    """What the windows need beyond the elements of each axis; below zero where they end before the last of them."""
+    """The padding in all that each axis needs; negative where the windows end before the last element."""
     sizes = zip(before, kernel, strides, dilations, strict=True)
     return [(-(-size // stride) - 1) * stride + (taps - 1) * apart + 1 - size for size, taps, stride, apart in sizes]

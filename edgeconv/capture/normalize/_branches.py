@@ -1,4 +1,4 @@
-"""``If`` whose condition is a constant is the branch that is taken."""
+"""``If`` with a constant condition is replaced by the nodes of its branch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def take_branches(graph: ir.Graph) -> None:
         _take(graph, node, node.attributes[name].as_graph())
     for node in graph:
         if has_subgraph(node) and not any(map(is_taken, node.outputs)):
-            _let_go(node)
+            _release_outer_values(node)
 
 
 def has_subgraph(node: ir.Node) -> bool:
@@ -34,6 +34,7 @@ def has_subgraph(node: ir.Node) -> bool:
 
 
 def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
+    """Moves constants and nodes of a branch into the graph, under unique names, and removes the ``If``."""
     names = set(names_of(graph))
     for value in branch.initializers.values():
         copied = ir.val(take_name(value.name or "branch", names), const_value=value.const_value)
@@ -58,18 +59,21 @@ def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     graph.insert_before(node, inner)
     for output, result in zip(node.outputs, results, strict=True):
         ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
-    _let_go(node)
+    _release_outer_values(node)
     graph.remove(node, safe=True)
 
 
-def _let_go(node: ir.Node) -> None:
-    """What the graphs of a node that goes read from around it is read no more: else it would be computed for nobody."""
+def _release_outer_values(node: ir.Node) -> None:
+    """Disconnects the subgraphs of a node that is removed from the values around them.
+
+    Their nodes would count as readers otherwise, and keep alive what computes those values.
+    """
     for attribute in node.attributes.values():
         if attribute.type not in _GRAPHS:
             continue
         for graph in [attribute.as_graph()] if attribute.type is ir.AttributeType.GRAPH else attribute.as_graphs():
             for inner in graph:
-                _let_go(inner)
+                _release_outer_values(inner)
                 for index in range(len(inner.inputs)):
                     inner.replace_input_with(index, None)
             graph.outputs.clear()

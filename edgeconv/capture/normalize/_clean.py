@@ -1,4 +1,7 @@
-"""Takes from the exporter's graph whatever is not computation, exactly: nothing is fused here."""
+"""Removes from a graph what is not computation (constants, sequences, branches, no-ops), exactly; fuses nothing.
+
+`clean` is for graphs of torch.onnx and of files, `clean_known` for those of the fast path.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from edgeconv.reference import ImpossibleError
 
 
 def clean(model: ir.Model) -> None:
-    """Constants lifted and folded, sequences and identities and dead nodes gone, every value with shape and dtype.
+    """Lifts and folds constants, removes sequences, branches, no-ops and dead nodes, and infers every shape and dtype.
 
     Raises:
         CaptureError: a shape depends on the values of a tensor, an operator runs a subgraph, or the module draws
@@ -41,7 +44,9 @@ def clean(model: ir.Model) -> None:
         InlinePass()(model)
     _own_initializers(graph)
     weights = frozenset(graph.initializers.values())
-    lift_constants(graph)  # the loop goes on as long as the number of nodes changes: of those that compute
+    lift_constants(graph)
+    # Each step may enable another: a folded shape gives static shapes, which let the next Shape be folded. Constant
+    # nodes are lifted first, so that the number of nodes changes only with those that compute.
     before = -1
     while before != len(graph):
         before = len(graph)
@@ -61,7 +66,7 @@ def clean(model: ir.Model) -> None:
 
 
 def clean_known(model: ir.Model) -> None:
-    """`clean` for a graph that was made with all shapes known, without anything of the exporter's."""
+    """`clean` for a graph of the fast path: its shapes are all known, and it has no sequences, branches or metadata."""
     graph = model.graph
     weights = frozenset(graph.initializers.values())
     _fold_constants(model)
@@ -72,10 +77,10 @@ def clean_known(model: ir.Model) -> None:
 
 
 def _fold_constants(model: ir.Model) -> None:
-    """Evaluates what depends on constants and known shapes alone.
+    """Evaluates nodes that depend on constants and known shapes only.
 
     Raises:
-        CaptureError: there are operands that have no result.
+        CaptureError: a node has no result for its constant operands.
     """
     try:
         FoldConstantsPass(capturing=True)(model)
@@ -84,14 +89,15 @@ def _fold_constants(model: ir.Model) -> None:
 
 
 def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
-    """ONNX's own inference; where torch knew a static shape, torch's stays.
+    """onnx's shape inference, which replaces no static shape that is known already (torch's).
 
     Args:
-        model: changed in place; so are pools whose inferred size counts a window too many, and
-            resizes whose scale, rounded to float32, says another size than onnxruntime's.
-        strict: nothing is inferred where anything contradicts; else what can be.
+        model: changed in place. So are pools for which onnx infers a window too many, and resizes whose scale, rounded
+            to float32, gives another size than onnxruntime's.
+        strict: infers nothing if anything contradicts itself; otherwise whatever can be inferred.
     """
     drop_rounding(model.graph)
+    # One pool or resize is corrected per round, the first: sizes behind it were inferred from its wrong one.
     while any(map(may_be_short, model.graph)) or any(map(may_round, model.graph)):
         before = {value: value.shape for node in model.graph.all_nodes() for value in node.outputs}  # in branches, too
         resizes = list(filter(may_round, model.graph))
@@ -106,7 +112,7 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> None:
 def _infer(model: ir.Model, *, strict: bool) -> None:
     values = [value for node in model.graph for value in node.outputs]
     static_shapes = {value: value.shape for value in values if value.shape is not None and value.shape.is_static()}
-    log = logging.getLogger("onnx_ir")  # which writes down, with a traceback, what the check below says better
+    log = logging.getLogger("onnx_ir")  # it logs failures with a traceback; `_check` reports them in one line
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
@@ -134,7 +140,7 @@ def _plain_reshapes(graph: ir.Graph) -> None:
 
 
 def _separate_outputs(graph: ir.Graph) -> None:
-    """An output that is an input, a constant or an output already gets an Identity, so that it has its own name."""
+    """Puts an Identity before an output that is also an input, a constant or another output: it needs its own name."""
     own_outputs: set[ir.Value] = set()
     for index, value in enumerate(graph.outputs):
         if value in own_outputs or value.producer() is None:
@@ -147,7 +153,7 @@ def _separate_outputs(graph: ir.Graph) -> None:
 
 
 def _strip(model: ir.Model) -> None:
-    """Removes every trace of the exporter: stack traces, paths, torch's own names."""
+    """Removes metadata of the exporter: stack traces, file paths, torch's internal names."""
     model.metadata_props.clear()
     model.doc_string = None
     model.producer_name = model.producer_version = model.domain = None
@@ -171,24 +177,29 @@ def _strip(model: ir.Model) -> None:
 
 
 class UnknownShapeError(CaptureError):
-    """What cannot be converted has a shape that is not known: shapes that contradict each other may be the cause."""
+    """Every operator that cannot be converted has an unknown shape; contradictory input shapes may be the cause."""
 
 
 def _check(graph: ir.Graph) -> None:
-    """Every operator is one that can be converted; all that are not are told together."""
+    """Checks that every operator can be converted.
+
+    Raises:
+        CaptureError: some cannot; names the first two, and the number of the others.
+    """
     check_dropouts(graph)
-    wrong = [(node, *reason) for node in graph for reason in [_why_unfit(node)] if reason is not None]
-    if not wrong:
+    reasons = ((node, _why_unfit(node)) for node in graph)
+    unfit = [(node, *reason) for node, reason in reasons if reason is not None]
+    if not unfit:
         return
-    first, what, _ = wrong[0]
-    others = [f"{_place_of(node)}: {also}" for node, also, _ in wrong[1:_TOLD]]
-    more = [f"and {len(wrong) - _TOLD} more"] if len(wrong) > _TOLD else []
-    hints = list(dict.fromkeys(advice for _, _, advice in wrong[:_TOLD]))
-    kind = UnknownShapeError if all(hint == _STATIC for _, _, hint in wrong) else CaptureError
+    first, what, _ = unfit[0]
+    others = [f"{_place_of(node)}: {also}" for node, also, _ in unfit[1:_LISTED]]
+    more = [f"and {len(unfit) - _LISTED} more"] if len(unfit) > _LISTED else []
+    hints = list(dict.fromkeys(advice for _, _, advice in unfit[:_LISTED]))
+    kind = UnknownShapeError if all(hint == _STATIC for _, _, hint in unfit) else CaptureError
     raise kind("; ".join([what, *others, *more]), where=_place_of(first), hint="; ".join(hints))
 
 
-_TOLD = 2  # operators in one message
+_LISTED = 2  # operators in one message
 _STATIC = "keep every shape a function of the input shapes"
 _REPLACE = "replace that part of the model (`edgeconv operators` lists what can be exported)"
 
@@ -198,7 +209,7 @@ def _place_of(node: ir.Node) -> str:
 
 
 def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
-    """Why an operator cannot be converted and what to do about it, if it cannot."""
+    """Why an operator cannot be converted, and the hint; None where it can."""
     if node.op_type in having(Trait.RANDOM):
         hint = "take the random tensor as an input, or leave it out of the model"
         return f"{node.op_type} draws random numbers, and a file computes the same each time", hint
@@ -206,12 +217,12 @@ def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
         hint = "export the model without loops, and without branches that depend on values"
         return f"{node.op_type} runs a subgraph, and only plain graphs are converted", hint
     if any(value is not None and not _is_known(value) for value in node.inputs):
-        return None  # what it reads is to blame
+        return None  # the node that gives this input is reported
     if all(not value.name or _is_known(value) for value in node.outputs):
         return None
     operation = origin_of(node).operation
     operator = operation if operation == node.op_type else f"{operation} ({node.op_type})"
-    if node.op_type not in TRAITS:  # onnx derives no shape of many of them, whatever the model states
+    if node.op_type not in TRAITS:  # onnx has no shape inference for many operators that are not exported
         return f"no shape can be derived for {operator}: it is not among the operators that are exported", _REPLACE
     return f"{operator} has a shape that is not known before it runs", _STATIC
 

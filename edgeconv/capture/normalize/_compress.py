@@ -1,4 +1,4 @@
-"""Compress whose condition is a constant picks elements that are known: a Gather, whose shape is known, too."""
+"""Compress with a constant condition becomes a Gather, whose shape is static."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeconv.graph.steps import Steps
 
 
 def settle_compress(graph: ir.Graph) -> None:
-    """Replaces in place; without an axis the input is flat."""
+    """Replaces every such Compress, in place. Without an axis it works on the flattened input."""
     for node in list(graph):
         condition = constant(node.inputs[1]) if node.op_type == "Compress" and node.domain == "" else None
         if condition is not None:

@@ -1,7 +1,7 @@
-"""GroupNormalization of opset 21, which files have: as the exporter of modules writes a group norm.
+"""GroupNormalization (opset 21) of files, written as torch.onnx writes the group norm of a module.
 
-onnx infers no shape of it, and the one of opset 18 has another meaning. Groups become the channels of an
-InstanceNormalization, then come scale and shift by channel; see `edgeconv.capture`.
+The groups become the channels of an InstanceNormalization; scale and shift per channel follow. GroupNormalization
+itself has a scale per group in opset 18, and onnx infers no shape for it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from edgeconv.graph.steps import Steps, sizes_of
 
 _NAME, _INFERRED_AS = "GroupNormalization", "InstanceNormalization"
 _STAND_INS = {_NAME: _INFERRED_AS, "MeanVarianceNormalization": "Relu"}
-"""Operators whose shapes onnx does not infer (of the second, its own function fails), and others that keep shapes."""
+"""Operators whose shapes onnx does not infer, each with one that has the same inputs and keeps the shape as well.
+
+Of MeanVarianceNormalization onnx expands its own function, and fails in it.
+"""
 
 
 @contextlib.contextmanager
 def inferable(graph: ir.Graph) -> Iterator[None]:
-    """Within it inference knows the shape, as of the operator that takes the same and gives the same."""
+    """Renames these operators inside of the block, so that shape inference works for them."""
     nodes = {node: node.op_type for node in graph if node.op_type in _STAND_INS and node.domain == ""}
     for node, name in nodes.items():
         node.op_type = _STAND_INS[name]
@@ -36,7 +39,7 @@ def inferable(graph: ir.Graph) -> Iterator[None]:
 
 
 def settle_group_norms(graph: ir.Graph) -> None:
-    """Replaces in place; all shapes must be static.
+    """Replaces every GroupNormalization, in place; all shapes must be static.
 
     Raises:
         CaptureError: the groups do not divide the channels.
@@ -53,10 +56,8 @@ def settle_group_norms(graph: ir.Graph) -> None:
             )
         steps = Steps(graph, node)
         grouped = steps.reshape(x, [batch, groups, math.prod((channels // groups, *rest))], "grouped")
-        ones, zeros = (
-            steps.constant(np.ones(groups, np.float32), "ones"),
-            steps.constant(np.zeros(groups, np.float32), "zeros"),
-        )
+        ones = steps.constant(np.ones(groups, np.float32), "ones")
+        zeros = steps.constant(np.zeros(groups, np.float32), "zeros")
         epsilon = node.attributes.get_float("epsilon", 1e-5)
         y = steps.add("normalised", _INFERRED_AS, [grouped, ones, zeros], sizes_of(grouped), {"epsilon": epsilon})
         y = steps.reshape(y, sizes_of(x), "ungrouped")

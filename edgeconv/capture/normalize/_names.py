@@ -1,4 +1,4 @@
-"""Names every value after the torch module whose output it equals.
+"""Names every value after the torch module whose output it is.
 
 The rules, for the value that a node makes:
 
@@ -47,6 +47,7 @@ def name_values(
         parameters: names of the parameters and buffers, which their initializers keep.
     """
     graph = model.graph
+    # 1. Outputs of module calls (rules 1 and 2), then what leaves an operation or is inside one (rules 3 and 4).
     outer = set(input_names) | set(output_names)
     taken = outer | set(parameters) | set(modules) - {""}
     module_names = _module_names(graph)
@@ -56,11 +57,13 @@ def name_values(
     taken |= set(chosen.values())
     for group in _groups(graph):
         _name_group(group, module_names, chosen, taken)
+    # 2. The caller's names of inputs and outputs replace those; the name by rule 2 goes to the metadata.
     for value, call in module_names.items():
         if value in set(graph.outputs) or chosen[value] != call:
             value.metadata_props[MODULE] = call
     chosen |= dict(zip(graph.outputs, output_names, strict=True))
     chosen |= dict(zip(graph.inputs, input_names, strict=True))
+    # 3. Constants.
     _rename_parameters(graph, chosen, outer & set(parameters), taken)
     _name_constants(graph, chosen, parameters, taken, model.opset_imports[""])
     rename_values(graph, chosen)
@@ -85,7 +88,7 @@ def _module_names(graph: ir.Graph) -> dict[ir.Value, str]:
     for node in graph:
         for call in origin_of(node).calls:
             if len(leaving[call]) == 1 and leaving[call][0] in node.outputs:
-                named[leaving[call][0]] = call  # the innermost call comes last and stays
+                named[leaving[call][0]] = call  # calls are ordered outermost first: the innermost overwrites
     return named
 
 
@@ -101,7 +104,7 @@ def _groups(graph: ir.Graph) -> list[list[ir.Node]]:
 def _name_group(
     group: list[ir.Node], modules: dict[ir.Value, str], chosen: dict[ir.Value, str], taken: set[str]
 ) -> None:
-    """Rules 3 and 4."""
+    """Rules 3 and 4, for the nodes of one torch operation."""
     origin, members = origin_of(group[0]), set(group)
     base = f"{origin.scope}.{origin.operation}" if origin.scope else origin.operation
     leaving: list[tuple[ir.Node, ir.Value]] = []
@@ -123,7 +126,7 @@ def _name_group(
 def _rename_parameters(
     graph: ir.Graph, chosen: dict[ir.Value, str], clashing: Collection[str], taken: set[str]
 ) -> None:
-    """Rule 5."""
+    """Rule 5: parameters that are called like an input or output get another name."""
     for name, value in graph.initializers.items():
         if name in clashing and value not in chosen:
             chosen[value] = take_name(name, taken)
@@ -132,13 +135,12 @@ def _rename_parameters(
 def _name_constants(
     graph: ir.Graph, chosen: dict[ir.Value, str], parameters: Collection[str], taken: set[str], opset: int
 ) -> None:
-    """Constants that are no parameters are named after their first user: ``flatten.shape``."""
+    """Constants that are no parameters are named after their first reader and its input: ``flatten.shape``."""
     for node in graph:
         for index, value in enumerate(node.inputs):
             if value is None or not value.is_initializer() or value in chosen:
                 continue
             if value.name in parameters and not is_named_later(value):
                 continue
-            chosen[value] = take_name(
-                f"{chosen[node.outputs[0]]}.{input_name(node.op_type, node.domain, index, opset)}", taken
-            )
+            operand = input_name(node.op_type, node.domain, index, opset)
+            chosen[value] = take_name(f"{chosen[node.outputs[0]]}.{operand}", taken)

@@ -1,4 +1,4 @@
-"""Circular padding without mode ``wrap`` of Pad, which ONNX has only from opset 19 on and few runtimes know."""
+"""Circular padding, written as Slice and Concat: Pad has the mode ``wrap`` since opset 19 only, and few runtimes do."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from edgeconv.graph.steps import Steps, sizes_of
 
 
 def settle_circular_pads(graph: ir.Graph) -> None:
-    """Replaces each Pad of mode ``wrap``, in place, by its last elements, itself and its first ones, axis by axis."""
+    """Replaces each Pad of mode ``wrap``, in place: each axis becomes its last elements, itself, its first elements."""
     for node in list(graph):
         if node.op_type != "Pad" or node.attributes.get_string("mode", "constant") != "wrap":
             continue
         steps, pads = Steps(graph, node), constant(node.inputs[1])
-        value, given_axes = node.inputs[0], constant(input_of(node, 3))
+        value, stated_axes = node.inputs[0], constant(input_of(node, 3))
         if pads is None or value is None or value.shape is None:
             continue
-        axes = range(len(value.shape)) if given_axes is None else [int(axis) % len(value.shape) for axis in given_axes]
+        rank = len(value.shape)
+        axes = range(rank) if stated_axes is None else [int(axis) % rank for axis in stated_axes]
         for axis, before, after in zip(axes, pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True):
             if before or after:
                 value = _wrapped(steps, value, axis, int(before), int(after))

@@ -1,13 +1,14 @@
-"""Pools with ``ceil_mode`` as torch means it, and runtimes, and the text of ONNX.
+"""Pools with ``ceil_mode`` whose size onnx's shape inference gets wrong.
 
-They leave out a window that would start in the padding behind an axis; ONNX's formula for the output size, and with it
-shape inference, counts it. By the sizes that torch recorded, or those of a file that the text gives:
+torch, the runtimes and the text of ONNX's specification drop a window that would start in the padding at the end of an
+axis. ONNX's formula for the output size, and so its shape inference, counts that window. The right sizes are torch's,
+or those that the text gives for a file. With them:
 
-1. Where all of them are the floor sizes, ``ceil_mode`` is 0.
-2. Where no axis leaves a window out, the pool stays as it is.
-3. Otherwise an axis that leaves one out ends where its last window ends: padding behind it that no window reads is
-   taken away, and where even elements are left, a Slice takes them away. All of its windows were whole, so maxima,
-   sums and the number of elements that an average divides by stay the same.
+1. If all sizes are those of floor mode, ``ceil_mode`` becomes 0.
+2. If no axis drops a window, the pool stays as it is.
+3. Otherwise an axis that drops one is made to end where its last window ends: padding that no window reads is removed,
+   and so, by a Slice, are elements that no window reads. The windows that are left were whole, so that maxima, sums and
+   the divisors of averages stay the same.
 """
 
 from __future__ import annotations
@@ -24,12 +25,21 @@ from edgeconv.graph.steps import Steps
 from edgeconv.graph.traits import Trait, having
 
 _POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
-_OWN_PADS = ("NOTSET", "VALID")  # `SAME_UPPER` and its sister have sizes of their own
+_OWN_PADS = ("NOTSET", "VALID")  # SAME_UPPER and SAME_LOWER have another formula for the size
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """A pool along one axis: ``reach`` is the span of a window, ``count`` the output size: torch's, or inferred."""
+    """A pool along one axis.
+
+    Attributes:
+        size: number of elements.
+        reach: from the first to the last element of a window, dilation included.
+        stride: between windows.
+        before: padding at the start.
+        after: padding at the end.
+        count: number of windows: torch's, or inferred.
+    """
 
     size: int
     reach: int
@@ -48,24 +58,24 @@ class _Axis:
 
     @property
     def whole(self) -> int:
-        """The output size without a window that starts behind the elements and the padding before them."""
+        """The output size in ceil mode, without a last window that starts in the padding at the end."""
         return self.ceil - int((self.ceil - 1) * self.stride >= self.size + self.before)
 
     @property
     def read_behind(self) -> int:
-        """How far the last window reaches behind the last element; negative when it ends before it."""
+        """The number of places that the last window reads beyond the last element; negative if it ends before it."""
         return (self.count - 1) * self.stride + self.reach - self.size - self.before
 
 
 def settle_ceil_mode(graph: ir.Graph) -> None:
-    """Changes the pools of a graph in place by the rules above; all shapes must be static and torch's."""
+    """Applies the rules above to a graph of a module, in place; all shapes must be static and torch's."""
     for node in list(graph):
         if node.op_type in _POOLS and node.attributes.get_int("ceil_mode", 0) == 1:
             _settle(graph, node, _axes(node))
 
 
 def may_be_short(node: ir.Node) -> bool:
-    """Whether a pool can have a window that is left out."""
+    """Whether a pool of a file can have a window that is dropped: with a stride of 1 none starts in the padding."""
     return (
         node.op_type in _POOLS
         and node.domain == ""
@@ -76,15 +86,15 @@ def may_be_short(node: ir.Node) -> bool:
 
 
 def settle_first_short(graph: ir.Graph) -> bool:
-    """Changes in place, by rule 3, the first pool whose inferred size counts a window that is left out.
+    """Applies rule 3, in place, to the first pool whose inferred size counts a window that is dropped.
 
-    The sizes of what follows it were inferred from a wrong one: they are to be inferred again.
+    The sizes behind it were inferred from a wrong one: the caller infers them again.
 
     Returns:
         Whether there was one.
 
     Raises:
-        CaptureError: the places of its maxima are asked for, which count elements that a Slice would take away.
+        CaptureError: the indices of its maxima are used, which would count without the elements that a Slice removes.
     """
     for node in graph:
         if not may_be_short(node) or not _has_sizes(node):
@@ -131,7 +141,7 @@ def _axes(node: ir.Node) -> list[_Axis]:
 
 
 def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
-    """Takes the first elements only of each spatial axis of the pool's input."""
+    """Puts a Slice before the pool that keeps the first elements of each spatial axis."""
     if any(map(is_taken, node.outputs[1:])):
         raise CaptureError(
             f"{node.op_type} leaves out a window, and gives the places of its maxima",

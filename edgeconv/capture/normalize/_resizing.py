@@ -1,11 +1,11 @@
-"""Resizes that compute on every runtime what torch computes.
+"""Resizes of modules that runtimes compute differently from torch.
 
-torch multiplies places by the inverse of the scale, runtimes divide by the scale, both in float32. Where a place falls
-on, or next to, the border between two elements, the nearest modes pick different ones: 14 columns to 2, 4 to 41, any by
-2.1. Such a resize becomes one Gather per axis, by torch's own choice of elements; any other one stays a Resize.
+torch multiplies a position by the inverse of the scale, runtimes divide it by the scale, both in float32. If the result
+is on or next to the border between two elements, the nearest modes pick different ones: 14 columns to 2, 4 to 41, any
+size by 2.1. Such a resize becomes one Gather per axis with torch's choice of elements; any other one stays a Resize.
 
-The size, too, is not always what the rounded scale says: 5 by 2.6 is 13 in torch, and 12 in float32. A scale that is
-one float32 number larger says it right.
+A scale that is rounded to float32 may also give another size: 5 · 2.6 is 13 in torch (float64), and 12 in float32. The
+next larger float32 number gives the right one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import onnx_ir as ir
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.steps import Steps, sizes_of
 
-# torch's two nearest modes, as coordinates and rounding of Resize: where in an output element they look.
+# torch's nearest and nearest-exact, as the coordinates and the rounding of Resize; and the point of an output element
+# that they map to the input: its start, its centre.
 _OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
-MARGIN = 1e-3  # input elements; rounding errors of float32 stay far below it for any image
-_LARGEST_DENOMINATOR = 1000  # of a factor that somebody wrote: 1.5, 2/3, 0.125
-_SMALL = 128  # height and width together, as in torch's UpSampleKernel.cpp
+MARGIN = 1e-3  # in input elements; rounding errors of float32 stay far below it for any image
+_LARGEST_DENOMINATOR = 1000  # of a factor that a user writes: 1.5, 2/3, 0.125
+_SMALL = 128  # height + width up to which torch's UpSampleKernel.cpp takes another kernel
 
 
 def settle_resizes(graph: ir.Graph) -> None:
@@ -37,6 +38,7 @@ def settle_resizes(graph: ir.Graph) -> None:
 
 
 def _settle_scales(graph: ir.Graph, node: ir.Node) -> None:
+    """Makes a scale one float32 number larger where it gives too small a size."""
     scales = _scales(node)
     if scales is None:
         return
@@ -61,6 +63,7 @@ def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _resized(node: ir.Node) -> list[int]:
+    """The axes that change their size, or have a scale other than 1 and may pick other elements all the same."""
     sizes = zip(sizes_of(node.inputs[0]), sizes_of(node.outputs[0]), strict=True)
     return [
         axis
@@ -70,7 +73,7 @@ def _resized(node: ir.Node) -> list[int]:
 
 
 def _is_certain(node: ir.Node, axis: int, offset: float) -> bool:
-    """Whether every runtime picks what torch picks."""
+    """Whether every runtime picks the same elements of an axis as torch."""
     size, result_size = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
     stated_scale = _scale(node, axis)
     if stated_scale is not None and (
@@ -82,7 +85,7 @@ def _is_certain(node: ir.Node, axis: int, offset: float) -> bool:
     if (np.clip(np.floor(places), 0, size - 1) != _torchs(node, axis, offset)).any():
         return False
     if scale.denominator & (scale.denominator - 1) == 0:
-        return True  # float32 holds the scale itself, and no correctly rounded quotient crosses a border
+        return True  # float32 holds the scale exactly, and a correctly rounded quotient crosses no border
     return bool(((np.abs(places - np.round(places)) > MARGIN) | (places == 0)).all())
 
 
@@ -92,10 +95,15 @@ def _has_size(size: int, scale: np.float32, result_size: int) -> bool:
 
 
 def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
-    """torch's own choice (``nearest_neighbor_compute_source_index`` and its exact sister), in float32."""
+    """The elements that torch picks along an axis, in float32.
+
+    As ``nearest_neighbor_compute_source_index`` and ``nearest_neighbor_exact_compute_source_index`` in
+    ATen/native/UpSample.h.
+    """
     size, result_size = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
     scale = _scale(node, axis)
-    if not offset and _is_small(node) and result_size in (size, 2 * size):  # `nearest_idx` alone has these two
+    # `nearest_idx` in UpSample.h copies equal and doubled sizes; only the kernel for small images calls it.
+    if not offset and _is_small(node) and result_size in (size, 2 * size):
         return np.repeat(np.arange(size, dtype=np.int64), result_size // size)
     inverse = np.float32(size) / np.float32(result_size) if scale is None else np.float32(1 / float(scale))
     if offset and not _is_small(node):
@@ -105,19 +113,16 @@ def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
 
 
 def _is_small(node: ir.Node) -> bool:
-    """Whether torch runs its kernel for small images (``UpSampleKernel.cpp``: height and width of 128 together).
-
-    Lines and volumes have none.
-    """
+    """Whether torch runs its kernel for small images (UpSampleKernel.cpp); lines and volumes have no such kernel."""
     spatial = sizes_of(node.outputs[0])[2:]
     return len(spatial) == 2 and sum(spatial) <= _SMALL
 
 
 def _by_centres(size: int, result_size: int, inverse: np.float32) -> npt.NDArray[np.int64]:
-    """The choice of torch's general kernel for nearest-exact, which takes half an element away and adds it again.
+    """The elements that torch's general kernel for nearest-exact picks: it subtracts 0.5, and adds it again.
 
-    The product and the difference are rounded once, as its builds for AVX2 and newer processors do: 70.5 * 2/141 is
-    1 then, and the element before it in the kernel for small images.
+    Product and difference are rounded once, as a fused multiply-add in torch's builds for AVX2 and later: 70.5 · 2/141
+    is then 1, where the kernel for small images picks the element before.
     """
     centres = np.arange(result_size, dtype=np.float64) + 0.5
     places = (centres * np.float64(inverse) - 0.5).astype(np.float32)
@@ -125,10 +130,10 @@ def _by_centres(size: int, result_size: int, inverse: np.float32) -> npt.NDArray
 
 
 def _scale(node: ir.Node, axis: int) -> Fraction | None:
-    """The factor that the forward was given, None when it was given a size.
+    """The scale factor that the forward was given; None if it was given a size.
 
-    Resize holds it rounded to float32; the number that was meant is the fraction of small denominator that rounds to
-    the same, where there is one.
+    Resize holds it rounded to float32. The intended number is taken to be the fraction with a small denominator that
+    rounds to the same float32, if there is one.
     """
     scales = _scales(node)
     if scales is None:
@@ -144,7 +149,7 @@ def _scales(node: ir.Node) -> npt.NDArray[np.float32] | None:
 
 
 def gather_elements(graph: ir.Graph, node: ir.Node, picks: Mapping[int, npt.NDArray[np.int64]]) -> None:
-    """Puts in the node's place one Gather per axis, by the elements that are picked along it."""
+    """Replaces the node by one Gather per axis, with the elements that are picked along it."""
     for axis, indices in picks.items():
         take_elements(graph, node, axis, indices)
     value, result = node.inputs[0], node.outputs[0]
@@ -154,7 +159,7 @@ def gather_elements(graph: ir.Graph, node: ir.Node, picks: Mapping[int, npt.NDAr
 
 
 def take_elements(graph: ir.Graph, node: ir.Node, axis: int, indices: npt.NDArray[np.int64]) -> None:
-    """Puts a Gather along one axis before the node, which reads it from then on."""
+    """Puts a Gather along one axis between the node and its input."""
     steps, sizes = Steps(graph, node), sizes_of(node.inputs[0])
     sizes[axis] = len(indices)
     places = steps.constant(indices, f"{axis}.indices")

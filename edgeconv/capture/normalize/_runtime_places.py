@@ -1,10 +1,9 @@
-"""Where onnxruntime's Resize looks, in its own float32 arithmetic.
+"""The input positions that onnxruntime's Resize reads, in its own float32 arithmetic.
 
-Of a file's nearest resizes that arithmetic is the meaning: its author has seen no other, and ONNX gives formulas in
-real numbers, on whose borders (and next to them) float32 decides. The facts are from ``upsamplebase.h`` of
-onnxruntime's CPU kernels, and from what 1.32 was seen to do: sizes are ``int(scale * size)`` in float32, an axis of
-scale 1 is copied, and before opset 11 the nearest element was the one before a place where the image grows and the one
-after it where it shrinks.
+For a nearest resize of a file this arithmetic defines the meaning: ONNX gives formulas in real numbers, and next to the
+borders between elements float32 decides. The facts are from ``upsamplebase.h`` of onnxruntime's CPU kernels, and from
+runs of 1.32: sizes are ``int(scale * size)`` in float32; an axis of scale 1 is copied; before opset 11 the nearest
+element is the one before the position if the image grows, and the one after it if it shrinks.
 """
 
 from __future__ import annotations
@@ -21,13 +20,21 @@ from edgeconv.graph.edit import constant
 from edgeconv.graph.steps import sizes_of
 
 Array = npt.NDArray[Any]
-STATED = "edgeconv.stated_scales"  # in a node's `meta`: its scales, before they were made to say its size
-BEFORE_11 = ""  # the nearest_mode that onnxruntime takes where opset 10 had no such attribute
+STATED = "edgeconv.stated_scales"  # Node.meta key: the scales of the file, before `settle_first_size` changed them
+BEFORE_11 = ""  # stands for the nearest_mode of opset 10, which had no such attribute
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a Resize: its number, both sizes, the scale that is stated (None: the sizes imply it), the region."""
+    """One axis of a Resize.
+
+    Attributes:
+        axis: its number.
+        size: of the input.
+        out: size of the output.
+        stated: the scale of the file; None where it follows from the sizes.
+        region: ``roi``: start and end, 1 being the whole axis.
+    """
 
     axis: int
     size: int
@@ -36,12 +43,12 @@ class Axis:
     region: tuple[float, float] = (0.0, 1.0)
 
     def scale(self, kind: type[np.floating[Any]]) -> Any:
-        """The factor, in that precision."""
+        """The scale, computed in that precision."""
         return kind(self.out) / kind(self.size) if self.stated is None else kind(self.stated)
 
     @property
     def is_copied(self) -> bool:
-        """Whether every element stays where it is."""
+        """Whether onnxruntime copies the axis."""
         return self.size == self.out and self.scale(np.float32) == 1
 
 
@@ -52,7 +59,7 @@ def operand(node: ir.Node, index: int) -> Array | None:
 
 
 def axes_of(node: ir.Node) -> list[Axis]:
-    """The axes that a Resize of opset 11 or newer speaks of; its shapes must be static."""
+    """The axes of a Resize of opset 11 or newer; its shapes must be static."""
     before, after = (sizes_of(value) for value in (node.inputs[0], node.outputs[0]))
     numbers = numbered(node, len(before))
     scales = _one_ratio(node, [before[axis] for axis in numbers], node.meta.get(STATED, operand(node, 2)))
@@ -68,22 +75,22 @@ def axes_of(node: ir.Node) -> list[Axis]:
 
 
 def numbered(node: ir.Node, rank: int) -> list[int]:
-    """The axes that scales, sizes and regions are given for."""
+    """The numbers of the axes that scales, sizes and roi are given for (attribute ``axes``; by default all)."""
     return [axis % rank for axis in node.attributes.get_ints("axes", range(rank))]
 
 
 def _one_ratio(node: ir.Node, sizes: Sequence[int], scales: Array | None) -> Array | None:
-    """The scales; under ``keep_aspect_ratio_policy`` the one that all axes get."""
+    """The scales; with a ``keep_aspect_ratio_policy`` the one scale that all axes get."""
     policy, after = node.attributes.get_string("keep_aspect_ratio_policy", "stretch"), operand(node, 3)
     if policy == "stretch" or after is None:
         return scales
-    # ParseScalesDataAndAdjustOutputSize: quotients in float32, of which the policy takes one.
+    # ParseScalesDataAndAdjustOutputSize in upsamplebase.h: quotients in float32.
     ratios = np.asarray(after, np.float32) / np.asarray(sizes, np.float32)
     return np.full(len(sizes), ratios.min() if policy == "not_larger" else ratios.max(), np.float32)
 
 
 def size_of(size: int, scale: np.float32) -> int | None:
-    """What an axis of this size becomes; None where float32 has no such number."""
+    """The output size of an axis; None where the product overflows float32."""
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.float32(size) * scale
     # UpsampleBase::ComputeOutputShape casts the product of floats.
@@ -99,16 +106,16 @@ def places(node: ir.Node, axis: Axis, kind: type[np.floating[Any]] = np.float32)
 
 
 def picks(node: ir.Node, axis: Axis) -> npt.NDArray[np.int64]:
-    """The input element that each output element of a nearest Resize is."""
+    """The index of the input element that a nearest Resize picks for each output element."""
     rounded = rounding(node, axis)(places(node, axis))
     return np.array(np.clip(rounded, 0, axis.size - 1), np.int64)
 
 
 def rounding(node: ir.Node, axis: Axis) -> Callable[[Array], Array]:
-    """The rule by which a nearest Resize takes an element for a coordinate."""
+    """The function by which a nearest Resize rounds a coordinate to an index."""
     mode = node.attributes.get_string("nearest_mode", "round_prefer_floor")
     if mode == BEFORE_11:
-        # ResizeNearestMode::SIMPLE.
+        # ResizeNearestMode::SIMPLE in upsamplebase.h.
         mode = "ceil" if axis.scale(np.float32) < 1 else "floor"
     return _ROUNDINGS[mode]
 
@@ -139,7 +146,7 @@ def _align_corners(x: Array, axis: Axis, kind: type[np.floating[Any]]) -> Array:
 
 
 def _symmetric(x: Array, axis: Axis, kind: type[np.floating[Any]]) -> Array:
-    """Its last sum is in float64 there, because of a constant without suffix."""
+    """half_pixel_symmetric; the last sum is in double there, as its constant 0.5 has no suffix f."""
     scale = axis.scale(kind)
     offset = kind(axis.size) / kind(2) * (kind(1) - kind(axis.out) / (scale * kind(axis.size)))
     return np.asarray(np.float64(offset) + (x + np.float64(0.5)) / np.float64(scale) - 0.5)
@@ -149,7 +156,7 @@ def _crop(x: Array, axis: Axis, kind: type[np.floating[Any]]) -> Array:
     start, end = (kind(edge) for edge in axis.region)
     last = kind(axis.size - 1)
     if axis.out <= 1:
-        # A 0.5 without suffix is a double in C++, and so is what it is multiplied by.
+        # 0.5 without the suffix f is a double in C++, and so is the product.
         return np.full_like(x, 0.5 * np.float64(start + end) * np.float64(last))
     return np.asarray(start * last + x * (end - start) * last / kind(axis.out - 1))
 
@@ -175,7 +182,7 @@ def _prefer_floor(x: Array) -> Array:
     return np.where(x - lower <= x.dtype.type(0.5) + x.dtype.type(_TIE), lower, lower + 1)
 
 
-_TIE = 1e-6  # so close to the middle of two elements a place is taken for the middle; not by older releases
+_TIE = 1e-6  # onnxruntime's tolerance for the middle between two elements; older releases have none
 
 _ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
     "round_prefer_floor": _prefer_floor,

@@ -1,4 +1,4 @@
-"""What torch and the ONNX packages say while they work, kept from the user's terminal; errors say it better."""
+"""Keeps warnings and logs of torch and the ONNX packages from the terminal; errors report what matters."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _NOISY = ("torch", "torch.export", "torch.onnx", "onnxscript", "onnx_ir")
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Nothing that torch or onnx warns of, logs or prints reaches stderr; what forward prints to stdout does."""
+    """Suppresses warnings, logs and stderr inside of the block; what a forward prints to stdout still appears."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        # torch.export prints the graph so far to stderr when a value decides a branch; the error says it better.
+        # torch.export prints the graph so far to stderr when a branch depends on a value.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield

@@ -1,15 +1,15 @@
-"""Resizes as files state them, in forms that every later stage knows.
+"""Rewrites the resizes of files into forms that every later stage knows.
 
-1. ``tf_half_pixel_for_nn``, of opsets 11 and 12, is half a pixel after ``half_pixel``: rounded by another mode, that
-   picks the same elements.
-2. ``tf_crop_and_resize`` of a constant region is linear in its input: one product with a constant matrix per axis, and
-   what is extrapolated is added. TFLite has no operator of its own for it.
-3. A nearest Resize picks what onnxruntime picks, by a Gather per axis, but where every arithmetic picks the same.
-   Before opset 11 that is the element before a place where the image grows, and the one after it where it shrinks.
-4. So are lengths: onnxruntime reckons with sizes where ONNX has a size times a scale.
-5. A size is what onnxruntime makes of a scale: 13 by 17/13 is 17 in float32, and 16 in any other precision. A scale
-   that is one float32 number larger says it everywhere.
-6. What no specification knows is refused here, by name: runtimes and references each fail in their own way.
+1. ``tf_half_pixel_for_nn`` (opsets 11 and 12) is half a pixel after ``half_pixel``: ``half_pixel`` with another
+   rounding picks the same elements.
+2. ``tf_crop_and_resize`` with a constant region is linear in its input: a product with one constant matrix per axis,
+   and a constant for what is extrapolated. TFLite has no operator for it.
+3. A nearest Resize picks the elements that onnxruntime picks, by one Gather per axis, unless every arithmetic picks the
+   same. Before opset 11 that is the element before a position if the image grows, and after it if it shrinks.
+4. Lengths of axes are sizes, as onnxruntime has them, where ONNX's formulas have size times scale, unrounded.
+5. The output size is the one that onnxruntime computes of a scale: 13 · 17/13 is 17 in float32, and 16 in any other
+   precision. The next larger float32 scale gives 17 everywhere.
+6. Modes that the specification does not have are refused: runtimes would each fail in their own way.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _KNOWN = {
         *("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", _FOR_NN, _CROP),
     ),
 }
-# floor(x) is what half a pixel before x rounds up to; and ceil(x - 1/2) is what rounding x prefers below.
+# Rule 1: of x' = x - 1/2, floor(x) is x' rounded to nearest, ties up; and rounding x, ties down, is ceil(x').
 _ROUNDED = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
-_MOST_PARTS = 1024  # a factor of so many binary parts of one, or fewer, float32 holds exactly, and its products too
+_MOST_PARTS = 1024  # denominators up to this of a scale: float32 holds it, and its products with positions, exactly
 _OPSET = 18  # the first with axes and keep_aspect_ratio_policy
 _Matrix = npt.NDArray[np.float64]
 
@@ -75,7 +75,8 @@ def settle_stated_resizes(graph: ir.Graph) -> None:
             _settle_nearest(graph, node)
         elif transformation == _FOR_NN:
             raise _refused(node, f"Resize by {_FOR_NN} has no other form here", 'give it mode="nearest"')
-        elif _keeps_its_size(node) and not all(axis.is_copied for axis in axes_of(node)):  # since an axis was taken out
+        # `_settle_lengths` may have reduced the one axis that changed; onnxruntime would then copy the others.
+        elif _keeps_its_size(node) and not all(axis.is_copied for axis in axes_of(node)):
             what = "Resize by scales that keep a size, with another axis to a single element, has no other form here"
             raise _refused(node, what, "state sizes instead of scales")
 
@@ -85,16 +86,16 @@ def _keeps_its_size(node: ir.Node) -> bool:
 
 
 def _settle_copy(graph: ir.Graph, node: ir.Node) -> None:
-    """onnxruntime copies what keeps its size, whatever the scales and modes say."""
+    """Replaces the node by an Identity: onnxruntime copies an input that keeps its size, whatever scales and modes."""
     steps, result = Steps(graph, node), node.outputs[0]
     steps.replace({result: steps.add("same", "Identity", [node.inputs[0]], sizes_of(result))})
 
 
 def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
-    """Lengths are the sizes in onnxruntime, where ONNX takes size times scale, unrounded.
+    """Rule 4.
 
-    Places between aligned corners follow from the sizes alone. ``pytorch_half_pixel`` takes the first element of an
-    axis that becomes one element.
+    With aligned corners the positions follow from the sizes alone, so that scales become sizes. ``pytorch_half_pixel``
+    takes the first element of an axis that becomes one element: a Gather of it.
     """
     transformation = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
     if transformation == "align_corners" and node.attributes.get_int("antialias", 0) == 0:
@@ -114,7 +115,11 @@ def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _state_ratio(graph: ir.Graph, node: ir.Node) -> None:
-    """The one scale of ``keep_aspect_ratio_policy`` as scales, where they give the same sizes."""
+    """Replaces ``keep_aspect_ratio_policy`` and sizes by scales.
+
+    Raises:
+        CaptureError: the scales would give other sizes.
+    """
     policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch" or operand(node, 3) is None:
         return
@@ -129,7 +134,7 @@ def _state_ratio(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _restate(graph: ir.Graph, node: ir.Node, index: int, array: npt.NDArray[Any] | None) -> None:
-    """Gives the node another constant as an operand, or none."""
+    """Replaces an operand of the node by a constant, or removes it."""
     if len(node.inputs) <= index:
         node.resize_inputs(index + 1)
     operand_name = ("roi", "scales", "sizes")[index - 1]
@@ -137,6 +142,7 @@ def _restate(graph: ir.Graph, node: ir.Node, index: int, array: npt.NDArray[Any]
 
 
 def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
+    """Rules 1 and 3."""
     axes = [axis for axis in axes_of(node) if not axis.is_copied]
     if not _keeps_its_size(node) and all(_is_certain(node, axis) for axis in axes) and _settle_rounding(node, axes):
         return
@@ -144,7 +150,10 @@ def _settle_nearest(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _is_certain(node: ir.Node, axis: Axis) -> bool:
-    """Whether all runtimes pick the same: no place is near a border, or float32 holds it, and its scale, exactly."""
+    """Whether all runtimes pick the same elements of an axis.
+
+    Either no position is near a border between elements, or float32 holds those positions, and the scale, exactly.
+    """
     rounded, exact = places(node, axis), places(node, axis, np.float64)
     rule = rounding(node, axis)
     if (np.clip(rule(rounded), 0, axis.size - 1) != np.clip(rule(exact), 0, axis.size - 1)).any():
@@ -156,7 +165,7 @@ def _is_certain(node: ir.Node, axis: Axis) -> bool:
 
 
 def _settle_rounding(node: ir.Node, axes: list[Axis]) -> bool:
-    """Gives the node a rounding, and a transformation, of today's specification; False where it needs two."""
+    """Sets a rounding and a transformation that the present opset has; False if the axes would need different ones."""
     mode = node.attributes.get_string("nearest_mode", "round_prefer_floor")
     if mode == BEFORE_11:
         shrinks = {bool(axis.scale(np.float32) < 1) for axis in axes}
@@ -174,13 +183,17 @@ def _settle_rounding(node: ir.Node, axes: list[Axis]) -> bool:
 
 
 def may_round(node: ir.Node) -> bool:
-    """Whether its size is still to be inferred from scales."""
+    """Whether a node is a Resize whose size is not inferred yet."""
     shape = node.outputs[0].shape if node.outputs else None
     return node.op_type == "Resize" and (shape is None or not shape.is_static())
 
 
 def settle_first_size(nodes: list[ir.Node]) -> bool:
-    """Corrects the scales of the first of these whose inferred size is not the runtime's; whether there was one."""
+    """Rule 5: corrects the scales of the first Resize whose inferred size is not onnxruntime's.
+
+    Returns:
+        Whether there was one. Sizes behind it have to be inferred again.
+    """
     for node in nodes:
         source, result = node.inputs[0], node.outputs[0]
         stated = constant(input_of(node, 2))
@@ -202,7 +215,12 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
 
 
 def check_resize(node: ir.Node) -> None:
-    """Refuses what the specification does not know or no runtime computes, and scales that are no positive numbers."""
+    """Rule 6: checks modes, scales and the element type.
+
+    Raises:
+        CaptureError: a mode is not in the specification, or no runtime computes it for integers; or a scale is not
+            positive and finite. Names the node.
+    """
     for name, choices in _KNOWN.items():
         chosen = node.attributes.get_string(name, choices[0])
         if chosen not in choices:
@@ -217,6 +235,7 @@ def check_resize(node: ir.Node) -> None:
 
 
 def _settle_crop(graph: ir.Graph, node: ir.Node) -> None:
+    """Rule 2."""
     source, result = node.inputs[0], node.outputs[0]
     if source is None or source.shape is None or result.shape is None:
         raise ValueError("a Resize without a shape")  # a bug of ours: shapes are checked before
@@ -230,6 +249,7 @@ def _settle_crop(graph: ir.Graph, node: ir.Node) -> None:
         sizes = sizes_of(value)
         sizes[axis] = len(matrix)
         value = steps.add(f"axis_{axis}", "MatMul", factors, sizes, dtype=result.dtype)
+        # The weights of a position inside the input sum to 1; those of one outside are all 0.
         inside = inside & (matrix.sum(1) > 0.5).reshape([-1 if i == axis else 1 for i in range(len(sizes))])
     fill = node.attributes.get_float("extrapolation_value", 0.0)
     if fill and not inside.all():
@@ -243,7 +263,12 @@ def _settle_crop(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:
-    """Each axis that changes, with what Resize makes of the unit vectors along it; zeros outside of the input."""
+    """The matrix (out, size) of each axis that changes; rows of positions outside of the input are 0.
+
+    Raises:
+        CaptureError: the region is not constant and finite, an aspect ratio is kept, or another axis than the last two
+            changes.
+    """
     source, result, roi = node.inputs[0], node.outputs[0], operand(node, 1)
     if source is None or source.shape is None or result.shape is None:
         return
@@ -267,7 +292,7 @@ def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:
 
 
 def _along(node: ir.Node, size: int, result_size: int, scale: float | None, roi: npt.NDArray[np.float32]) -> _Matrix:
-    """What the node makes of unit vectors, one per row of the result's transpose, along one axis."""
+    """The matrix (out, size) of Resize along one axis: its results on the unit vectors, by the reference."""
     operands = ir.val("x", ir.DataType.FLOAT), ir.val("roi", ir.DataType.FLOAT), ir.val("by", ir.DataType.FLOAT)
     lengths = ir.val("to", ir.DataType.INT64)
     attributes = [

@@ -1,9 +1,9 @@
-"""Operators of files that stand in training mode, and results that only training has.
+"""BatchNormalization and Dropout of files: training mode, and outputs that only training mode has.
 
-1. BatchNormalization by the statistics of the batch is written out: mean and variance over all axes but the channels,
-   and the moving averages where somebody takes them.
-2. Dropout out of training is its input, and its mask true everywhere. In training it draws random numbers: no two runs
-   of it agree, so there is nothing that a file could be proven to compute.
+1. BatchNormalization in training mode is written out: mean and variance over all axes except the channels, and the
+   moving averages if they are used.
+2. Dropout outside of training mode is its input, and its mask is true everywhere. In training mode it draws random
+   numbers and is refused: no two runs agree, so nothing could be proven.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from edgeconv.graph.steps import Steps, sizes_of
 
 
 def check_dropouts(graph: ir.Graph) -> None:
-    """Refuses a graph whose Dropout drops anything.
+    """Refuses a Dropout that may drop elements.
 
     Raises:
-        CaptureError: it does, or may: its mode or its ratio is no constant. Names the node.
+        CaptureError: one does, or its mode or ratio is no constant; names the node.
     """
     for node in graph:
         if node.op_type == "Dropout" and node.domain == "" and not _keeps_all(node):
@@ -33,10 +33,10 @@ def check_dropouts(graph: ir.Graph) -> None:
 
 
 def settle_training(graph: ir.Graph) -> None:
-    """Replaces in place by the rules above; all shapes must be static, and `check_dropouts` must have passed.
+    """Applies the rules above in place; all shapes must be static, and `check_dropouts` must have passed.
 
     Raises:
-        CaptureError: a BatchNormalization out of training gives statistics, which only training has.
+        CaptureError: statistics of a BatchNormalization outside of training mode are used, which it does not give.
     """
     for node in list(graph):
         if node.domain != "":
@@ -48,7 +48,7 @@ def settle_training(graph: ir.Graph) -> None:
 
 
 def _keeps_all(node: ir.Node) -> bool:
-    """Whether a Dropout is out of training, or drops nothing in it."""
+    """Whether a Dropout is outside of training mode, or has the ratio 0."""
     mode, ratio = (node.inputs[index] if index < len(node.inputs) else None for index in (2, 1))
     if mode is None:
         return True
@@ -73,11 +73,11 @@ def _settle_dropout(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
-    taken = [value for value in node.outputs[1:] if is_taken(value)]
+    used_statistics = [value for value in node.outputs[1:] if is_taken(value)]
     if not node.attributes.get_int("training_mode", 0):
-        if taken:
+        if used_statistics:
             raise CaptureError(
-                f"BatchNormalization gives {taken[0].name!r}, a statistic that only its training mode has",
+                f"BatchNormalization gives {used_statistics[0].name!r}, a statistic that only its training mode has",
                 where=place_of(node),
                 hint="leave out all of its outputs but the first, or set training_mode",
             )
@@ -99,14 +99,15 @@ def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
     y = steps.add("shifted", "Add", [y, steps.reshape(shift, by_channel, "bias")], sizes)
     results = {node.outputs[0]: y}
     statistics = (("mean.flat", mean), ("variance.flat", variance))
-    for result, before, (name, now) in zip(node.outputs[1:], running, statistics, strict=False):
-        if result in taken:
-            results[result] = _moved(steps, node, before, steps.reshape(now, sizes[1:2], name), name)
+    for result, before, (name, current) in zip(node.outputs[1:], running, statistics, strict=False):
+        if result in used_statistics:
+            flat = steps.reshape(current, sizes[1:2], name)
+            results[result] = _moving_average(steps, node, before, flat, name)
     steps.replace(results)
 
 
-def _moved(steps: Steps, node: ir.Node, before: ir.Value | None, now: ir.Value, name: str) -> ir.Value:
-    """The moving average: ``momentum`` of what it was, the rest of what is now."""
+def _moving_average(steps: Steps, node: ir.Node, before: ir.Value | None, now: ir.Value, name: str) -> ir.Value:
+    """momentum · before + (1 - momentum) · now (specification: BatchNormalization)."""
     momentum = np.float32(node.attributes.get_float("momentum", 0.9))
     parts = []
     for value, share in ((before, momentum), (now, 1 - momentum)):

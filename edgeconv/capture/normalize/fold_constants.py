@@ -1,7 +1,4 @@
-"""Nodes whose result is known before the model runs.
-
-Capture folds what exporters calculate, shapes above all; the optimizer runs the same pass again after its rewrites.
-"""
+"""Constant folding. Capture folds what exporters compute at run time, above all shapes; `rewrite` runs it again."""
 
 from __future__ import annotations
 
@@ -19,13 +16,13 @@ from edgeconv.graph.names import is_named_later, name_later, preferred_name, uni
 from edgeconv.graph.traits import Trait, having
 from edgeconv.reference import ImpossibleError, evaluate_node, shape_result
 
-# A constant this large is stored only when it replaces constants of at least a quarter of its size: folding
-# an Expand or a Tile would otherwise write its copies into the file.
+# A result with more elements is folded only if its operands have at least a quarter as many: folding an Expand or a
+# Tile would write the copies into the file.
 _LARGE = 65_536
 
-# Quantized weights stay DequantizeLinear(constant): that node is what tells a runtime to compute in integers. Weights
-# that a file still rounds, as torch.onnx writes fake quantization, become these integers.
-# The random operators are not functions of their inputs.
+# A quantized weight stays DequantizeLinear(constant): runtimes compute in integers where they see that node. But a
+# QuantizeLinear of a constant is folded, as torch.onnx writes a fake-quantized weight. Random operators have no result
+# that could be known.
 _NEVER = (having(Trait.QUANTIZES) | having(Trait.RANDOM)) - {"QuantizeLinear"}
 
 
@@ -42,11 +39,11 @@ class FoldConstantsPass(ir.passes.InPlacePass):
     """
 
     def __init__(self, *, capturing: bool = False) -> None:
-        """At capture, more is folded than what makes the file better, since every shape must become known.
+        """Sets how much is folded.
 
         Args:
-            capturing: graph outputs become constants, too, and so do large copies of small ones; operands that have no
-                result on any runtime raise an `ImpossibleError`.
+            capturing: as every shape must become known, graph outputs and large copies of small constants are folded
+                too; operands without a result on any runtime raise an `ImpossibleError`.
         """
         super().__init__()
         self._capturing = capturing
@@ -77,16 +74,16 @@ class FoldConstantsPass(ir.passes.InPlacePass):
         except RewriteError as error:
             if self._capturing and isinstance(error, ImpossibleError):
                 raise
-            return None  # the reference lacks it, or takes no such operands: it is left to the runtime
+            return None  # the reference lacks the operator, or a form of it: the runtime computes it
         replaced = sum(array.size for array in operands if array is not None)
         too_large = any(result.size > max(_LARGE, 4 * replaced) for result in results)
         return None if too_large and not self._capturing else results
 
 
 def lift_constants(graph: ir.Graph) -> None:
-    """Turns every Constant node into an initializer, but for text, which is refused where anything takes it.
+    """Turns every Constant node into an initializer, except strings: `onnx_file` refuses them where they are used.
 
-    onnx_ir's LiftConstantsToInitializersPass would leave the constants that are graph outputs, and lift text.
+    onnx_ir's LiftConstantsToInitializersPass would leave constants that are graph outputs, and lift strings.
     """
     for node in tuple(graph):
         if node.op_type == "Constant" and node.domain == "" and (results := _stated(node)) is not None:
@@ -94,7 +91,7 @@ def lift_constants(graph: ir.Graph) -> None:
 
 
 def _state_target(node: ir.Node) -> bool:
-    """Makes a CastLike a Cast, where the dtype that it looks at is known."""
+    """Turns a CastLike into a Cast, where the dtype of its second input is known; returns whether it did."""
     like = node.inputs[1] if node.op_type == "CastLike" else None
     if like is None or like.dtype is None:
         return False
@@ -114,13 +111,13 @@ def _stated(node: ir.Node) -> Sequence[Array] | None:
 
 
 def _like(value: ir.Value | None) -> Array | None:
-    """Zeros of a value's shape and type, for an operator that looks at nothing else; None where they are not known."""
+    """Zeros of a value's shape and dtype, for EyeLike, which reads nothing else; None where they are unknown."""
     shape = dims(value)
     return None if shape is None or value is None or value.dtype is None else np.zeros(shape, value.dtype.numpy())
 
 
 def _replace(node: ir.Node, results: Sequence[Array]) -> None:
-    """Puts initializers in the place of the node's results, under their names (2)."""
+    """Replaces the node's results by initializers under their names (2)."""
     graph = graph_of(node)
     for old, array in zip(node.outputs, results, strict=True):
         if not is_taken(old):
@@ -137,7 +134,7 @@ def _replace(node: ir.Node, results: Sequence[Array]) -> None:
 
 
 def _dtype(node: ir.Node, result: ir.Value) -> ir.DataType:
-    """The element type of a floating-point result: as the graph or the node states it, or that of the operands."""
+    """The element type that a float64 result is rounded to: the graph's, the node's, or that of its operands."""
     if result.dtype is not None:
         return result.dtype
     for name in ("to", "dtype"):

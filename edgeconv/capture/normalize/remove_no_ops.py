@@ -1,7 +1,7 @@
-"""Nodes that return what they are given.
+"""Removes nodes that return one of their inputs unchanged.
 
-Capture removes those that only restate a dtype or a shape; the optimizer's table (`edgeconv.rewrite.remove_no_ops`)
-adds arithmetic that changes no number.
+Capture removes those that restate a dtype or a shape (`FORMS`); the optimizer's table in
+`edgeconv.rewrite.remove_no_ops` adds arithmetic that changes no number.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from edgeconv.graph.constants import exact
 from edgeconv.graph.edit import constant, graph_of, input_of, is_taken, stand_in
 from edgeconv.graph.traits import Trait, having
 
-# The input that the node's result equals; None where the node may change something.
 Rule = Callable[[ir.Node], ir.Value | None]
+"""Gives the input that a node's result equals; None where the node may change something."""
 
 
 class RemoveNoOpsPass(ir.passes.InPlacePass):
@@ -35,12 +35,12 @@ class RemoveNoOpsPass(ir.passes.InPlacePass):
     def __init__(
         self, rules: Mapping[str, Rule], *, capturing: bool = False, parameters: frozenset[ir.Value] = frozenset()
     ) -> None:
-        """The rules by operator, and what is different at capture, where no value has its final name yet.
+        """Sets the rules.
 
         Args:
-            rules: which nodes go.
-            capturing: any value may become a graph output, in place of (2): outputs are told apart and named later.
-            parameters: biases that stay even though they are zero.
+            rules: by operator.
+            capturing: any value may become a graph output, in place of (2): at capture outputs are named later.
+            parameters: biases that stay although they are zero, as the module has them.
         """
         super().__init__()
         self._rules = rules
@@ -69,7 +69,7 @@ class RemoveNoOpsPass(ir.passes.InPlacePass):
         return True
 
     def _drop_zero_bias(self, node: ir.Node) -> bool:
-        """Takes an all-zero bias off a Conv or ConvTranspose; the exporter writes one where the module has none."""
+        """Removes an all-zero bias of a Conv or ConvTranspose: torch.onnx writes one where the module has none."""
         bias = input_of(node, 2) if node.op_type in having(Trait.LAYER | Trait.WINDOWS) else None
         numbers = None if bias in self._parameters else exact(bias)
         if numbers is None or numbers.any():
@@ -84,11 +84,11 @@ def first_input(condition: Callable[[ir.Node], bool]) -> Rule:
 
 
 def same_shape(node: ir.Node, source: ir.Value | None = None) -> bool:
-    """Equal shapes, dimension by dimension; equal symbols are equal sizes, unnamed ones are unknown.
+    """Whether two shapes are equal. Dimensions with the same symbol are; one without a name is unknown.
 
     Args:
-        node: its first result is looked at.
-        source: the input to compare it with; None for the first one.
+        node: whose first result is compared.
+        source: the input that it is compared with; None for the first one.
     """
     before, after = (None if value is None else value.shape for value in (source or node.inputs[0], node.outputs[0]))
     if before is None or after is None or len(before) != len(after):
@@ -129,4 +129,4 @@ FORMS: Mapping[str, Rule] = {
     "Reshape": first_input(same_shape),
     "Transpose": first_input(_identity_permutation),
 }
-"""Operators that restate a dtype, a shape or an order, or nothing at all: what exporters leave behind."""
+"""No-ops that exporters leave: operators that restate a dtype, a shape or an order of axes."""

@@ -1,4 +1,4 @@
-"""Sequences of tensors, which no mobile runtime takes."""
+"""Replaces sequences of tensors, which torch.onnx writes for ``chunk`` and ``unbind`` and no mobile runtime takes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from edgeconv.graph.steps import Steps, sizes_of
 class SplitSequencesPass(ir.passes.InPlacePass):
     """Replaces sequences, and what reads them, by nodes of tensors.
 
-    1. Requires: a sequence of which SplitToSequence or SequenceConstruct states the elements, by constant sizes and
-       static shapes, and that only SequenceAt at constant positions, SequenceLength and ConcatFromSequence read.
-    2. Ensures: none of these is left for which (1) holds. Parts that SequenceAt alone takes are of one Split and keep
-       the names of its results; without ``keepdims`` (torch's ``unbind``) a part is one index of the axis: a Gather.
+    1. Requires: a sequence that SplitToSequence or SequenceConstruct makes, with constant sizes and static shapes, and
+       that only SequenceAt at constant positions, SequenceLength and ConcatFromSequence read.
+    2. Ensures: no such sequence is left. Where SequenceAt alone reads it, the parts are results of one Split and keep
+       the readers' names; without ``keepdims`` (torch's ``unbind``) each part is a Gather of one index.
     3. Exact: elements are moved, not computed.
     """
 
@@ -44,7 +44,7 @@ class SplitSequencesPass(ir.passes.InPlacePass):
 
 
 def _take_apart(node: ir.Node) -> bool:
-    """Lets every reader of a sequence read its elements instead, and removes the node; whether it could."""
+    """Makes every reader of a sequence read its elements, and removes the node; returns whether that is possible."""
     graph, sequence = graph_of(node), node.outputs[0]
     count = len(node.inputs) if node.op_type == "SequenceConstruct" else len(_sizes(node) or ())
     readers = list(dict.fromkeys(use.node for use in sequence.uses()))
@@ -60,7 +60,7 @@ def _take_apart(node: ir.Node) -> bool:
 
 
 def _reads(reader: ir.Node, count: int) -> bool:
-    """Whether an operator reads a sequence of so many elements in a way that is known."""
+    """Whether an operator reads a sequence of `count` elements in a way that (1) allows."""
     if reader.op_type == "SequenceAt":
         position = integers(reader.inputs[1])
         return position is not None and len(position) == 1 and -count <= position[0] < count
@@ -68,12 +68,12 @@ def _reads(reader: ir.Node, count: int) -> bool:
 
 
 def _elements(node: ir.Node) -> list[ir.Value]:
-    """The elements of a sequence: slices of an axis, without it where its parts are of one and it is dropped."""
+    """The elements of a sequence: of SplitToSequence slices of an axis, without that axis if ``keepdims`` is 0."""
     if node.op_type == "SequenceConstruct":
         return [value for value in node.inputs if value is not None]
     steps, lengths = Steps(graph_of(node), node), _sizes(node) or []
     source = node.inputs[0]
-    assert source is not None  # of which _sizes knows the shape
+    assert source is not None  # `_take_apart` has its sizes
     axis = node.attributes.get_int("axis", 0) % len(sizes_of(source))
     parts = steps.split(source, lengths, axis, "part")
     if input_of(node, 1) is not None or node.attributes.get_int("keepdims", 1) != 0:
@@ -82,7 +82,7 @@ def _elements(node: ir.Node) -> list[ir.Value]:
 
 
 def _read(steps: Steps, reader: ir.Node, elements: list[ir.Value]) -> ir.Value:
-    """What an operator reads of a sequence, made of its elements."""
+    """The result of an operator on a sequence, computed from the elements."""
     if reader.op_type == "SequenceLength":
         return steps.constant(np.array(len(elements), np.int64), "length")
     if reader.op_type == "SequenceAt":
@@ -97,7 +97,7 @@ def _read(steps: Steps, reader: ir.Node, elements: list[ir.Value]) -> ir.Value:
 
 
 def _positions(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
-    """The SequenceAt nodes and what they take; None when the sequence is used otherwise."""
+    """The SequenceAt nodes that read a sequence, with their positions; None where anything else reads it."""
     if node.outputs[0].is_graph_output():
         return None
     positions = []
@@ -110,9 +110,9 @@ def _positions(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
 
 
 def _sizes(node: ir.Node) -> list[int] | None:
-    """The sizes of the parts; the last one is smaller where the division leaves a rest.
+    """The sizes of the parts (specification: SplitToSequence); None where they are unknown or do not fill the axis.
 
-    None where the graph does not give them, or gives some that do not fill the axis.
+    A scalar ``split`` is the size of all parts but the last, which may be smaller.
     """
     source, axis = node.inputs[0], node.attributes.get_int("axis", 0)
     if source is None or source.shape is None or not -len(source.shape) <= axis < len(source.shape):
@@ -137,13 +137,13 @@ def _split(node: ir.Node, sizes: list[int], positions: list[tuple[ir.Node, int]]
     lengths = add_initializer(graph, unique_name(graph, f"{base}.sizes"), np.array(sizes, np.int64))
     parts = [_part(node, axis, size, unique_name(graph, f"{base}.part{index}")) for index, size in enumerate(sizes)]
     graph.insert_before(node, _node(node, "Split", [source, lengths], parts, axis))
-    taken: set[int] = set()
+    replaced: set[int] = set()
     for reader, position in positions:
         old, new = reader.outputs[0], parts[position]
-        if id(new) in taken:  # it already has the name of another SequenceAt
+        if id(new) in replaced:  # the part already has the name of another SequenceAt's result
             new = _part(node, axis, sizes[position], old.name or unique_name(graph, base))
             graph.insert_before(reader, _node(node, "Identity", [parts[position]], [new], None))
-        taken.add(id(new))
+        replaced.add(id(new))
         _hand_over(old, new)
     graph.remove(node, safe=True)
 
@@ -161,7 +161,7 @@ def _gather(node: ir.Node, positions: list[tuple[ir.Node, int]]) -> None:
 
 
 def _part(node: ir.Node, axis: int, size: int | None, name: str) -> ir.Value:
-    """A value for a part of that size along the axis; without the axis when ``size`` is None."""
+    """A value for a part of `size` along the axis; without the axis if `size` is None."""
     source = node.inputs[0]
     if source is None or source.shape is None:
         raise ir.passes.PreconditionError(f"{node.op_type} {name} has an input of unknown shape")
@@ -181,7 +181,7 @@ def _node(
 
 
 def _hand_over(old: ir.Value, new: ir.Value) -> None:
-    """Lets ``new`` stand for ``old`` under its name, and removes the node of ``old``."""
+    """Replaces ``old`` by ``new``, which takes its name, and removes the node of ``old``."""
     reader = old.producer()
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     move_name(old, new)
