@@ -1,4 +1,4 @@
-"""What a node of a file is replaced by where later stages do not know its form."""
+"""Replaces a node by several others, for forms of an operator that later stages do not know."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edgeconv.graph.origin import origin_of, set_origin
 
 
 class Steps:
-    """Nodes that are put before another one, which they replace in the end.
+    """Inserts nodes before another one, which they replace in the end.
 
     Args:
         graph: of the node.
         before: the node.
-        stem: what the names of values begin with, which must be nobody else's; by default the name of the node's first
-            result, and they are named later (`edgeconv.graph.names.name_later`).
+        stem: the prefix of the names of new values, which no other value may have. By default the name of the node's
+            first result; these names are made unique later (`edgeconv.graph.names.name_later`).
     """
 
     def __init__(self, graph: ir.Graph, before: ir.Node, stem: str = "") -> None:
@@ -66,8 +66,12 @@ class Steps:
         """Whether one of these steps makes the value."""
         return value.producer() in self._nodes
 
+    def own(self, value: ir.Value) -> ir.Value:
+        """The value if one of these steps makes it; else an Identity of it, which can take another name."""
+        return value if self.is_own(value) else self.add("same", "Identity", [value], sizes_of(value))
+
     def insert(self, node: ir.Node) -> None:
-        """Puts a node of the caller's there."""
+        """Inserts a node of the caller's, with the origin and the marks of the node that is replaced."""
         self._nodes.add(node)
         set_origin(node, origin_of(self._before))
         node.metadata_props.update(self._before.metadata_props)
@@ -107,7 +111,7 @@ class Steps:
         return self.add(name, "Transpose", [value], sizes, {"perm": list(perm)})
 
     def gather(self, value: ir.Value, places: Sequence[int], axis: int, name: str) -> ir.Value:
-        """These places of an axis."""
+        """The elements at these indices of an axis."""
         sizes = sizes_of(value)
         sizes[axis] = len(places)
         index = self.constant(np.array(places, np.int64), f"{name}.index")
@@ -137,7 +141,7 @@ class Steps:
         return self.add(name, "Slice", [value, *bounds], sizes)
 
     def replace(self, results: Mapping[ir.Value, ir.Value]) -> None:
-        """Removes the node; every reader of its results, which keep their names, reads the values given for them."""
+        """Removes the node: each of its results is replaced by the value given for it, which takes over its name."""
         for result, value in results.items():
             stand_in = value
             if value.producer() is None:  # a constant or an input, which has a name of its own
@@ -148,7 +152,7 @@ class Steps:
 
 
 def sizes_of(value: ir.Value | None) -> list[int]:
-    """The static shape of a value, as every value has one once a graph is clean."""
+    """The static shape of a value; after `edgeconv.capture.normalize._clean` every value has one."""
     if value is None or value.shape is None:
         raise ValueError("a value without a shape")  # a bug of ours: shapes are checked before
     return [int(str(size)) for size in value.shape]

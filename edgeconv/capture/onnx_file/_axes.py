@@ -1,4 +1,4 @@
-"""Axes that a value does not have: onnx's inference passes over some operators that state one, and kernels differ."""
+"""Checks that a stated axis exists: onnx's inference does not for every operator, and kernels then differ."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant
 from edgeconv.graph.origin import place_of
 
-# Their axes are of another value than the first input, one behind its last is meant, or it does not count.
+# Operators whose axis is not one of the first input: it is of the result, may be one past the last, or is ignored where
+# there is one scale.
 _OTHERWISE = frozenset(
     {"Concat", "ConcatFromSequence", "DequantizeLinear", "Flatten", "OneHot", "QuantizeLinear", "Unsqueeze"}
 )
-_STATING = ("axis", "axes", "time_axis", "batch_axis")
+_ATTRIBUTES = ("axis", "axes", "time_axis", "batch_axis")
 
 
 def check_axes(graph: ir.Graph) -> None:
-    """Sees that every axis which a node states lies in -r..r-1, r being the rank of its first input.
+    """Checks that every axis which a node states is from -r to r - 1, where r is the rank of its first input.
 
     Raises:
-        CaptureError: one does not.
+        CaptureError: one is not; names the node.
     """
     for node in graph:
         if node.op_type in _OTHERWISE or not node.inputs or node.inputs[0] is None or node.inputs[0].shape is None:
             continue
         rank = len(node.inputs[0].shape)
-        most = max(rank, 1)  # a scalar's one element lies along axis 0, and -1
+        most = max(rank, 1)  # kernels accept axis 0 and -1 of a scalar
         beyond = [axis for axis in _axes(node) if not -most <= axis < most]
         if beyond:
             what = f"{node.op_type} is along axis {beyond[0]} of a value of {rank} axes"
@@ -35,7 +36,7 @@ def check_axes(graph: ir.Graph) -> None:
 
 
 def _axes(node: ir.Node) -> Iterator[int]:
-    for name in _STATING:
+    for name in _ATTRIBUTES:
         attribute = node.attributes.get(name)
         if attribute is not None and attribute.type == ir.AttributeType.INT:
             yield attribute.as_int()

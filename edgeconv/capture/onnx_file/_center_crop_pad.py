@@ -1,6 +1,6 @@
-"""CenterCropPad: a Slice of the axes that become smaller, and a Pad of those that become larger.
+"""CenterCropPad: a Slice of each axis that becomes smaller, and a Pad of those that become larger.
 
-Specification: CenterCropPad. Of an odd difference the smaller half is in front.
+Specification: CenterCropPad. The smaller half of an odd difference is at the start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edgeconv.graph.steps import Steps, sizes_of
 
 
 def center_crop_pad(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """Both, or one of them; an Identity where the sizes stay."""
+    """The replacement of the node's result; an Identity where no size changes."""
     x, sizes = stated_input(node), sizes_of(node.outputs[0])
     for axis, (before, after) in enumerate(zip(sizes_of(x), sizes, strict=True)):
         if after < before:
@@ -25,4 +25,4 @@ def center_crop_pad(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
         added = np.array(sizes) - sizes_of(x)
         pads = steps.constant(np.concatenate([added // 2, added - added // 2]), "pads")
         x = steps.add("padded", "Pad", [x, pads], sizes)
-    return {node.outputs[0]: x if steps.is_own(x) else steps.add("same", "Identity", [x], sizes)}
+    return {node.outputs[0]: steps.own(x)}

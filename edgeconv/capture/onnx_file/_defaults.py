@@ -1,4 +1,4 @@
-"""Attributes that a file leaves out are float32 numbers, as those that it states."""
+"""Default attributes as the float32 numbers that files hold: LeakyRelu's alpha is not 0.01 but the float32 nearest."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _ROUNDED_SIXTH = float(np.float32(1 / 6))
 
 
 def state_defaults(graph: ir.Graph) -> None:
-    """States the defaults that no short decimal number is, in subgraphs too; and 1/6, where a file holds it rounded.
+    """Adds default attributes that float32 does not hold exactly, in subgraphs too; makes a rounded 1/6 exact.
 
-    The specification's files (onnx/defs) hold defaults in float32: a LeakyRelu without ``alpha`` multiplies by
-    0.009999999776…, as one that states 0.01 does, since a file has no wider number. Later stages read what is not
-    stated as the decimal, in float64, and would find each written file a little off.
+    Attributes are float32: a LeakyRelu without ``alpha`` multiplies by 0.009999999776…, as one that states 0.01 does
+    (onnx/defs keeps its defaults in float32, too). Later stages would read a missing attribute as the decimal 0.01 in
+    float64, and measure a small difference in every written file.
     """
     opset = graph.opset_imports.get("", 1)
     for node in graph.all_nodes():
         if node.op_type == "HardSigmoid" and node.attributes.get_float("alpha", 0.2) == _ROUNDED_SIXTH:
-            # Of a HardSwish that is written out, whose slope is 1/6 by definition: no file can hold it.
+            # The function body of HardSwish, whose slope is 1/6 by definition, which no float32 is.
             node.attributes.add(ir.AttrFloat32("alpha", 1 / 6))
         for name, number in _defaults(node.op_type, node.version or opset) if node.domain == "" else ():
             if name not in node.attributes:
@@ -32,10 +32,10 @@ def state_defaults(graph: ir.Graph) -> None:
 
 @cache
 def _defaults(operator: str, opset: int) -> tuple[tuple[str, float], ...]:
-    """Of the attributes of an operator that have a default in float32 which differs from its own shortest decimal."""
+    """The float attributes of an operator whose default differs from its shortest decimal, with the float32 value."""
     try:
         schema = onnx.defs.get_schema(operator, opset)
-    except SchemaError:  # no operator of the standard: said elsewhere
+    except SchemaError:  # no standard operator: `_file` reports it
         return ()
     return tuple(_inexact(schema))
 

@@ -1,12 +1,12 @@
-"""AveragePool of files with ``dilations``, which are new in opset 19: written as the convolution that it is.
+"""AveragePool with ``dilations`` (opset 19), written as a depthwise convolution.
 
-TFLite's pools have none, and onnxruntime 1.32 makes a QLinearAveragePool of an integer one, which has none either: it
-refuses the file. A depthwise convolution has them in both formats, in floats and in integers.
+TFLite's pools have no dilations. onnxruntime 1.32 fuses an integer AveragePool to QLinearAveragePool, which has none
+either, and then refuses the file. A depthwise convolution has them in both formats, in float and in integers.
 
-1. Its weights are all 1/n, where each window counts n elements.
-2. Otherwise they are 1, and a product with 1/n of each window follows: padding does not count, nor what a window
-   reaches beyond it where sizes are rounded up.
-3. Dilations of 1 are left out: to state them is enough for onnxruntime to refuse the file.
+1. If every window counts n elements, all weights are 1/n.
+2. Otherwise the weights are 1, and a Mul with 1/n of each window follows. Padding does not count, nor does anything
+   beyond it that a window reaches in ceil_mode.
+3. Dilations of 1 are removed: onnxruntime refuses the file if they are stated at all.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ def _settle(steps: Steps, node: ir.Node) -> None:
     strides = list(node.attributes.get_ints("strides", (1,) * rank))
     dilations = list(node.attributes.get_ints("dilations"))
     pads = _pads(node, rank)
+    # How far the last window of each axis reaches behind the elements: the convolution pads so much.
     reaches = [
         max(0, (after[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - before[i] - pads[i])
         for i in range(rank)
     ]
     counts = _counts(node, before, after, pads)
     if not counts.all():
-        raise _refused(node, "has windows of nothing but padding", "pad less than a window on each side")
+        what = f"{node.op_type} has windows of nothing but padding"
+        raise CaptureError(what, where=place_of(node), hint="pad less than a window on each side")
     alike = bool((counts == counts.flat[0]).all())
     weight = np.full((channels, 1, *kernel), 1 / counts.flat[0] if alike else 1, np.float32)
     attributes = {"strides": strides, "dilations": dilations, "pads": [*pads[:rank], *reaches], "group": channels}
@@ -66,18 +68,14 @@ def _settle(steps: Steps, node: ir.Node) -> None:
 
 
 def _pads(node: ir.Node, rank: int) -> list[int]:
-    """All before, then all behind."""
-    automatic, nothing = node.attributes.get_string("auto_pad", "NOTSET"), [0] * 2 * rank  # `_automatic_pads` is before
+    """The padding of all axes before, then of all axes behind."""
+    # SAME_UPPER and SAME_LOWER are numbers already (`_automatic_pads`); what is left is VALID, which pads nothing.
+    automatic, nothing = node.attributes.get_string("auto_pad", "NOTSET"), [0] * 2 * rank
     return list(node.attributes.get_ints("pads", nothing)) if automatic == "NOTSET" else nothing
 
 
-def _refused(node: ir.Node, why: str, hint: str) -> CaptureError:
-    where = place_of(node)
-    return CaptureError(f"{node.op_type} {why}", where=where, hint=hint)
-
-
 def _counts(node: ir.Node, sizes: list[int], after: list[int], pads: list[int]) -> Array:
-    """How many elements each window divides by, over the spatial axes."""
+    """The number of elements that each window divides by, of the shape of the result's spatial axes."""
     rank, padding = len(sizes), bool(node.attributes.get_int("count_include_pad", 0))
     kernel, dilations = (node.attributes.get_ints(name) for name in ("kernel_shape", "dilations"))
     strides = node.attributes.get_ints("strides", (1,) * rank)

@@ -1,4 +1,4 @@
-"""Operators of files that no later stage meets: what becomes of each, so that it needs no entry in their tables.
+"""Operators of files that capture replaces, and by what: later stages need no entry for them in their tables.
 
 `edgeconv.capture.onnx_file._sums.WRITTEN_OUT` has those that are written out as others, with the function that does it.
 """
@@ -11,6 +11,7 @@ _BY_SHAPE = "computed: all shapes are static (`normalize/fold_constants`)"
 _BY_CONSTANTS = "computed of constants (`normalize/fold_constants`); else refused"
 _SEQUENCES = "the tensors of the sequence, at constant places (`normalize/split_sequences`); else refused"
 DISSOLVED: Mapping[str, str] = {
+    # Texts of the operator list (`edgeconv operators`, README).
     "Compress": "a Gather, where its condition is constant (`normalize/_compress`); else refused",
     "ConcatFromSequence": "a Concat (`normalize/split_sequences`)",
     "Constant": "an initializer (`normalize/fold_constants`)",

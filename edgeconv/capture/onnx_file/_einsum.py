@@ -1,12 +1,12 @@
-"""Einsum: written out as products of matrices, of elements, and sums, which every runtime and integers have.
+"""Einsum, written out as MatMul, Mul and ReduceSum: every runtime has these, and they have integer forms.
 
-Specification: Einsum. The operands are taken from left to right:
+Specification: Einsum. The operands are multiplied from left to right:
 
-1. An axis that is named twice in an operand is its diagonal.
-2. An axis of size 1 where others have more is left out: it broadcasts.
-3. What no other operand and no result names is summed at once.
-4. Two operands are multiplied as matrices over the axes that both have and nothing names any more; where there is none,
-   element by element.
+1. A label that stands twice in an operand means its diagonal.
+2. An axis of size 1 whose label has a larger size elsewhere broadcasts: it is removed.
+3. A label that neither another operand nor the result has is summed at once.
+4. Two operands are multiplied as matrices over the labels that both have and that are not needed later; if there are
+   none, element by element.
 """
 
 from __future__ import annotations
@@ -37,35 +37,32 @@ class _Term:
 
 
 def einsum(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """The value that replaces the node's; all shapes are static."""
+    """The replacement of the node's result; all shapes are static."""
     operands = [value for value in node.inputs if value is not None]
     named, result = _labels(node, [len(sizes_of(value)) for value in operands])
-    pairs = [
-        pair
-        for value, labels in zip(operands, named, strict=True)
-        for pair in zip(labels, sizes_of(value), strict=True)
-    ]
-    largest = {label: max(size for other, size in pairs if other == label) for label, _ in pairs}
+    largest: dict[str, int] = {}
+    for value, labels in zip(operands, named, strict=True):
+        for label, size in zip(labels, sizes_of(value), strict=True):
+            largest[label] = max(size, largest.get(label, 0))
     terms = [_plain(steps, _Term(value, labels), largest) for value, labels in zip(operands, named, strict=True)]
     whole = _summed(steps, terms[0], _named(result, terms[1:]))
     for at, term in enumerate(terms[1:], start=2):
         later = _named(result, terms[at:])
         whole = _product(steps, whole, _summed(steps, term, later | set(whole.labels)), later)
         whole = _summed(steps, whole, later)
-    lacking = [label for label in result if label not in whole.labels]  # of size 1 wherever they are named
-    whole = (
-        _Term(
-            steps.reshape(whole.value, [*(1 for _ in lacking), *sizes_of(whole.value)], "whole"),
-            "".join(lacking) + whole.labels,
-        )
-        if lacking
-        else whole
-    )
-    return {node.outputs[0]: _identity(steps, _ordered(steps, whole, result).value)}
+    lacking = [label for label in result if label not in whole.labels]  # of size 1 in every operand
+    if lacking:
+        wide = steps.reshape(whole.value, [*(1 for _ in lacking), *sizes_of(whole.value)], "whole")
+        whole = _Term(wide, "".join(lacking) + whole.labels)
+    return {node.outputs[0]: steps.own(_ordered(steps, whole, result).value)}
 
 
 def _labels(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The labels of each operand's axes, and of the result's; those that dots stand for get letters of their own."""
+    """The labels of each operand's axes and of the result's; axes under an ellipsis get letters that are free.
+
+    Raises:
+        CaptureError: the equation does not fit the ranks.
+    """
     equation = node.attributes.get_string("equation", "").replace(" ", "")
     left, arrow, right = equation.partition("->")
     named = left.split(",")
@@ -76,17 +73,20 @@ def _labels(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
     if len(named) != len(ranks) or not stated or widest > len(free):
         what = f"Einsum {equation!r} does not fit operands of {', '.join(map(str, ranks))} axes"
         raise CaptureError(what, where=place_of(node), hint="correct the equation")
+    # An ellipsis of fewer axes stands for the last of them, as in broadcasting.
     dots = "".join(free[:widest])
     spelt = [
         labels.replace(_DOTS, dots[widest - count :] if count else "")
         for labels, count in zip(named, extra, strict=True)
     ]
     counts = Counter("".join(spelt))
+    # Without "->" the result has the ellipsis, then the labels that stand once, in alphabetical order.
     once = "".join(sorted(label for label, count in counts.items() if count == 1 and label not in dots))
     return spelt, right.replace(_DOTS, dots) if arrow else dots + once
 
 
 def _named(result: str, terms: Sequence[_Term]) -> set[str]:
+    """The labels that are still needed: those of the result and of the operands that follow."""
     return set(result).union(*(term.labels for term in terms))
 
 
@@ -98,6 +98,7 @@ def _plain(steps: Steps, term: _Term, largest: Mapping[str, int]) -> _Term:
         *remaining, size = sizes_of(term.value)[: len(others) + 1]
         times = len(term.labels) - len(others)
         flat = steps.reshape(term.value, [*remaining, size**times], "flat")
+        # In the flattened equal axes the diagonal's elements are 1 + size + size² + … apart.
         places = np.arange(size) * sum(size**power for power in range(times))
         term = _Term(steps.gather(flat, places.tolist(), len(remaining), "diagonal"), others + doubled)
     sizes = sizes_of(term.value)
@@ -123,25 +124,25 @@ def _summed(steps: Steps, term: _Term, named: set[str]) -> _Term:
 
 
 def _product(steps: Steps, a: _Term, b: _Term, named: set[str]) -> _Term:
-    """Rule 4: the shared axes that are named later come first, then those of each alone."""
+    """Rule 4. The result has the shared labels that are needed later (batch), then a's own, then b's own."""
     shared = [label for label in a.labels if label in b.labels]
-    batch, inner = ("".join(name for name in shared if (name in named) is is_named) for is_named in (True, False))
-    left, right = ("".join(name for name in term.labels if name not in shared) for term in (a, b))
+    batch = "".join(label for label in shared if label in named)
+    inner = "".join(label for label in shared if label not in named)
+    left, right = ("".join(label for label in term.labels if label not in shared) for term in (a, b))
     sizes = dict(itertools.chain(*(zip(term.labels, sizes_of(term.value), strict=True) for term in (a, b))))
     lengths = {part: [sizes[label] for label in part] for part in (batch, inner, left, right)}
     shape = [*lengths[batch], *lengths[left], *lengths[right]]
     labels = batch + left + right
     if not inner:
-        wide = steps.reshape(
-            _ordered(steps, a, batch + left).value, [*lengths[batch], *lengths[left], *(1 for _ in right)], "left"
-        )
-        other = steps.reshape(
-            _ordered(steps, b, batch + right).value, [*lengths[batch], *(1 for _ in left), *lengths[right]], "right"
-        )
-        return _Term(steps.add("product", "Mul", [wide, other], shape), labels)
+        a_sizes = [*lengths[batch], *lengths[left], *(1 for _ in right)]
+        b_sizes = [*lengths[batch], *(1 for _ in left), *lengths[right]]
+        a_wide = steps.reshape(_ordered(steps, a, batch + left).value, a_sizes, "left")
+        b_wide = steps.reshape(_ordered(steps, b, batch + right).value, b_sizes, "right")
+        return _Term(steps.add("product", "Mul", [a_wide, b_wide], shape), labels)
     rows, depth, columns = (math.prod(lengths[part]) for part in (left, inner, right))
     many = [math.prod(lengths[batch])] if batch else []
-    above = [*many, rows] if batch or not left else lengths[left]  # a matrix on the right takes any number of rows
+    # Without a batch, MatMul by one matrix takes a left operand of any rank: its axes need not be flattened.
+    above = [*many, rows] if batch or not left else lengths[left]
     first = steps.reshape(_ordered(steps, a, batch + left + inner).value, [*above, depth], "rows")
     second = steps.reshape(_ordered(steps, b, batch + inner + right).value, [*many, depth, columns], "columns")
     product = steps.add("product", "MatMul", [first, second], [*above, columns])
@@ -149,19 +150,9 @@ def _product(steps: Steps, a: _Term, b: _Term, named: set[str]) -> _Term:
 
 
 def _ordered(steps: Steps, term: _Term, labels: str) -> _Term:
-    """The axes in this order; of equal labels the first come first."""
-    left = list(enumerate(term.labels))
-    perm = [left.pop(next(at for at, (_, label) in enumerate(left) if label == next_label))[0] for next_label in labels]
+    """The term with its axes in this order; axes of equal labels keep theirs."""
+    axes = {label: [axis for axis, other in enumerate(term.labels) if other == label] for label in term.labels}
+    perm = [axes[label].pop(0) for label in labels]
     if perm == sorted(perm):
         return term
     return _Term(steps.transpose(term.value, perm, "ordered"), labels)
-
-
-def _identity(steps: Steps, value: ir.Value) -> ir.Value:
-    """A value of the node's own, where nothing was to be done."""
-    producer = value.producer()
-    return (
-        value
-        if producer is not None and steps.is_own(value)
-        else steps.add("same", "Identity", [value], sizes_of(value))
-    )

@@ -1,4 +1,4 @@
-"""Flags of operators are 0 or 1: of other numbers each runtime, and onnx's own inference, makes something else."""
+"""Checks that flags of operators are 0 or 1: runtimes, and onnx's own inference, differ in what 2 means."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FLAGS = frozenset(
 
 
 def check_flags(graph: ir.Graph) -> None:
-    """Sees that every flag is 0 or 1, in subgraphs too.
+    """Checks every flag, in subgraphs too.
 
     Raises:
-        CaptureError: one is not; names the node.
+        CaptureError: one is neither 0 nor 1; names the node.
     """
     for node in graph.all_nodes():
         for name in _FLAGS & node.attributes.keys() if node.domain == "" else ():

@@ -1,4 +1,4 @@
-"""Channels and what belongs to them (weights, groups, biases, statistics) must fit: onnx's inference does not look."""
+"""Checks that weights, groups, biases and statistics fit the channels, which onnx's shape inference does not."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PER_CHANNEL = {
     "BatchNormalization": (1, 2, 3, 4),
     "InstanceNormalization": (1, 2),
 }
-"""Inputs of one number for each channel of the result."""
+"""Inputs that have one number per channel of the result."""
 
 
 def check_groups(graph: ir.Graph) -> None:
-    """Sees that every convolution's weights are for the channels that it has, and biases and statistics likewise.
+    """Checks the weights of convolutions, and the biases and statistics of convolutions and normalizations.
 
     ONNX: Conv's W is (M, C / group, ...) with M a multiple of group; ConvTranspose's is (C, M / group, ...); B is (M,),
     and so are the parameters of normalizations, M being C there.
 
     Raises:
-        CaptureError: one's are not.
+        CaptureError: they do not fit; names the node.
     """
     for node in graph:
         _check_per_channel(node)
@@ -33,7 +33,8 @@ def check_groups(graph: ir.Graph) -> None:
         x, weight = (value.shape if value is not None else None for value in node.inputs[:2])
         if x is None or weight is None or not (x.is_static() and weight.is_static()) or min(len(x), len(weight)) < 3:
             continue
-        channels, group, (first, second) = x.numpy()[1], node.attributes.get_int("group", 1), weight.numpy()[:2]
+        channels, group = x.numpy()[1], node.attributes.get_int("group", 1)
+        first, second = weight.numpy()[:2]
         fits = first == channels if node.op_type == "ConvTranspose" else second * group == channels
         if not fits or first % group or channels % group:
             shape = list(weight.numpy())
@@ -42,11 +43,13 @@ def check_groups(graph: ir.Graph) -> None:
 
 
 def _check_per_channel(node: ir.Node) -> None:
-    places = _PER_CHANNEL.get(node.op_type, ())
-    made = next((value.shape for value in node.outputs), None)
-    if made is None or len(made) < 2 or not isinstance(made[1], int):
+    positions = _PER_CHANNEL.get(node.op_type, ())
+    result = next((value.shape for value in node.outputs), None)
+    if result is None or len(result) < 2 or not isinstance(result[1], int):
         return
-    for value in (node.inputs[at] for at in places if at < len(node.inputs)):
-        if value is not None and value.shape is not None and value.shape.is_static() and value.shape != (made[1],):
-            what = f"{node.op_type} of {made[1]} channels takes {value.name!r} of the shape {list(value.shape.numpy())}"
+    channels = result[1]
+    for value in (node.inputs[at] for at in positions if at < len(node.inputs)):
+        shape = None if value is None else value.shape
+        if value is not None and shape is not None and shape.is_static() and shape != (channels,):
+            what = f"{node.op_type} of {channels} channels takes {value.name!r} of the shape {list(shape.numpy())}"
             raise CaptureError(what, where=place_of(node), hint="correct the model")

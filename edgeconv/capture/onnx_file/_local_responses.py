@@ -1,7 +1,7 @@
-"""LRN of files that onnxruntime does not run: written as the convolution, power and quotient that it is.
+"""LRN in the forms that onnxruntime does not run, written as a convolution, a power and a quotient.
 
-onnxruntime 1.32 computes LRN of images (four axes) and of odd sizes alone (core/providers/cpu/nn/lrn.cc); the
-specification has neither limit. The sum over neighbouring channels is a 1x1 convolution of the squares.
+onnxruntime 1.32 runs LRN of four axes and of odd sizes only (core/providers/cpu/nn/lrn.cc); the specification has
+neither limit. The sum of squares over neighbouring channels is a 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.windows import neighbours
 
-_SPATIAL = (1, 2, 3)  # axes that a Conv of every runtime has
+_SPATIAL = (1, 2, 3)  # numbers of spatial axes for which every runtime has a Conv
 
 
 def settle_local_responses(graph: ir.Graph) -> None:
@@ -28,7 +28,7 @@ def settle_local_responses(graph: ir.Graph) -> None:
 
 
 def _settle(steps: Steps, node: ir.Node, size: int) -> None:
-    """x / (bias + alpha / size * sum of squares) ** beta."""
+    """x / (bias + alpha / size · sum of squares) ^ beta (specification: LRN)."""
     x, sizes = node.inputs[0], sizes_of(node.inputs[0])
     batch, channels, *image = sizes
     squares = steps.add("square", "Mul", [x, x], sizes)
@@ -36,11 +36,9 @@ def _settle(steps: Steps, node: ir.Node, size: int) -> None:
     squares = squares if inner == image else steps.reshape(squares, [batch, channels, *inner], "square.flat")
     weight = neighbours(channels, size) * (node.attributes.get_float("alpha", 1e-4) / size)
     bias = np.full(channels, node.attributes.get_float("bias", 1.0))
-    stored = [
-        steps.constant(array.astype(np.float32), name)
-        for name, array in (("weight", weight.reshape(channels, channels, *[1] * len(inner))), ("bias", bias))
-    ]
-    total = steps.add("sum", "Conv", [squares, *stored], [batch, channels, *inner])
+    kernels = weight.reshape(channels, channels, *[1] * len(inner)).astype(np.float32)
+    operands = [squares, steps.constant(kernels, "weight"), steps.constant(bias.astype(np.float32), "bias")]
+    total = steps.add("sum", "Conv", operands, [batch, channels, *inner])
     total = total if inner == image else steps.reshape(total, sizes, "sum.shaped")
     beta = steps.constant(np.array(node.attributes.get_float("beta", 0.75), np.float32), "beta")
     power = steps.add("power", "Pow", [total, beta], sizes)

@@ -1,7 +1,7 @@
-"""Stored numbers that nothing sound can be computed with: scales that are not positive and finite, weights of NaN,
-indices of what is not there, shapes of another count of elements, a remainder that floats do not have.
+"""Validates stored constants: positive finite scales, finite weights, indices in range, reshapes that keep the count.
 
-What a runtime makes of them is its own affair: with a scale of 0 one loads no file, one crashes, one gives zeros.
+The specification does not say what invalid ones mean, and runtimes differ: with a scale of 0 one refuses the file, one
+crashes, one gives zeros.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import onnx_ir as ir
 from edgeconv.core.affine import are_scales
 from edgeconv.errors import CaptureError
 from edgeconv.graph.constants import is_float
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, dims
 from edgeconv.graph.origin import place_of
 from edgeconv.graph.traits import Trait, having
 
-_ARITHMETIC = having(Trait.AFFINE)  # an infinite operand may be meant: a mask is added, a bound is divided by
+_ARITHMETIC = having(Trait.AFFINE)  # an infinite operand may be intended here: a mask that is added, a bound
 _ALONG_AN_AXIS = frozenset({"Gather", "GatherElements", "ScatterElements"})
 _ALONG_SEVERAL = frozenset({"GatherND", "ScatterND"})  # an index is a row of numbers, one for each axis
 
 
 def check_numbers(graph: ir.Graph) -> None:
-    """Refuses a graph that stores such numbers.
+    """Refuses a graph that stores invalid numbers.
 
     Raises:
         CaptureError: a scale is not positive and normal, or they are too many or too few; a weight is NaN or infinite;
@@ -45,7 +45,7 @@ def check_numbers(graph: ir.Graph) -> None:
 
 
 def _check_remainder(node: ir.Node) -> None:
-    """Of floats ONNX defines C's fmod alone, and has it stated: onnxruntime runs nothing else."""
+    """Mod of floats requires ``fmod=1`` (specification of Mod; onnxruntime refuses anything else)."""
     operand = node.inputs[0]
     if operand is not None and is_float(operand.dtype) and not node.attributes.get_int("fmod", 0):
         what = "Mod of floats is defined with fmod=1 only, and it states none"
@@ -53,11 +53,11 @@ def _check_remainder(node: ir.Node) -> None:
 
 
 def _check_indices(node: ir.Node) -> None:
-    """Stored indices of an axis of n elements are from -n to n - 1."""
+    """Checks that stored indices of an axis of n elements are from -n to n - 1 (specification: Gather, GatherND, …)."""
     source, indices = node.inputs[0], constant(node.inputs[1])
     if source is None or source.shape is None or indices is None or not indices.size:
         return
-    if node.op_type in _ALONG_SEVERAL:
+    if node.op_type in _ALONG_SEVERAL:  # the last axis of the indices has one entry per axis that is indexed
         first = node.attributes.get_int("batch_dims", 0)
         by_axis = dict(enumerate(np.moveaxis(np.atleast_1d(indices), -1, 0), first))
     else:
@@ -73,12 +73,11 @@ def _check_indices(node: ir.Node) -> None:
 
 
 def _check_count(node: ir.Node) -> None:
-    shapes = [value.shape for value in (node.inputs[0], node.outputs[0]) if value is not None]
-    sizes = [[size for size in shape if isinstance(size, int)] for shape in shapes if shape is not None]
-    is_static = len(sizes) == 2 and all(len(a) == len(b) for a, b in zip(sizes, shapes, strict=True) if b is not None)
-    if is_static and math.prod(sizes[0]) != math.prod(sizes[1]):
+    """Checks that a Reshape or the like keeps the number of elements."""
+    before, after = dims(node.inputs[0]), dims(node.outputs[0])
+    if before is not None and after is not None and math.prod(before) != math.prod(after):
         raise CaptureError(
-            f"{node.op_type} cannot make the shape {sizes[1]} of {sizes[0]}",
+            f"{node.op_type} cannot make the shape {list(after)} of {list(before)}",
             where=place_of(node),
             hint="correct the shapes",
         )
@@ -102,7 +101,10 @@ def _check_scale(node: ir.Node) -> None:
 
 
 def _check_shapes(node: ir.Node) -> None:
-    """Scales and zero points, computed ones too, are one for all, one per element of the axis, or per block of it."""
+    """Checks the shapes of scales and zero points: one for all, one per element of the axis, or per block of it.
+
+    Specification: QuantizeLinear, of which ``block_size`` is new in opset 21.
+    """
     source, scales, *zeros = (value.shape if value is not None else None for value in node.inputs)
     if scales is None or not scales.is_static():
         return
@@ -116,8 +118,8 @@ def _check_shapes(node: ir.Node) -> None:
             sizes[axis] = -(-sizes[axis] // block)
         fitting = sizes if block > 0 else sizes[axis:][:1]
         if not has_axis or list(scales.numpy()) != fitting:
-            said = f"{count} scales" if len(scales) == 1 else f"scales of the shape {list(scales)}"
-            what = f"it has {said} for the axis {axis} of a tensor of shape {list(source)}"
+            stated = f"{count} scales" if len(scales) == 1 else f"scales of the shape {list(scales)}"
+            what = f"it has {stated} for the axis {axis} of a tensor of shape {list(source)}"
             raise CaptureError(what, where=where, hint="give one scale, or one per element of that axis")
     for zero in zeros:
         if zero is None or not zero.is_static():

@@ -1,6 +1,6 @@
-"""Places written as ones among zeros: comparisons with the numbers of an axis, as torch's ``one_hot`` is.
+"""OneHot and Hardmax, written as a comparison of indices with 0, 1, 2, … along an axis.
 
-Specification: OneHot, Hardmax, whose axis is one since opset 13.
+Specification: OneHot; Hardmax, which works along a single axis since opset 13.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INDICES = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 def one_hot(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """OneHot: the second of the values where the index is, from the end where it is negative; the first elsewhere."""
+    """OneHot: the second of the values at the index, the first one elsewhere; negative indices count from the end."""
     index, values, sizes = stated_input(node), stated_input(node, 2), sizes_of(node.outputs[0])
     axis = node.attributes.get_int("axis", -1) % len(sizes)
     if index.dtype not in _INDICES:
@@ -27,6 +27,7 @@ def one_hot(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     shape = [1 if at == axis else size for at, size in enumerate(sizes)]
     places = steps.reshape(index, shape, "places")
     hit = _hits(steps, places, axis, 0, sizes)
+    # ArgMax and TopK give no negative indices: the second comparison would be for nothing.
     producer = index.producer()
     if producer is None or producer.op_type not in having(Trait.RANKS):
         from_end = _hits(steps, places, axis, -sizes[axis], sizes)
@@ -37,7 +38,7 @@ def one_hot(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 
 def hardmax(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """Hardmax: one where the first of the largest elements of the axis lies."""
+    """Hardmax: 1 at the first of the largest elements of the axis, 0 elsewhere."""
     x, sizes = stated_input(node), sizes_of(node.inputs[0])
     axis = node.attributes.get_int("axis", -1) % len(sizes)
     shape = [1 if at == axis else size for at, size in enumerate(sizes)]
@@ -48,7 +49,7 @@ def hardmax(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 
 def _hits(steps: Steps, places: ir.Value, axis: int, start: int, sizes: list[int]) -> ir.Value:
-    """Where the places are the axis' own numbers, which begin with ``start``."""
+    """Whether each position along the axis, counted from `start`, equals the index there: bool, of shape `sizes`."""
     kind = np.int64 if places.dtype is None else places.dtype.numpy()
     numbers = np.arange(start, start + sizes[axis], dtype=kind)
     numbers = numbers.reshape([-1 if at == axis else 1 for at in range(len(sizes))])

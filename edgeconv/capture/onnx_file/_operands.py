@@ -1,4 +1,8 @@
-"""Operands whose shapes belong together: onnx infers nothing of most, and stages would fail in words of numpy."""
+"""Checks that the shapes of a node's operands fit each other.
+
+onnx's shape inference checks few of these rules, and later stages would fail with messages of numpy. A rule takes the
+node and the shapes of its inputs (None where unknown), and returns whether they may be right.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,10 @@ Rule = Callable[[ir.Node, Sequence[Sizes | None]], bool]
 
 
 def check_operands(graph: ir.Graph) -> None:
-    """Sees that operands have shapes of one operation, as far as they are known.
+    """Checks the shapes of all operands, as far as they are known.
 
     Raises:
-        CaptureError: a node's have not; names the node and the shapes.
+        CaptureError: they do not fit; names the node and the shapes.
     """
     for node in graph:
         rule = RULES.get(node.op_type) if node.domain == "" else None
@@ -27,13 +31,13 @@ def check_operands(graph: ir.Graph) -> None:
             continue
         sizes = [_sizes(value) for value in node.inputs]
         if not rule(node, sizes):
-            said = ", ".join("?" if shape is None else str(list(shape)) for shape in sizes)
-            what = f"{node.op_type} cannot compute with operands of the shapes {said}"
+            listed = ", ".join("?" if shape is None else str(list(shape)) for shape in sizes)
+            what = f"{node.op_type} cannot compute with operands of the shapes {listed}"
             raise CaptureError(what, where=place_of(node), hint="correct the model")
 
 
 def _sizes(value: ir.Value | None) -> Sizes | None:
-    """A shape that is stated or inferred, or a constant's own."""
+    """The static shape of a value, declared, inferred or a constant's; None where it is unknown or open."""
     if value is None:
         return None
     if value.shape is None:
@@ -55,7 +59,10 @@ def _spreads(part: Sizes | None, whole: Sizes | None) -> bool:
 
 
 def _convolution(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
-    """A kernel of as many axes as strides, as ``kernel_shape`` says, which onnx's inference holds to the image."""
+    """The weight's kernel equals ``kernel_shape``, and strides, dilations and pads have as many entries as its axes.
+
+    That the kernel has as many axes as the image is checked by onnx's inference.
+    """
     weight = sizes[1]
     if weight is None:
         return True
@@ -70,7 +77,7 @@ def _convolution(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
 
 
 def _gemm(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
-    """(M, K), (K, N), and what broadcasts to (M, N)."""
+    """(M, K), (K, N), and a C that broadcasts to (M, N)."""
     a, b = sizes[:2]
     if a is None or b is None:
         return True
@@ -82,17 +89,18 @@ def _gemm(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
 
 
 def _parameters(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
-    """Slopes, scales and shifts that broadcast to what they are applied to."""
+    """Slopes, scales and shifts broadcast to the first input."""
     return all(_spreads(part, sizes[0]) for part in sizes[1:])
 
 
 def _by_channel(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
+    """All inputs but the first have shape (C,)."""
     x, *parts = sizes
     return x is None or (len(x) > 1 and all(part is None or list(part) == [x[1]] for part in parts))
 
 
 def _elements(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
-    """Indices of as many axes as the data, no longer than it but along the axis; updates of the indices' shape."""
+    """Indices have the rank of the data and, except along the axis, at most its sizes; updates have their shape."""
     x, indices, updates = sizes[0], sizes[1], _at(sizes, 2)
     if indices is None:
         return True
@@ -106,7 +114,7 @@ def _elements(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
 
 
 def _scattered(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
-    """Each row of the indices names a part of the data, whose update has its shape."""
+    """ScatterND: updates have the shape indices.shape[:-1] + data.shape[indices.shape[-1]:]."""
     x, indices, updates = sizes[:3]
     if x is None or indices is None or updates is None:
         return True
@@ -115,12 +123,12 @@ def _scattered(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
 
 
 def _vectors(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
-    """Axes, shapes, counts: a list of numbers, or one."""
+    """All inputs but the first (axes, shapes, counts) are vectors or scalars."""
     return all(part is None or len(part) <= 1 for part in sizes[1:])
 
 
 def _slice(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
-    """Lists of as many starts as ends, axes and steps."""
+    """Starts, ends, axes and steps are vectors of one length."""
     lists = [part for part in sizes[1:] if part is not None]
     return all(list(part) == list(lists[0]) and len(part) == 1 for part in lists)
 
@@ -130,7 +138,10 @@ def _pad(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
 
 
 def _resize(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
-    """A vector each; a scale or size per axis, or none. Where the region counts, it is looked at there."""
+    """Roi, scales and sizes are vectors; of scales and sizes there are one per axis, or none.
+
+    `_stated_resizes` checks the length of roi, where the mode uses it.
+    """
     axes = node.attributes.get_ints("axes", ())
     count = len(axes) or (len(sizes[0]) if sizes[0] is not None else None)
     if any(part is not None and len(part) != 1 for part in sizes[1:4]):
@@ -139,7 +150,7 @@ def _resize(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
 
 
 def _recurrent(node: ir.Node, sizes: Sequence[Sizes | None]) -> bool:
-    """X, W and R are of three axes; how long these are is looked at where directions and gates are counted."""
+    """X, W and R have three axes; `onnx_file._recurrent` checks their sizes."""
     return all(part is None or len(part) == 3 for part in sizes[:3])
 
 

@@ -1,4 +1,4 @@
-"""Nodes that stand before what they read are put behind it, as runtimes do when they load a file."""
+"""Sorts the nodes of a graph topologically, as runtimes do when they load a file."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from edgeconv.capture.onnx_file._soundness import every_graph, graphs_of
 
 
 def order_nodes(graph: onnx.GraphProto) -> None:
-    """Sorts the nodes of a graph so that each stands behind what it, or a graph inside of it, reads.
+    """Sorts the nodes in place so that each comes after the nodes whose results it, or a graph inside it, reads.
 
-    The specification wants them so (IR, Graphs), and onnx's checker refuses other files; onnxruntime sorts the
-    outermost graph, and editors that add constants at the end go unnoticed. The order stays where it is sound, and
-    otherwise changes as little as it can: of the nodes that are ready the first goes next. A graph with a circle is
-    left to the checker.
+    The specification requires that order (IR, Graphs), and onnx's checker refuses files without it. onnxruntime sorts
+    the outermost graph when it loads a file, so editors that append constants at the end go unnoticed. An order that
+    is right stays; another one changes as little as possible: of the nodes that are ready the first comes next. A graph
+    with a cycle is left to the checker.
     """
-    makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
-    waits = [{makers[name] for name in _reads(node) if name in makers} - {at} for at, node in enumerate(graph.node)]
-    if all(before < at for at, others in enumerate(waits) for before in others):
+    producers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
+    sources: list[set[int]] = []  # by node: the nodes that it reads from
+    for at, node in enumerate(graph.node):
+        sources.append({producers[name] for name in _reads(node) if name in producers} - {at})
+    if all(source < at for at, read in enumerate(sources) for source in read):
         return
-    order = _sorted(waits)
-    if len(order) < len(waits):
+    order = _sorted(sources)
+    if len(order) < len(sources):
         return
     nodes = [onnx.NodeProto() for _ in order]
     for node, at in zip(nodes, order, strict=True):
@@ -33,13 +35,20 @@ def order_nodes(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _sorted(waits: list[set[int]]) -> list[int]:
-    """Kahn's algorithm over who waits for whom, the smallest number first; shorter where there is a circle."""
+def _sorted(sources: list[set[int]]) -> list[int]:
+    """Kahn's algorithm, taking the smallest number that is ready.
+
+    Args:
+        sources: by node, the nodes that have to come before it.
+
+    Returns:
+        The order; without the nodes on and behind a cycle.
+    """
     readers: dict[int, list[int]] = defaultdict(list)
-    for at, others in enumerate(waits):
-        for other in others:
-            readers[other].append(at)
-    missing = [len(others) for others in waits]
+    for at, read in enumerate(sources):
+        for source in read:
+            readers[source].append(at)
+    missing = [len(read) for read in sources]
     ready = [at for at, count in enumerate(missing) if not count]
     order = []
     while ready:
@@ -53,7 +62,7 @@ def _sorted(waits: list[set[int]]) -> list[int]:
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """What a node reads, and what the graphs inside of it do, which may be made around them."""
+    """The names that a node and the graphs inside it read; those graphs may read values of the graphs around them."""
     yield from node.input
     for inside in graphs_of(node):
         for graph in every_graph(inside):

@@ -1,7 +1,7 @@
-"""Pad with a list of axes: its amounts are spelt out for every axis.
+"""Pad with a list of axes becomes a Pad with amounts for every axis.
 
-onnxruntime's layout optimizer moves a Transpose across a Pad and permutes the amounts as if there were one for each
-axis (1.32), so that a file with a list of axes does not run.
+onnxruntime's layout optimizer (1.32) moves a Transpose across a Pad and permutes the amounts as if there were two for
+each axis of the input: a file with a list of axes does not run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgeconv.graph.constants import integers
 from edgeconv.graph.steps import Steps
 
-_AXES = 3  # which operand of Pad they are
+_AXES = 3  # input of Pad
 
 
 def settle_padded_axes(graph: ir.Graph) -> None:

@@ -1,7 +1,6 @@
-"""Recurrent layers of files: their parts fit one another, and they lie steps first.
+"""Checks recurrent layers of files, and turns ``layout`` 1 (batch first) into 0, as onnxruntime does not load it.
 
-onnx infers their shapes and looks at little else. ``layout`` 1 (batch first), which onnxruntime refuses to load,
-becomes 0.
+onnx's checker and shape inference verify little of them.
 """
 
 from __future__ import annotations
@@ -15,26 +14,27 @@ from edgeconv.graph.edit import is_taken
 from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
 
-_STATES = (5, 6)  # inputs
+_STATES = (5, 6)  # inputs initial_h and initial_c
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 _GATES: Mapping[str, int] = {"GRU": 3, "LSTM": 4, "RNN": 1}
-_ACTIVATIONS: Mapping[str, int] = {"GRU": 2, "LSTM": 3, "RNN": 1}
+_ACTIVATIONS: Mapping[str, int] = {"GRU": 2, "LSTM": 3, "RNN": 1}  # per direction
 _NAMES = ("affine", "elu", "hardsigmoid", "leakyrelu", "relu", "scaledtanh", "sigmoid", "softplus", "softsign", "tanh")
 _NAMED = frozenset((*_NAMES, "thresholdedrelu"))
 _NUMBERS = {
     "activation_alpha": ("affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholdedrelu"),
     "activation_beta": ("affine", "hardsigmoid", "scaledtanh"),
 }
-"""Which activations take a number of each list."""
-_VAGUE = ("affine", "scaledtanh", "thresholdedrelu")  # onnxruntime's defaults are others than the specification's
+"""By attribute: the activations that take one of its numbers, in their order."""
+_VAGUE = ("affine", "scaledtanh", "thresholdedrelu")  # onnxruntime's defaults differ from the specification's
 
 
 def settle_recurrent(graph: ir.Graph) -> None:
-    """Changes in place, with a Transpose of each input and output that has the batch; all shapes must be static.
+    """Checks the shapes of recurrent layers, and inserts Transposes around those of ``layout`` 1, in place.
+
+    All shapes must be static.
 
     Raises:
-        CaptureError: an input has another shape than the others ask for, or a direction or activation is unknown;
-            names the node.
+        CaptureError: the shape of an input does not fit; names the node.
     """
     for node in list(graph):
         if node.op_type in _GATES and node.domain == "":
@@ -44,11 +44,11 @@ def settle_recurrent(graph: ir.Graph) -> None:
 
 
 def check_modes(graph: ir.Graph) -> None:
-    """The directions and activations of recurrent layers are known; before shapes are inferred, which follow from them.
+    """Checks directions and activations, before shapes are inferred, which depend on the direction.
 
     Raises:
-        CaptureError: one is not, or an activation takes numbers that are neither stated nor told by the specification
-            alike for every runtime; names the node.
+        CaptureError: one is unknown, or an activation's parameter is left to a default that runtimes differ in; names
+            the node.
     """
     for node in graph:
         if node.op_type in _GATES and node.domain == "":
@@ -74,6 +74,7 @@ def _check_modes(node: ir.Node) -> None:
 
 
 def _check(node: ir.Node) -> None:
+    """Checks the shapes of the inputs (specification: LSTM, GRU, RNN; inputs B to P from index 3 on)."""
     count, gates = _DIRECTIONS[node.attributes.get_string("direction", "forward")], _GATES[node.op_type]
     recurrence = sizes_of(node.inputs[2])
     hidden = node.attributes.get_int("hidden_size", recurrence[-1])
@@ -109,11 +110,11 @@ def _settle(graph: ir.Graph, node: ir.Node) -> None:
         output.name = ""
         if not is_taken(result):
             continue
-        sizes = sizes_of(result)
+        # Y: (batch, length, directions, hidden) of layout 1 is (length, directions, batch, hidden) of layout 0; states
+        # (batch, directions, hidden) are (directions, batch, hidden).
+        to_steps_first, to_batch_first = ((1, 2, 0, 3), (2, 0, 1, 3)) if index == 0 else ((1, 0, 2), (1, 0, 2))
         output.type = result.type
-        output.shape = ir.Shape(
-            [sizes[1], sizes[2], sizes[0], sizes[3]] if index == 0 else [sizes[1], sizes[0], sizes[2]]
-        )
+        output.shape = ir.Shape([sizes_of(result)[axis] for axis in to_steps_first])
         steps.name(output, f"output_{index}")
-        results[result] = steps.transpose(output, (2, 0, 1, 3) if index == 0 else (1, 0, 2), f"moved_{index}")
+        results[result] = steps.transpose(output, to_batch_first, f"moved_{index}")
     steps.replace(results)

@@ -1,4 +1,4 @@
-"""Operands that the specification wants to be one number: onnx's inference does not look at them."""
+"""Checks operands that must be a single number by the specification, which onnx's inference does not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SCALARS: Mapping[str, Mapping[int, str]] = {
 
 
 def check_scalars(graph: ir.Graph) -> None:
-    """Sees that such an operand has one element, of whatever rank, as far as its shape is known.
+    """Checks that each such operand has one element, of whatever rank, as far as its shape is known.
 
     Raises:
         CaptureError: one has more, or none; names the node.
@@ -35,7 +35,6 @@ def check_scalars(graph: ir.Graph) -> None:
             if value is None or value.shape is None or not value.shape.is_static():
                 continue
             if math.prod(value.shape.numpy()) != 1:
-                what = (
-                    f"{node.op_type} takes one number as its {name}, and has a tensor of the shape {list(value.shape)}"
-                )
+                shape = list(value.shape)
+                what = f"{node.op_type} takes one number as its {name}, and has a tensor of the shape {shape}"
                 raise CaptureError(what, where=place_of(node), hint="give one number")

@@ -1,6 +1,6 @@
-"""TopK with ``sorted`` = 0 sorts: of it any order is right, and only one order can be compared.
+"""TopK with ``sorted`` = 0 is made to sort, so that results of two runtimes can be compared.
 
-Specification: TopK, whose order is undefined then. onnxruntime's differs from release to release, TFLite always sorts.
+The specification of TopK leaves the order open then: onnxruntime's differs from release to release, TFLite sorts.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import onnx
 
 
 def sort_largest(model: onnx.ModelProto) -> bool:
-    """Changes in place; whether anything was to be changed."""
+    """Makes every TopK sort, in place, in subgraphs and functions too; returns whether one did not."""
     return sum(map(_sort, [model.graph, *model.functions])) > 0
 
 
 def sorted_file(data: bytes) -> bytes:
-    """The bytes of a file whose TopK sort; the same bytes where all of them did."""
+    """The bytes of the same file with every TopK sorting; unchanged if all of them did."""
     model = onnx.ModelProto.FromString(data)
     return model.SerializeToString() if sort_largest(model) else data
 

@@ -1,10 +1,14 @@
-"""ConvTranspose whose padding a file states by its results: ``output_shape`` and ``auto_pad`` become ``pads``.
+"""ConvTranspose: ``output_shape`` and ``auto_pad`` become ``pads``.
 
-Specification: ConvTranspose. With ``size = stride * (input - 1) + output_padding + (kernel - 1) * dilation + 1`` the
-padding of an axis is ``size - output_shape`` in all; of an odd number the larger half lies behind under ``SAME_UPPER``
-and in front otherwise. Where the output shape is larger than that, it is ``output_padding`` that makes it so, of which
-the specification, and with it onnxruntime, takes less than a stride or dilation. ``auto_pad`` makes ``stride * input``
-elements of an axis, or fewer where there are no more; onnx's shape inference adds ``output_padding`` to these.
+Specification: ConvTranspose. An axis without padding has
+``size = stride * (input - 1) + output_padding + (kernel - 1) * dilation + 1`` elements. Then
+
+- its padding is ``size - output_shape`` in all; the larger half of an odd number is at the end under ``SAME_UPPER``,
+  and at the start otherwise;
+- an output shape that is larger than ``size`` needs more ``output_padding``, which the specification, and onnxruntime,
+  limit to less than the larger of stride and dilation;
+- ``auto_pad`` stands for an output shape of ``stride * input``, or ``size`` where that is smaller; onnx's shape
+  inference adds ``output_padding`` to it.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from edgeconv.graph.windows import same_pads
 
 
 def state_same_pads(graph: ir.Graph) -> None:
-    """``auto_pad`` of a known kernel becomes ``pads``, in place; before shapes are inferred, which follow from them.
+    """Replaces ``auto_pad`` by ``pads``, in place, if the kernel is known: before shapes are inferred from them.
 
     Raises:
         CaptureError: a node has ``output_padding`` beside it, and its kernel is not known; names the node.
@@ -49,9 +53,8 @@ def state_same_pads(graph: ir.Graph) -> None:
 def _state(node: ir.Node, automatic: str, kernel: Sequence[int], extra: Sequence[int]) -> None:
     strides = node.attributes.get_ints("strides", [1] * len(kernel))
     dilations = node.attributes.get_ints("dilations", [1] * len(kernel))
-    totals = [
-        max(extra[i] + (size - 1) * dilations[i] + 1 - strides[i], 0) for i, size in enumerate(kernel)
-    ]  # the input's size cancels out
+    # size - stride * input, in which the size of the input cancels out
+    totals = [max(extra[i] + (size - 1) * dilations[i] + 1 - strides[i], 0) for i, size in enumerate(kernel)]
     _set_pads(node, automatic, totals)
 
 
@@ -62,7 +65,7 @@ def _set_pads(node: ir.Node, automatic: str, totals: Sequence[int]) -> None:
 
 
 def settle_transposed(graph: ir.Graph) -> None:
-    """Changes in place; all shapes must be static.
+    """Replaces ``output_shape`` and what is left of ``auto_pad``, in place; all shapes must be static.
 
     Raises:
         CaptureError: an output shape is larger than the operator can make it; names the node.

@@ -1,10 +1,10 @@
-"""Pools of files whose padding is as wide as their windows, which no runtime takes.
+"""Pools whose padding is as wide as their windows, which onnxruntime and TFLite refuse.
 
-1. Padding behind an axis that no window reads is taken away.
-2. What counts its padding (LpPool, and AveragePool with ``count_include_pad``) pads by a Pad of its own: a window of
-   nothing but padding is 0.
-3. So does MaxPool where each window, by its dilation, still reads an element.
-4. Of a window of nothing but padding there is no maximum, and no average of the elements alone: refused, by name.
+1. Padding at the end of an axis that no window reads is removed.
+2. A pool that counts its padding (LpPool, and AveragePool with ``count_include_pad``) gets a Pad before it. A window
+   of padding only is 0.
+3. So does a MaxPool whose windows all read an element, thanks to their dilation.
+4. A window of padding only has no maximum, and no average without padding: refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def settle_wide_pads(graph: ir.Graph) -> None:
     """Changes the pools in place by the rules above; all shapes must be static.
 
     Raises:
-        CaptureError: rule 4, or the places of maxima are asked for that a Pad would shift; names the node.
+        CaptureError: rule 4, or the indices of maxima are used, which a Pad would shift; names the node.
     """
     for node in list(graph):
         if node.op_type in _POOLS and node.domain == "" and _is_wide(node):
@@ -53,8 +53,8 @@ def _is_wide(node: ir.Node) -> bool:
 
 
 def _trim(node: ir.Node) -> None:
-    """Rule 1; rounded up, a size follows from the padding as it is stated."""
-    if node.attributes.get_int("ceil_mode", 0):
+    """Rule 1."""
+    if node.attributes.get_int("ceil_mode", 0):  # less padding could make the rounded size smaller
         return
     pads, rank = _pads(node), len(_kernel(node))
     sizes = zip(sizes_of(node.inputs[0])[2:], sizes_of(node.outputs[0])[2:], strict=True)
@@ -77,6 +77,7 @@ def _reads_elements(node: ir.Node) -> bool:
 
 
 def _pad(graph: ir.Graph, node: ir.Node) -> None:
+    """Rules 2 to 4."""
     is_maximum = node.op_type == "MaxPool"
     counts = node.op_type == "LpPool" or node.attributes.get_int("count_include_pad", 0) == 1
     if is_maximum and any(map(is_taken, node.outputs[1:])):
@@ -87,7 +88,7 @@ def _pad(graph: ir.Graph, node: ir.Node) -> None:
     if source is None or source.dtype is None:
         raise ValueError("a value without a type")  # a bug of ours: inference is strict before
     kind = source.dtype.numpy()
-    lowest = -np.inf if kind.kind == "f" else np.iinfo(kind).min
+    lowest = -np.inf if kind.kind == "f" else np.iinfo(kind).min  # never a maximum
     rank = len(pads) // 2
     amounts = np.array([0, 0, *pads[:rank], 0, 0, *pads[rank:]], np.int64)
     steps = Steps(graph, node)
