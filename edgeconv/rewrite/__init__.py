@@ -4,7 +4,7 @@ A rewrite is a pass (`onnx_ir.passes.InPlacePass`) whose docstring states its co
 it ensures, (3) why it is exact in real arithmetic. Its arithmetic is done in float64 and rounded once, to the dtype of
 the weight, however many rewrites touch that weight on the way.
 
-`open_batch` is no line of the table: it leaves the batch of an optimized graph open, where that is asked for.
+`open_batch` is not in the table: it makes the batch size of an optimized graph symbolic, where the user wants that.
 """
 
 from __future__ import annotations
@@ -57,12 +57,14 @@ class Rewrite:
     make: Callable[[], ir.passes.InPlacePass]
 
 
+# The order: constants first, as all others read them; then what leaves fewer operators; then what suits the kernels of
+# the runtimes; clean-up last. `optimize` repeats the table until nothing changes.
 REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold-constants", FoldConstantsPass),
     Rewrite("split-sequences", SplitSequencesPass),
     Rewrite("remove-no-ops", partial(RemoveNoOpsPass, NO_OPS)),
     Rewrite("multiply-matrices", MultiplyMatricesPass),
-    Rewrite("recognise-activations", RecogniseActivationsPass),  # before its constants are folded away
+    Rewrite("recognise-activations", RecogniseActivationsPass),  # before fold-* take its + 3 and / 6 into a layer
     Rewrite("fold-batch-norm", FoldBatchNormPass),
     Rewrite("fold-scale-shift", FoldScaleShiftPass),
     Rewrite("fold-into-scales", FoldIntoScalesPass),
@@ -109,11 +111,11 @@ def optimize(model: ir.Model, *, skip: Collection[str] = (), keep_exact: bool = 
 
 
 def _run(rewrite: Rewrite, model: ir.Model) -> bool:
-    """Runs one line of the table with its contracts; says whether it changed the graph."""
+    """Runs one line of the table with its contracts; returns whether it changed the graph."""
     try:
         return rewrite.make()(model).modified
     except (ir.passes.InvariantError, ir.passes.PassError) as error:
-        cause = error.__cause__ or error  # the innermost says what is wrong, the outer that something is
+        cause = error.__cause__ or error  # onnx_ir wraps the error of a contract in one without its message
         where = f"rewrite {rewrite.name}"
         raise RewriteError(str(cause), where=where, hint=_without(rewrite.name)) from error
 
@@ -124,7 +126,11 @@ def _without(name: str) -> Wording:
 
 
 def selected(skip: Collection[str], argument: str | Wording = "skip") -> list[Rewrite]:
-    """The lines of the table that ``skip`` leaves; RewriteError where it names an unknown one, in that argument."""
+    """The lines of the table without those named in `skip`.
+
+    Raises:
+        RewriteError: one is unknown; names `argument`, through which the caller gave it.
+    """
     names = [rewrite.name for rewrite in REWRITES]
     left_out = values.names(skip, argument, RewriteError)
     for name in left_out:

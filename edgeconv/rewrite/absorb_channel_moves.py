@@ -1,4 +1,4 @@
-"""Channel shuffles and constant gathers into the weights of the operators that read them."""
+"""Folds channel shuffles and constant gathers of channels into the weights of the operators that read them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _MIXERS = frozenset({"Transpose", "Gather"})
 
 
 class AbsorbChannelMovesPass(ir.passes.InPlacePass):
-    """Lets operators read the channels of a shuffle where they were before it, in any order, with weights to match.
+    """Makes operators read the channels of a shuffle from before it, in their order there, with reordered weights.
 
     1. Requires: operators that move whole channels (Concat, Split, Slice, Gather, Reshape and Transpose as channel
        shuffles are written), a Transpose or Gather among them; and that everything that depends on their results
        either has constant weights over all input channels (Conv and ConvTranspose of one group, Gemm, MatMul), or
        treats each channel by itself (depthwise Conv, BatchNormalization, activations, pooling, spatial means) and
        feeds only such operators, or again moves channels.
-    2. Ensures: those operators read the channels that they need in the order in which they lie, sliced and
-       concatenated where they lie in several values; no such Transpose or Gather is left. Values with another order
-       of channels than their torch module's output lose its name.
+    2. Ensures: those operators read the channels that they need in their original order, sliced and concatenated if
+       they come from several values; no such Transpose or Gather is left. A value whose channels are not in the order
+       of its torch module's output loses the module's name.
     3. Exact: ``W x = (W P') (P x)`` for a permutation P, and what treats each channel by itself commutes with P. A
        channel that is read twice gets the sum of the weights; one that is not read is left out.
     """
@@ -52,22 +52,24 @@ class _Walk:
 
     Attributes:
         absorbed: values for whose readers rule (1) holds.
-        planes: of each value that was asked for.
+        planes: of the values that were looked at.
         mixed: values behind a Transpose or Gather.
-        origins: values that no move made, each with the number of its first plane, in rising order.
-        made: channels that were already sliced and concatenated.
+        origins: values that no move computes, each with the number of its first plane, in rising order.
+        gathered: by runs of planes, the value that concatenates them.
+        count: planes that are numbered so far.
+        modified: whether the graph was changed.
     """
 
     absorbed: set[ir.Value]
     planes: dict[ir.Value, Planes | None] = field(default_factory=dict)
     mixed: set[ir.Value] = field(default_factory=set)
     origins: list[tuple[int, ir.Value]] = field(default_factory=list)
-    made: dict[tuple[tuple[int, int], ...], ir.Value] = field(default_factory=dict)
+    gathered: dict[tuple[tuple[int, int], ...], ir.Value] = field(default_factory=dict)
     count: int = 0
     modified: bool = False
 
     def of(self, value: ir.Value) -> Planes | None:
-        """The planes of a value; new ones if nothing is known of where they come from."""
+        """The planes of a value; new numbers if no move computes it."""
         if value not in self.planes:
             self.planes[value] = planes = fresh(value, self.count)
             if planes is not None:
@@ -76,7 +78,7 @@ class _Walk:
         return self.planes[value]
 
     def step(self, node: ir.Node) -> None:
-        """Follows a move, or lets an operator read what lies before the moves."""
+        """Follows a move, or makes an operator read from before the moves."""
         if _absorbs_here(node, self.absorbed):
             results = _moved(node, [None if value is None else self.of(value) for value in _operands(node)])
             for value, planes in zip(node.outputs, results or (), strict=False):
@@ -91,13 +93,16 @@ class _Walk:
         channels = None if planes is None else planes.channels
         if planes is None or channels is None:
             return
+        # 1. The channels that are read, in runs of neighbours; the new input concatenates them in this order.
         runs = self._runs(np.unique(channels))
-        lie = np.concatenate([np.arange(*run) for run in runs])
-        by_number = np.argsort(lie)
-        position = by_number[np.searchsorted(lie, channels, sorter=by_number)]
-        source = self._gathered(node, value, runs)
+        numbers = np.concatenate([np.arange(*run) for run in runs])
+        # 2. Where each channel of the old input is in the new one.
+        by_number = np.argsort(numbers)
+        position = by_number[np.searchsorted(numbers, channels, sorter=by_number)]
+        source = self._concatenated(node, value, runs)
+        # 3. The weights in that order.
         if _mixes_all(node):
-            _sum_columns(node, position, len(lie))
+            _sum_columns(node, position, len(numbers))
         else:
             _order(node, np.unique(position, return_index=True)[1])
             self._reorder(node, position)
@@ -106,7 +111,7 @@ class _Walk:
         self.modified = True
 
     def _reorder(self, node: ir.Node, position: Numbers) -> None:
-        """Notes that channel c of an operator's result now lies at ``position[c]``."""
+        """Records that channel c of an operator's result is now at ``position[c]``."""
         result, start = node.outputs[0], self.count
         planes = self.of(result)
         if planes is not None:
@@ -115,7 +120,7 @@ class _Walk:
         disown(result, graph_of(node))
 
     def _runs(self, numbers: Numbers) -> tuple[tuple[int, int], ...]:
-        """Neighbouring planes of one origin: first number, number behind the last; the longest run first."""
+        """Neighbouring planes of one origin, as (first number, number after the last); the longest run first."""
         borders = {first for first, _ in self.origins}
         runs, start = [], int(numbers[0])
         for before, after in itertools.pairwise([*numbers.tolist(), None]):
@@ -124,9 +129,12 @@ class _Walk:
                 start = after or 0
         return tuple(sorted(runs, key=lambda run: run[0] - run[1]))
 
-    def _gathered(self, node: ir.Node, value: ir.Value, runs: tuple[tuple[int, int], ...]) -> ir.Value:
-        """The runs one after another; the short ones at the end are put together first where there are many."""
-        if runs not in self.made:
+    def _concatenated(self, node: ir.Node, value: ir.Value, runs: tuple[tuple[int, int], ...]) -> ir.Value:
+        """The runs one after another.
+
+        A Concat takes at most `MOST_JOINED` operands: the short runs at the end are then concatenated first.
+        """
+        if runs not in self.gathered:
             parts = [self._part(node, start, stop) for start, stop in runs]
             while len(parts) > 1:
                 few = parts[-MOST_JOINED:] if len(parts) > MOST_JOINED else parts
@@ -134,10 +142,11 @@ class _Walk:
                 channels = sum(_channels(part) or 0 for part in few)
                 whole = _insert(node, "Concat", few, [ir.AttrInt64("axis", 1)], channels, name)
                 parts = [*parts[: len(parts) - len(few)], whole]
-            self.made[runs] = parts[0]
-        return self.made[runs]
+            self.gathered[runs] = parts[0]
+        return self.gathered[runs]
 
     def _part(self, node: ir.Node, start: int, stop: int) -> ir.Value:
+        """The planes from ``start`` up to ``stop``: a slice of their origin, or the origin itself."""
         first, origin = max((pair for pair in self.origins if pair[0] <= start), key=lambda pair: pair[0])
         channels = origin.shape[1] if origin.shape is not None else None
         if stop - start == channels:
@@ -154,14 +163,14 @@ class _Walk:
 def _insert(
     node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr], channels: int, name: str
 ) -> ir.Value:
-    """A node before ``node`` whose result is like its own first input, with so many channels."""
+    """Inserts a node before ``node`` whose result is like its first input, with another number of channels."""
     like = inputs[0]
     shape = None if like.shape is None else [like.shape[0], channels, *like.shape[2:]]
     return insert_like(node, op_type, inputs, attributes, name, like=like, shape=shape)
 
 
 def _operands(node: ir.Node) -> tuple[ir.Value | None, ...]:
-    """The inputs that are moved; the others say how."""
+    """The inputs whose planes are moved; the others are parameters."""
     return tuple(node.inputs) if node.op_type == "Concat" else tuple(node.inputs[:1])
 
 
@@ -172,6 +181,7 @@ def _moved(node: ir.Node, operands: list[Planes | None]) -> list[Planes] | None:
 
 def _absorbed(graph: ir.Graph) -> set[ir.Value]:
     """The values for whose readers rule (1) holds."""
+    # 1. Forwards: which nodes keep planes whole, if all moves were followed.
     trial, followed = _Walk(set()), set()
     for node in graph:
         if not moves(node) or any(value is None or tensor_of(value) is not None for value in _operands(node)):
@@ -180,6 +190,7 @@ def _absorbed(graph: ir.Graph) -> set[ir.Value]:
         if planes is not None and not _flattens(node):
             followed.add(node)
             trial.planes.update(zip(node.outputs, planes, strict=False))
+    # 2. Backwards: a value is absorbed if each of its readers absorbs it or passes it to such readers.
     absorbed: set[ir.Value] = set()
     for node in reversed(list(graph)):
         for value in node.outputs:
@@ -195,7 +206,7 @@ def _absorbed(graph: ir.Graph) -> set[ir.Value]:
 
 
 def _form(planes: Planes | None) -> str:
-    """Whether a value that moves have made is of the form [N, C, spatial…], and each channel another plane."""
+    """Whether a moved value has the form [N, C, spatial…]: "distinct" or "repeated" planes; "" for another form."""
     channels = planes.channels if planes is not None else None
     if channels is None:
         return "distinct" if planes is None else ""
@@ -226,7 +237,7 @@ def _mixes_all(node: ir.Node) -> bool:
 
 
 def _carries(node: ir.Node, absorbed: set[ir.Value]) -> bool:
-    """Whether the operator treats each channel by itself, and its result's readers absorb any order of them."""
+    """Whether the operator treats each channel by itself, and the readers of its result absorb any order."""
     if node.domain != "" or node.outputs[0] not in absorbed or len(node.outputs) > 1:
         return False
     if node.op_type == "Conv":
@@ -249,7 +260,7 @@ def _channels(value: ir.Value | None) -> int | None:
 
 
 def _sum_columns(node: ir.Node, position: Numbers, count: int) -> None:
-    """Gives each of ``count`` input channels the sum of the weights of the old ones at its position."""
+    """Gives each of ``count`` new input channels the sum of the weights of the old channels at its position."""
     operator = linear(node)
     if operator is None:
         raise ir.passes.PreconditionError(f"{node.op_type} {node.outputs[0].name} is not linear")
@@ -259,7 +270,7 @@ def _sum_columns(node: ir.Node, position: Numbers, count: int) -> None:
 
 
 def _order(node: ir.Node, order: Numbers) -> None:
-    """Puts the constants of an operator that treats each channel by itself in another order."""
+    """Reorders the constants of an operator that treats each channel by itself."""
     for index, value in enumerate(node.inputs[1:], start=1):
         array = exact(value)
         if node.op_type not in ("Conv", "BatchNormalization") or value is None or array is None:
@@ -268,5 +279,5 @@ def _order(node: ir.Node, order: Numbers) -> None:
         replace_constant(node, index, array[order], dtype, name)
 
 
-# What computes each channel from that channel alone, by no constants of its own or by ones that are the same for all.
+# Operators that compute each channel from that channel alone, without constants per channel.
 _PER_CHANNEL = having(Trait.FUNCTION) | having(Trait.BY_CHANNEL)

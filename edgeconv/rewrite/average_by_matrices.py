@@ -1,4 +1,4 @@
-"""Adaptive average pools that were written out with GatherND, as two matrix products."""
+"""Adaptive average pools that torch.onnx writes out with GatherND, as two matrix products."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from edgeconv.graph.replace import insert_like, take_over
 from edgeconv.reference import evaluate_node
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
-_TOLERANCE = 1e-12  # of each element that is summed: the rounding of float64, and no more
-_PROBES = 8  # random planes, on which the product and the nodes are compared
+_TOLERANCE = 1e-12  # per summed element: the rounding of float64
+_PROBES = 8  # random planes on which the product and the nodes are compared
 
 
 class AverageByMatricesPass(EachNodePass):
@@ -26,16 +26,16 @@ class AverageByMatricesPass(EachNodePass):
 
     1. Requires: a Transpose and a GatherND with constant indices, of a value [N, C, H, W] of static shape, and behind
        them, up to one value [N, C, h, w], nothing but Transpose, Gather, Where with zeros, Add, means, sums, and
-       products with constants. What they compute is the same for every plane, and is a product of averages over rows
-       and over columns. So ``torch.onnx`` writes AdaptiveAvgPool2d where the sizes do not divide.
+       products with constants. Together they compute the same for every plane: an average over rows times one over
+       columns. torch.onnx writes AdaptiveAvgPool2d so, if the sizes do not divide.
     2. Ensures: two MatMul with constant matrices of averages, [h, H] and [W, w], in their place, under the last name.
-    3. Exact: the operators are linear, and so is ``R x C``. The matrices are read off by evaluating the operators on
-       planes with ones in one row or column; random planes then show that there is no difference: a linear map that
-       is not zero is zero on a random plane with probability zero.
+    3. Exact: the operators are linear, and so is ``R x C``. The matrices are found by evaluating the operators on
+       planes with ones in one row or column. Random planes then show that both are the same map: a linear map that is
+       not zero is zero on a random plane with probability zero.
     """
 
     def change_at(self, node: ir.Node) -> Change | None:
-        """Two products in place of the region that a GatherND begins."""
+        """The replacement of the region that starts with a GatherND."""
         region = _region(node) if node.op_type == "GatherND" and node.domain == "" else None
         matrices = None if region is None else _matrices(region)
         return None if region is None or matrices is None else partial(_replace, region, *matrices)
@@ -66,13 +66,13 @@ class _Region:
 def _region(gather: ir.Node) -> _Region | None:
     """The largest region that starts with a GatherND and ends in one value of the right shape."""
     data = gather.inputs[0]
-    turn = data.producer() if data is not None else None
-    if turn is None or turn.op_type != "Transpose" or data is None or only_reader(data) is not gather:
+    transpose = data.producer() if data is not None else None
+    if transpose is None or transpose.op_type != "Transpose" or data is None or only_reader(data) is not gather:
         return None
-    source, shape = turn.inputs[0], dims(turn.inputs[0])
+    source, shape = transpose.inputs[0], dims(transpose.inputs[0])
     if source is None or shape is None or len(shape) != 4 or tensor_of(gather.inputs[1]) is None:
         return None
-    nodes, inside, region = [turn, gather], {data, gather.outputs[0]}, None
+    nodes, inside, region = [transpose, gather], {data, gather.outputs[0]}, None
     following = _after(gather)
     for node in following:
         if not any(value in inside for value in node.inputs) or not _is_linear(node, inside):
@@ -91,7 +91,7 @@ def _after(node: ir.Node) -> list[ir.Node]:
 
 
 def _ends(nodes: list[ir.Node], last: ir.Node) -> bool:
-    """Whether nothing outside reads what the nodes make, but for the last one's result."""
+    """Whether nothing outside reads results of the nodes, except that of the last one."""
     members = set(nodes)
     return not any(
         value.is_graph_output() or any(use.node not in members for use in value.uses())
@@ -102,28 +102,25 @@ def _ends(nodes: list[ir.Node], last: ir.Node) -> bool:
 
 
 def _is_linear(node: ir.Node, inside: set[ir.Value]) -> bool:
-    """Whether the result is linear in what is inside, and nothing else goes in but constants."""
+    """Whether a node's result is linear in the values inside the region, and its other operands are constants."""
     if node.domain != "" or len(node.outputs) != 1:
         return False
-    places = [value in inside for value in node.inputs]
-    if any(
-        not place and value is not None and tensor_of(value) is None
-        for place, value in zip(places, node.inputs, strict=True)
-    ):
+    if any(value is not None and value not in inside and tensor_of(value) is None for value in node.inputs):
         return False
+    is_inside = [value in inside for value in node.inputs]
     if node.op_type in ("Add", "Sum"):
-        return all(places)
+        return all(is_inside)
     if node.op_type == "Where":
-        other = node.inputs[2 if places[1] else 1] if places.count(True) == 1 and not places[0] else None
+        other = node.inputs[2 if is_inside[1] else 1] if is_inside.count(True) == 1 and not is_inside[0] else None
         zeros = exact(other)
         return zeros is not None and not zeros.any()
     if node.op_type == "Mul":
-        return places.count(True) == 1
-    return node.op_type in ("Transpose", "Gather", "ReduceMean", "ReduceSum", "Div") and places.index(True) == 0
+        return is_inside.count(True) == 1
+    return node.op_type in ("Transpose", "Gather", "ReduceMean", "ReduceSum", "Div") and is_inside.index(True) == 0
 
 
 def _matrices(region: _Region) -> tuple[Float64, Float64] | None:
-    """The averages over rows, [h, H], and over columns, [W, w]; None when that is not what the region computes."""
+    """The averages over rows, [h, H], and over columns, [W, w]; None if the region computes something else."""
     shape = dims(region.source) or ()
     height, width = shape[2:]
     rows = region.run(np.repeat(np.eye(height)[:, :, None], width, axis=2))

@@ -1,4 +1,4 @@
-"""Channels beside a depthwise convolution of them go through that convolution rather than around it."""
+"""Ghost modules: a Concat of channels with their depthwise convolution becomes one depthwise convolution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.graph.replace import disown, replace_constant, take_over
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
-_MOST_INPUTS = 16  # of the pointwise Conv that makes its channels twice; with 24 and 40 nothing more is gained
+_MOST_INPUTS = 16  # channels of the first Conv, which is computed twice; measured: with 24 and 40 nothing is gained
 
 
 class CarryThroughPass(EachNodePass):
@@ -21,12 +21,12 @@ class CarryThroughPass(EachNodePass):
     1. Requires: y, perhaps behind a Relu, comes from a Conv of one group and at most 16 input channels, and nobody
        else reads it; the depthwise Conv has constant weights, stride 1, and a middle tap that lies on its output; if a
        Relu follows it, then one makes y too.
-    2. Ensures: the Conv before makes its channels twice, and the Concat is gone; its name is the depthwise Conv's or
-       the Relu's. What lies between, which has more channels than its torch module's output, loses its name.
+    2. Ensures: the first Conv computes its channels twice, and the Concat is gone; the last value has its name. Values
+       between, which have more channels than their torch module's output, lose the module's name.
     3. Exact: a kernel of zeros and a one in the middle passes a channel as it is, and Relu of Relu is Relu.
 
-    Copies cost more than the sums that take their place. GhostNet has three such modules; one thread, AVX-512: 0.97 of
-    the time on LiteRT 2.3, 0.94 on onnxruntime 1.32, whose blocked layout a Concat of 8 channels had broken.
+    The copies of a Concat take longer than these further sums. GhostNet has three such modules; one thread, AVX-512:
+    0.97 of the time on LiteRT 2.3, 0.94 on onnxruntime 1.32, whose blocked layout a Concat of 8 channels breaks.
     """
 
     def change_at(self, node: ir.Node) -> Change | None:
@@ -45,6 +45,7 @@ class _Ghost:
     between: list[ir.Value]
 
     def carry(self) -> None:
+        """Doubles the channels of both convolutions, and removes the Concat."""
         graph, joined = graph_of(self.concat), self.concat.outputs[0]
         result = self.concat.inputs[1]
         kernel = exact(self.depthwise.inputs[1])
@@ -64,7 +65,7 @@ class _Ghost:
         take_over(joined, result)
 
     def _store(self, node: ir.Node, weight: Float64, bias: Float64 | None) -> None:
-        """Puts these before the node's own numbers."""
+        """Puts weight and bias of further output channels before the node's own."""
         for index, front in ((1, weight), (2, bias)):
             value = node.inputs[index] if index < len(node.inputs) else None
             array = exact(value)
@@ -77,8 +78,8 @@ def _ghost(concat: ir.Node) -> _Ghost | None:
     y, result = (*concat.inputs, None, None)[:2]
     if len(concat.inputs) != 2 or y is None or result is None or concat.attributes.get_int("axis", 0) not in (1, -3):
         return None
-    after, depthwise = _maker(result)
-    before, first = _maker(y)
+    after, depthwise = _convolution_of(result)
+    before, first = _convolution_of(y)
     if depthwise is None or first is None or depthwise.inputs[0] is not y or only_reader(result) is not concat:
         return None
     readers = {use.node for use in y.uses()}
@@ -90,13 +91,13 @@ def _ghost(concat: ir.Node) -> _Ghost | None:
     return _Ghost(first, depthwise, concat, between) if _passes(depthwise) and _makes(first) else None
 
 
-def _maker(value: ir.Value) -> tuple[list[ir.Value], ir.Node | None]:
-    """The Conv that makes a value, perhaps with a Relu behind it, and the values of both."""
+def _convolution_of(value: ir.Value) -> tuple[list[ir.Value], ir.Node | None]:
+    """The Conv that gives a value, perhaps through a Relu, and the results of both."""
     node = value.producer()
     if node is not None and node.op_type == "Relu" and node.domain == "" and node.inputs[0] is not None:
         inner = node.inputs[0]
-        maker = inner.producer() if only_reader(inner) is node else None
-        return ([value, inner], maker) if _is_conv(maker) else ([], None)
+        conv = inner.producer() if only_reader(inner) is node else None
+        return ([value, inner], conv) if _is_conv(conv) else ([], None)
     return ([value], node) if _is_conv(node) else ([], None)
 
 
@@ -113,7 +114,7 @@ def _makes(first: ir.Node) -> bool:
 
 
 def _passes(depthwise: ir.Node) -> bool:
-    """Whether the middle tap of each window lies on the output that the window belongs to."""
+    """Whether the middle tap of each window reads the position of its output: it can pass a channel unchanged."""
     kernel = exact(depthwise.inputs[1])
     if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 1 or len(kernel) < 2:
         return False

@@ -1,4 +1,4 @@
-"""What most rewrites have in common: they go over the nodes of a graph and change those that fit."""
+"""The base class of most rewrites: a pass that visits every node and changes those that fit."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Change = Callable[[], object]
 
 
 class EachNodePass(ir.passes.InPlacePass):
-    """Changes every node for which a rewrite's requirements hold.
+    """Changes every node for which a rewrite's requirements hold, in the graph's order.
 
-    In the graph's order: chains collapse in one go, and a node finds the change before it done. What a rewrite gives is
-    `change_at`; one that is done when no node fits any more sets `ensured`, and then that is checked.
+    A node sees the changes made before it, so that chains collapse in one run. A rewrite implements `change_at`; if it
+    guarantees that no fitting node is left, it sets `ensured`, and that is checked.
     """
 
     ensured = False
 
     def change_at(self, node: ir.Node) -> Change | None:
-        """What is to be done at a node; None where the requirements do not hold."""
+        """The change at a node, not made yet; None where the requirements do not hold."""
         raise NotImplementedError
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Does what is to be done at each node that no change before has removed."""
+        """Makes the change of each node that no earlier change has removed."""
         modified = False
         for node in tuple(model.graph):
             change = self.change_at(node) if node.graph is not None else None

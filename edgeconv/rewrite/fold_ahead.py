@@ -1,4 +1,4 @@
-"""BatchNormalization, or arithmetic with constants, into the linear operators after it."""
+"""Folds BatchNormalization, or arithmetic with constants, into the linear operators after it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ class FoldAheadPass(ir.passes.InPlacePass):
     """Folds ``y = s * x + t`` per channel into every Conv, ConvTranspose, Gemm and MatMul that reads y.
 
     1. Requires: s and t are constant (BatchNormalization in inference mode; Add, Sub, Mul, Div with a constant), y is
-       no graph output, and each of its readers is linear with constant weights, directly or behind operators that
-       leave the map as it is: averaging over space, flattening. Where t is not zero, each reader is such that an
-       input constant per channel gives an output constant per channel: zero padding is not, since a padded zero does
-       not get t.
+       no graph output, and each of its readers is linear with constant weights, directly or behind operators that the
+       map passes through: averaging over space, flattening. If t is not zero, an input that is constant per channel
+       must give such an output at each reader. That excludes zero padding, as a padded zero does not get t.
     2. Ensures: the readers read x; values between them and x, which no longer equal their torch module's output, lose
        its name.
     3. Exact: ``W (s x + t) + b`` is ``(W s) x + (W t + b)``. An average over the spatial axes is linear with weights
@@ -49,14 +48,14 @@ class FoldAheadPass(ir.passes.InPlacePass):
 
 @dataclass(frozen=True)
 class _Reader:
-    """A linear operator with the map in its weights, and the values between the map and it."""
+    """A linear operator with the map in its weights, and the values between the map and the operator."""
 
     folded: Linear
     between: tuple[ir.Value, ...]
 
 
 def _readers(outer: Affine) -> list[_Reader] | None:
-    """All readers of the map's result, folded; None when one of them cannot take it."""
+    """All readers of the map's result, folded; None if one of them cannot take the map."""
     if outer.result.is_graph_output() or not outer.result.uses():
         return None
     readers = [_reader(outer, use.node) for use in outer.result.uses()]
@@ -65,6 +64,7 @@ def _readers(outer: Affine) -> list[_Reader] | None:
 
 
 def _reader(outer: Affine, node: ir.Node) -> _Reader | None:
+    """A reader with the map in its weights, through averages and reshapes; None if it cannot take the map."""
     between: list[ir.Value] = []
     while node.op_type in _CARRIERS:
         carried = _CARRIERS[node.op_type](outer, node)
@@ -95,7 +95,7 @@ def _fold(outer: Affine, readers: list[_Reader]) -> None:
 
 
 def _averaged(outer: Affine, node: ir.Node) -> Affine | None:
-    """Through an average over spatial axes (3); the channel axis must be 1, or there be but one number for all."""
+    """The map behind an average over spatial axes (3); its channel axis must be 1, unless it is the same for all."""
     return outer if outer.axis in (None, 1) and _is_spatial_average(node) else None
 
 
@@ -104,14 +104,14 @@ def _is_spatial_average(node: ir.Node) -> bool:
         return True
     if node.op_type == "ReduceMean":
         return is_over_space(node)
-    # A window that reaches into the padding must not count it: else its weights do not sum to one.
+    # If padding is counted, the weights of a window at the border do not sum to one.
     padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
     uncounted = node.attributes.get_int("count_include_pad", 0) == 0
     return (uncounted or not padded) and node.attributes.get_int("ceil_mode", 0) == 0
 
 
 def _flattened(outer: Affine, node: ir.Node) -> Affine | None:
-    """Through [N, C, spatial…] -> [N, C * positions] (3)."""
+    """The map behind [N, C, spatial…] -> [N, C * positions] (3)."""
     before, after = (None if value is None else value.shape for value in (node.inputs[0], node.outputs[0]))
     if outer.axis not in (None, 1) or before is None or after is None or len(before) < 2 or len(after) != 2:
         return None

@@ -1,4 +1,7 @@
-"""Affine maps behind layers with weights of integers, and turns of such weights, into scales, biases and integers."""
+"""Folds affine maps behind layers with integer weights into their scales and biases, and transposes of such weights.
+
+For modules and files that were trained for int8: `_behind` folds into float weights, and would lose the integers.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,24 @@ _KINDS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.D
 
 
 class FoldIntoScalesPass(EachNodePass):
-    """Folds affine maps into the scales and the bias of the linear operator before them, whose weight is of integers.
+    """Folds affine maps into scales and bias of the linear operator before them, whose weight is of integers.
 
-    A Transpose of such a weight is done once, on the integers.
+    A Transpose of such a weight is applied to the integers.
 
     1. Requires: Conv, ConvTranspose of one group, Gemm or MatMul whose weight is DequantizeLinear of a constant that
        nobody else reads, a constant bias or none, and behind it an affine map along its output channels (a
        BatchNormalization, arithmetic with constants) that alone reads its result.
     2. Ensures: no such map and no such Transpose is left. The operator's result takes the name of the map's.
-    3. Exact: ``k * (s q) x + t`` is ``(k s) q x + t``. The integers stay as a module was trained with them; of a
-       channel with a negative k they and their zero point change sign, and where the type has no such number the map
-       is left alone. Scales are rounded once, to float32.
+    3. Exact: ``k * (s q) x + t`` is ``(k s) q x + t``. The integers stay as they were trained. A scale is positive, so
+       in a channel with a negative k they and their zero point change sign; if the type cannot hold the result, the map
+       stays. Scales are rounded once, to float32.
     """
 
     ensured = True
 
     def change_at(self, node: ir.Node) -> Change | None:
-        """The turn or the fold."""
-        fold = _turned(node) or _folded(node)
+        """The transposition of a weight, or the fold of a map."""
+        fold = _transposed(node) or _folded(node)
         return None if fold is None else fold.apply
 
 
@@ -60,7 +63,7 @@ class _Weight:
     axis: int
 
     def store(self) -> None:
-        """Gives the node these numbers."""
+        """Writes the numbers into the DequantizeLinear."""
         kind = ir.DataType.from_numpy(self.integers.dtype)
         name, is_one = self.node.outputs[0].name or "weight", self.scales.size == 1
         shape = () if is_one else (-1,)
@@ -74,7 +77,7 @@ class _Weight:
 
 @dataclass(frozen=True)
 class _Fold:
-    """A fold that can be done; nothing is changed before `apply`."""
+    """A possible fold of the node that gives `outer` from `inner`; nothing is changed before `apply`."""
 
     weight: _Weight
     outer: ir.Value
@@ -82,7 +85,7 @@ class _Fold:
     bias: Float64 | None = None
 
     def apply(self) -> None:
-        """Stores the numbers, and lets the operator's result stand for the map's."""
+        """Stores the numbers, and replaces `outer` by `inner`."""
         operator = self.inner.producer()
         if self.bias is not None and operator is not None:
             name = f"{(self.weight.node.outputs[0].name or 'weight').removesuffix('.weight')}.bias"
@@ -92,7 +95,7 @@ class _Fold:
 
 
 def _weight(value: ir.Value | None) -> _Weight | None:
-    """Reads a weight that one operator reads; None where it is not of integers."""
+    """Reads a weight of integers with a single reader; None for any other value."""
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "DequantizeLinear" or only_reader(node.outputs[0]) is None:
         return None
@@ -110,21 +113,22 @@ def _weight(value: ir.Value | None) -> _Weight | None:
     return _Weight(node, integers, scales.reshape(-1), zeros, axis)
 
 
-def _turned(node: ir.Node) -> _Fold | None:
-    """A Transpose of a weight."""
+def _transposed(node: ir.Node) -> _Fold | None:
+    """The fold of a Transpose of such a weight."""
     weight = _weight(node.inputs[0]) if node.op_type == "Transpose" and node.domain == "" else None
     if weight is None:
         return None
     order = list(node.attributes.get_ints("perm", range(weight.integers.ndim)[::-1]))
-    turned = _Weight(
+    transposed = _Weight(
         weight.node, np.ascontiguousarray(weight.integers.transpose(order)), weight.scales, weight.zeros,
         order.index(weight.axis),
     )  # fmt: skip
-    return _Fold(turned, node.outputs[0], weight.node.outputs[0])
+    return _Fold(transposed, node.outputs[0], weight.node.outputs[0])
 
 
 def _folded(node: ir.Node) -> _Fold | None:
-    """An affine map behind an operator with such a weight."""
+    """The fold of an affine map behind an operator with such a weight."""
+    # 1. The map, the operator before it, and its weight.
     outer = affine(node)
     operator = outer.source.producer() if outer is not None else None
     if outer is None or operator is None or operator.op_type not in having(Trait.LAYER) or operator.domain != "":
@@ -135,6 +139,7 @@ def _folded(node: ir.Node) -> _Fold | None:
     axes = _axes(operator, weight, len(result)) if weight is not None and result is not None else None
     if weight is None or result is None or axes is None:
         return None
+    # 2. A constant bias or none; the map along the output channels.
     bias = exact(input_of(operator, 2))
     if bias is None and input_of(operator, 2) is not None:
         return None
@@ -142,22 +147,23 @@ def _folded(node: ir.Node) -> _Fold | None:
     coefficients = outer.along(axes[1], channels)
     if coefficients is None or (bias is not None and bias.shape not in ((), (1,), (channels,), (1, channels))):
         return None
+    # 3. The new numbers.
     factors, shift = coefficients
-    moved = (0.0 if bias is None else bias.reshape(-1)) * factors + shift
-    if operator.op_type == "MatMul" and moved.any():
-        return None  # it holds no bias
+    new_bias = (0.0 if bias is None else bias.reshape(-1)) * factors + shift
+    if operator.op_type == "MatMul" and new_bias.any():
+        return None  # it takes no bias
     scaled = _scaled(weight, factors, axes[0])
-    if scaled is None or not holds(ir.DataType.FLOAT, moved):
+    if scaled is None or not holds(ir.DataType.FLOAT, new_bias):
         return None
-    takes = bias is not None or bool(moved.any())
-    return _Fold(scaled, outer.result, outer.source, np.array(moved) if takes else None)
+    has_bias = bias is not None or bool(new_bias.any())
+    return _Fold(scaled, outer.result, outer.source, np.array(new_bias) if has_bias else None)
 
 
 _FACTORS = ("alpha", "beta")
 
 
 def _axes(operator: ir.Node, weight: _Weight, dimensions: int) -> tuple[int, int] | None:
-    """The axis of the output channels in the weight, and in the result."""
+    """The axis of the output channels in the weight and in the result; None if scales differ along another one."""
     ndim = weight.integers.ndim
     if operator.op_type == "Conv":
         axes = (0, 1)
@@ -175,7 +181,7 @@ def _axes(operator: ir.Node, weight: _Weight, dimensions: int) -> tuple[int, int
 
 
 def _scaled(weight: _Weight, factors: Float64, axis: int) -> _Weight | None:
-    """The weight times a factor per output channel; None where its integers or scales cannot say so."""
+    """The weight times a factor per output channel; None if an integer or scale would be out of range."""
     least, greatest = limits_of(weight.integers.dtype)
     scales, zeros = np.broadcast_to(weight.scales, factors.shape), np.broadcast_to(weight.zeros, factors.shape)
     signs = np.where(factors < 0, -1, 1)

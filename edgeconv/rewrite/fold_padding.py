@@ -1,4 +1,4 @@
-"""Explicit zero padding into the operator that it pads for."""
+"""Folds a Pad with zeros into the convolutions and average pools that read it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FoldPaddingPass(ir.passes.InPlacePass):
 
 
 def _spatial_pads(node: ir.Node) -> list[int] | None:
-    """The amounts as a Conv writes them (all begins, then all ends); None when rule (1) does not hold."""
+    """The amounts as ``pads`` of a Conv (all starts, then all ends); None if rule (1) does not hold."""
     dimensions = rank(node.inputs[0])
     amounts = integers(input_of(node, 1))
     value = 0.0 if input_of(node, 2) is None else exact(input_of(node, 2))
@@ -61,6 +61,7 @@ def _spatial_pads(node: ir.Node) -> list[int] | None:
 
 
 def _takes(reader: ir.Node, padded: ir.Value, pads: list[int]) -> bool:
+    """Whether a reader can do the padding itself (1)."""
     explicit = reader.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
     if reader.domain != "" or reader.inputs[0] is not padded or not explicit:
         return False

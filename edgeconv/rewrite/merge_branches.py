@@ -1,4 +1,4 @@
-"""Parallel linear branches of one input into one convolution."""
+"""Merges parallel linear branches of one input, as RepVGG trains them, into one convolution."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ class MergeBranchesPass(ir.passes.InPlacePass):
        the results of its operands are gone. Operands that do not merge are added to what did, without the sums
        between them.
     3. Exact: each operand is a correlation of the same zero-extended input, and the output at ``o`` sees the input at
-       ``o * stride + offset``; weights at equal offsets add, and so do biases. A 1x1 without padding stands at offset
-       0 of a k x k with padding (k-1)/2. A shift that comes before zero padding is not in this form, and is not
-       merged.
+       ``o * stride + offset``; weights at equal offsets add, and so do biases. A 1x1 without padding has the offset 0
+       of a k x k with padding (k-1)/2. A shift before zero padding is not of this form, and is not merged.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Merges in the graph's order, so that a sum finds sums within it already merged.
+        """Merges in the graph's order, inner sums first, until nothing changes.
 
-        Again until nothing merges: what two operands became can take a third one that neither of them could. Each
-        merge leaves fewer operands, so this ends.
+        The merger of two operands may take a third one that neither of them could. Each merge leaves fewer operands, so
+        this ends.
         """
         modified = False
         while self._merge_once(model):
@@ -68,23 +67,23 @@ class _Merge:
 
     Attributes:
         node: the last node of the sum.
-        merged: the branches that take two operands or more, with their numbers.
-        rest: sign and value of the other operands.
+        merged: branches that stand for two operands or more, each with weight and bias.
+        others: sign and value of the other operands.
     """
 
     node: ir.Node
     merged: list[tuple[Branch, Float64, Float64]]
-    rest: list[tuple[float, ir.Value]]
+    others: list[tuple[float, ir.Value]]
 
     def apply(self) -> None:
-        """Puts the convolutions and what is left to add in the place of the sum."""
+        """Replaces the sum by the convolutions, plus the other operands."""
         result, operands = self.node.outputs[0], self.node.inputs
-        alone = len(self.merged) == 1 and not self.rest
+        alone = len(self.merged) == 1 and not self.others
         total: ir.Value | None = None
         for merged, weight, bias in self.merged:
             conv = convolution(self.node, merged, (weight, bias), "" if alone else ".merged")
             total = conv if total is None else _added(self.node, "Add", total, conv)
-        for sign, value in self.rest:
+        for sign, value in self.others:
             if total is not None:
                 total = _added(self.node, "Add" if sign > 0 else "Sub", total, value)
         if total is not None:
@@ -107,16 +106,20 @@ def _is_part(node: ir.Node) -> bool:
 
 
 def _merge(node: ir.Node) -> _Merge | None:
-    """Merges operands one after another, the costliest first, each with the first that takes it."""
+    """Merges operands greedily: the costliest first, each into the first group that can take it."""
     operands = _operands(node, 1.0)
-    branches = [(candidate, item) for item in operands if (candidate := branch(item[1], item[0])) is not None]
+    branches: list[tuple[Branch, tuple[float, ir.Value]]] = []
+    for item in operands:
+        candidate = branch(item[1], item[0])
+        if candidate is not None:
+            branches.append((candidate, item))
     if len({(id(candidate.source), candidate.strides) for candidate, _ in branches}) == len(branches):
         return None
     groups: list[tuple[Branch, list[tuple[float, ir.Value]]]] = []
     for candidate, item in sorted(branches, key=lambda pair: -pair[0].cost):
         for index, (other, items) in enumerate(groups):
-            same = other.source is candidate.source and other.strides == candidate.strides
-            both = other + candidate if same else None
+            is_like = other.source is candidate.source and other.strides == candidate.strides
+            both = other + candidate if is_like else None
             if both is not None:
                 groups[index] = (both, [*items, item])
                 break
@@ -125,13 +128,13 @@ def _merge(node: ir.Node) -> _Merge | None:
     merged = [(whole, items, *whole.numbers()) for whole, items in groups if len(items) > 1]
     dtype = node.outputs[0].dtype or ir.DataType.FLOAT
     storable = [entry for entry in merged if holds(dtype, entry[2]) and holds(dtype, entry[3])]
-    taken = {id(item) for entry in storable for item in entry[1]}
-    rest = [item for item in operands if id(item) not in taken]
-    return _Merge(node, [(entry[0], entry[2], entry[3]) for entry in storable], rest) if storable else None
+    in_groups = {id(item) for entry in storable for item in entry[1]}
+    others = [item for item in operands if id(item) not in in_groups]
+    return _Merge(node, [(entry[0], entry[2], entry[3]) for entry in storable], others) if storable else None
 
 
 def _operands(node: ir.Node, sign: float) -> list[tuple[float, ir.Value]]:
-    """Sign and value of all operands of a sum, those of sums nested in it in their place."""
+    """Sign and value of all operands of a sum, with those of nested sums in their places."""
     operands: list[tuple[float, ir.Value]] = []
     for index, value in enumerate(node.inputs):
         if value is None:

@@ -1,4 +1,4 @@
-"""Two convolutions (or average pools) in a row, one of them pointwise, into one."""
+"""Merges two convolutions (or average pools) in a row, one of them pointwise, into one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MergeChainsPass(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Merges in the graph's order, and again: two that became one may be worth merging with what is before."""
+        """Merges in the graph's order until nothing changes: a merged pair may merge with what is before it."""
         modified = False
         while self._merge_once(model):
             modified = True
@@ -57,12 +57,14 @@ def _merge(node: ir.Node) -> tuple[Branch, tuple[Float64, Float64]] | None:
     inner = window(outer.source.producer())
     if inner is None or len(inner.taps.windows) != len(outer.taps.windows):
         return None
-    if not (_pointwise(outer.taps) or (_pointwise(inner.taps) and all(stride == 1 for stride in inner.strides))):
+    is_plain = inner.taps.is_pointwise and all(stride == 1 for stride in inner.strides)
+    if not (outer.taps.is_pointwise or is_plain):
         return None
     taps = _composed(inner, outer)
     between, after = dims(outer.source), dims(node.outputs[0])
     if between is None or after is None:
         return None
+    # Multiply-adds per image and output position, of both and of the one.
     spent = inner.taps.weights * math.prod(between[2:]) + outer.taps.weights * math.prod(after[2:])
     padded = any(any(span.padding) for span in outer.taps.windows)
     if taps.weights * math.prod(after[2:]) > spent or (padded and inner.numbers()[1].any()):
@@ -75,29 +77,25 @@ def _merge(node: ir.Node) -> tuple[Branch, tuple[Float64, Float64]] | None:
     return replace(inner, strides=strides, taps=taps), numbers
 
 
-def _pointwise(taps: Taps) -> bool:
-    return all(span.count == 1 and span.padding == (0, 0) for span in taps.windows)
-
-
 def _composed(inner: Branch, outer: Branch) -> Taps:
-    """The taps of the two; the pointwise one adds none."""
-    pointwise = _pointwise(outer.taps)
+    """The taps of both in a row: those of the one that is not pointwise."""
     windows = []
     for first, second, stride in zip(inner.taps.windows, outer.taps.windows, inner.strides, strict=True):
-        windows.append(first if second.count == 1 and pointwise else replace(second, step=second.step * stride))
+        windows.append(first if outer.taps.is_pointwise else replace(second, step=second.step * stride))
     groups = math.gcd(inner.taps.groups, outer.taps.groups)
     return Taps(tuple(windows), groups, inner.taps.channels_in, outer.taps.channels_out)
 
 
 def _product(inner: Branch, outer: Branch, taps: Taps) -> tuple[Float64, Float64]:
-    """Weight and bias, by a matrix product for every group and tap."""
+    """Weight and bias of both in a row, by one matrix product per group: ``B A`` and ``B a + b``."""
     (first, shift), (second, bias) = inner.numbers(), outer.numbers()
     groups = taps.groups
     first = inner.taps.spread(first, replace(inner.taps, groups=groups))
     second = outer.taps.spread(second, replace(outer.taps, groups=groups))
+    # left [groups, out, taps of B, middle]; right [groups, middle, in * taps of A], one of which has a single tap.
     left = second.reshape(groups, -1, second.shape[1], math.prod(second.shape[2:])).swapaxes(2, 3)
     right = first.reshape(groups, first.shape[0] // groups, -1)
-    product = left.reshape(groups, -1, left.shape[3]) @ right  # [groups, out * taps, in * taps]: one has but one tap
+    product = left.reshape(groups, -1, left.shape[3]) @ right  # [groups, out * taps of B, in * taps of A]
     per_group, inputs = taps.channels_out // groups, first.shape[1]
     ordered = product.reshape(groups, per_group, left.shape[2], inputs, -1).swapaxes(2, 3)
     weight = ordered.reshape(taps.channels_out, inputs, *(span.count for span in taps.windows))

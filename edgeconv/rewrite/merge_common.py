@@ -1,4 +1,4 @@
-"""Constants and nodes that are there twice."""
+"""Common subexpressions: equal constants and equal nodes become one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from onnx_ir.passes import common
 from edgeconv.graph.constants import unrounded
 from edgeconv.graph.edit import MODULE
 
-# Larger constants are weights: they seldom are equal, and comparing them takes time.
+# Elements; larger constants are weights, which are hardly ever equal, and comparing them takes time.
 _SMALL = 1024
 
 
@@ -34,8 +34,8 @@ class MergeCommonPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, merged or result.modified)
 
 
-# onnx_ir's DeduplicateInitializersPass does not fit: it compares what is stored, and would take a weight that a later
-# rewrite multiplies for one that merely rounds to the same float32.
+# onnx_ir's DeduplicateInitializersPass compares rounded tensors: it would merge two weights that only round to the same
+# float32, before a later rewrite multiplies one of them.
 def _merge_constants(graph: ir.Graph) -> bool:
     first: dict[tuple[object, ...], ir.Value] = {}
     merged = False

@@ -1,4 +1,4 @@
-"""Products with a vector, which runtimes take less well than products of matrices."""
+"""Products of a matrix and a vector, written as products of matrices, which every runtime computes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
 class MultiplyMatricesPass(EachNodePass):
-    """Makes a matrix of a vector that MatMul multiplies, and takes the dimension off the result again.
+    """Reshapes a vector that MatMul multiplies to a matrix, and the result back.
 
     onnxruntime 1.32 fuses a Transpose before the product of a matrix and a vector and then computes it as if there
     were none; TFLite's BATCH_MATMUL takes no vectors at all.
 
     1. Requires: a MatMul with a side of rank 1, whose result has a static shape.
     2. Ensures: both sides have at least two dimensions. The result keeps its name.
-    3. Exact: MatMul is defined by just this (numpy's rule): 1 is put before the shape of a vector on the left, behind
-       that of one on the right, and taken off the product.
+    3. Exact: MatMul is defined so (as numpy.matmul): a vector on the left gets an axis of 1 in front, one on the right
+       an axis of 1 at the end, and that axis is removed from the product.
     """
 
     def change_at(self, node: ir.Node) -> Change | None:

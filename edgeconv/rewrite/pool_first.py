@@ -1,4 +1,4 @@
-"""Averages before pointwise convolutions rather than behind them."""
+"""Moves an average pool behind a pointwise convolution before it, where there are fewer positions left to convolve."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class PoolFirstPass(EachNodePass):
     1. Requires: a 1x1 Conv without padding, with stride 1 and constant weights; an AveragePool, GlobalAveragePool or
        ReduceMean over all spatial axes that keeps them; static shapes. The numbers of multiply-adds fall. An
        AveragePool that counts its padding needs a Conv without bias.
-    2. Ensures: the Conv's result has the name of the pool's; the pool's result is that of no torch module.
-    3. Exact: an average over space and a matrix product over channels commute, and the weights of an average sum to
-       one, so that a bias passes through; those of one that counts its padding do not at the border.
+    2. Ensures: the Conv's result has the name of the pool's; the pool's result is the output of no torch module.
+    3. Exact: an average over space and a matrix product over channels commute. The weights of an average sum to one,
+       so that a bias passes through; at the border of an average that counts its padding they do not.
     """
 
     def change_at(self, node: ir.Node) -> Change | None:
@@ -33,7 +33,7 @@ class PoolFirstPass(EachNodePass):
 
 
 def _pool(node: ir.Node) -> ir.Node | None:
-    """The pool that should come before the Conv; None when (1) does not hold."""
+    """The pool that should come before the Conv; None if (1) does not hold."""
     pool = only_reader(node.outputs[0])
     if pool is None or pool.domain != "" or pool.op_type not in having(Trait.AVERAGES):
         return None
@@ -41,8 +41,11 @@ def _pool(node: ir.Node) -> ir.Node | None:
     before, after = dims(node.outputs[0]), dims(pool.outputs[0])
     if conv is None or before is None or after is None or pool.inputs[0] is not node.outputs[0]:
         return None
-    pointwise = all(span.count == 1 and span.padding == (0, 0) for span in conv.taps.windows)
-    if not pointwise or any(stride != 1 for stride in conv.strides) or not _averages_space(pool, before, after):
+    if (
+        not conv.taps.is_pointwise
+        or any(stride != 1 for stride in conv.strides)
+        or not _averages_space(pool, before, after)
+    ):
         return None
     if _counts_padding(pool) and len(node.inputs) > 2:
         return None
@@ -65,11 +68,11 @@ def _counts_padding(pool: ir.Node) -> bool:
 
 
 def _saves(conv: Branch, pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    """Whether the multiply-adds of both fall; the pool then has as many channels as the Conv reads."""
+    """Whether multiply-adds are saved: the Conv has fewer positions, but the pool may have more channels (Cin)."""
     kernel = pool.attributes.get_ints("kernel_shape", before)
-    pooled = math.prod(kernel) * math.prod(after)
-    less = conv.taps.weights * (math.prod(before) - math.prod(after))
-    return less > pooled * (conv.taps.channels_in - conv.taps.channels_out) and less > 0
+    per_channel = math.prod(kernel) * math.prod(after)
+    saved = conv.taps.weights * (math.prod(before) - math.prod(after))
+    return saved > per_channel * (conv.taps.channels_in - conv.taps.channels_out) and saved > 0
 
 
 def _swap(node: ir.Node, pool: ir.Node) -> None:

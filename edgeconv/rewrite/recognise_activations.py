@@ -1,4 +1,4 @@
-"""Activations that are written out, as the one operator that they are."""
+"""Recognises activations that are written out with several operators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeconv.graph.replace import take_over
 from edgeconv.graph.traits import Trait, having
 
 _HARD_SWISH_OPSET = 14  # the first with HardSwish
-_CLOSE = 2.0**-24  # a constant 1/6 is a rounded one, and its neighbours are others
+_CLOSE = 2.0**-24  # relative: the float32 nearest to 1/6, and not its neighbours
 
 
 class RecogniseActivationsPass(ir.passes.InPlacePass):
@@ -29,8 +29,8 @@ class RecogniseActivationsPass(ir.passes.InPlacePass):
        bounds clamped to [c, d].
 
     SiLU and GELU stay written out: ONNX has no operators for them before opset 24 and 20, and the runtimes and the
-    TFLite emitter know their forms. ``relu6(x + 3) / 6`` stays too: HardSigmoid's slope would be a rounded 1/6, and as
-    it stands, a convolution before it takes the shift, and in the runtimes the clamp as well.
+    TFLite emitter recognise their forms. ``relu6(x + 3) / 6`` alone stays too: as HardSigmoid its slope would be a
+    rounded 1/6; written out, a convolution before it absorbs the + 3, and in the runtimes the clamp as well.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -47,10 +47,11 @@ class RecogniseActivationsPass(ir.passes.InPlacePass):
 
 
 def _hard_swish(node: ir.Node) -> bool:
-    """Replaces the product that a gate node is a factor of; says whether it was one."""
+    """Replaces ``x * gate / 6`` if the node is such a gate; returns whether it did."""
     gate = _gate(node)
     if gate is None or graph_of(node).opset_imports.get("", 0) < _HARD_SWISH_OPSET:
         return False
+    # Follows the products behind the gate until both x and, in all, 1/6 have been multiplied, in any order.
     x, factor, times_x = gate[0], gate[1], False
     while not (times_x and abs(6 * factor - 1) < _CLOSE):
         after = only_reader(node.outputs[0])
@@ -69,7 +70,7 @@ def _hard_swish(node: ir.Node) -> bool:
 
 
 def _gate(node: ir.Node) -> tuple[ir.Value, float] | None:
-    """x, and what ``relu6(x + 3)`` is multiplied by; None when the node is no such gate."""
+    """x, and the factor that ``relu6(x + 3)`` has so far; None if the node is no such gate."""
     source = node.inputs[0]
     if node.op_type == "HardSigmoid":
         slope, offset = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
@@ -83,15 +84,12 @@ def _gate(node: ir.Node) -> tuple[ir.Value, float] | None:
 
 
 def _one_clamp(node: ir.Node) -> bool:
-    """Merges a clamp with the one before it; says whether there was one."""
+    """Merges a clamp with the one before it; returns whether there was one."""
     source = node.inputs[0]
     before = source.producer() if source is not None else None
-    if (
-        source is None
-        or before is None
-        or before.op_type not in having(Trait.CLAMPS)
-        or only_reader(source) is not node
-    ):
+    if source is None or before is None or only_reader(source) is not node:
+        return False
+    if before.op_type not in having(Trait.CLAMPS):
         return False
     inner, outer = _bounds(before), _bounds(node)
     if inner is None or outer is None or node.outputs[0].dtype is None:
@@ -105,7 +103,7 @@ def _one_clamp(node: ir.Node) -> bool:
 
 
 def _bounds(node: ir.Node) -> tuple[float, float] | None:
-    """What a Relu or Clip clamps to; None when a bound is not constant, or they are in the wrong order."""
+    """The bounds of a Relu or Clip; None if one is not constant, or they are in the wrong order."""
     if node.op_type == "Relu":
         return 0.0, math.inf
     stated = (*node.inputs[1:], None, None)[:2]
@@ -115,7 +113,7 @@ def _bounds(node: ir.Node) -> tuple[float, float] | None:
 
 
 def _bound(node: ir.Node, what: str, number: float) -> ir.Value | None:
-    """A bound of a new Clip; none where it is infinite."""
+    """A bound of a new Clip; None if it is infinite."""
     if math.isinf(number):
         return None
     graph, dtype = graph_of(node), node.outputs[0].dtype or ir.DataType.FLOAT
@@ -123,7 +121,7 @@ def _bound(node: ir.Node, what: str, number: float) -> ir.Value | None:
 
 
 def _replace(node: ir.Node, op_type: str, inputs: list[ir.Value | None]) -> None:
-    """Puts an operator in the place of a node and of what only it depends on."""
+    """Replaces a node, and the nodes that only it depends on, by an operator."""
     result, former = node.outputs[0], node.inputs
     replacement = ir.Value(name=None, type=result.type, shape=result.shape)
     new = ir.Node("", op_type, inputs, outputs=[replacement], name=result.name)

@@ -1,4 +1,4 @@
-"""ReLU6 as ReLU: not exact, and therefore no line of the table; only on demand, with its effect measured."""
+"""ReLU6 as ReLU: not exact, and so not in the table; only on request, and its effect is measured."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from edgeconv.graph.edit import tensor_of
 
 
 def relu6_as_relu(model: ir.Model) -> tuple[ir.Model, int]:
-    """Writes every Clip to [0, 6] between layers as Relu.
-
-    Clips to other bounds, and those that make a graph output, are no activation's: a network's own range stays.
+    """Replaces every Clip to [0, 6] by Relu, except one that gives a graph output: that range may be intended.
 
     Args:
         model: not changed.
 
     Returns:
-        A new model, and in how many places it differs.
+        A new model, and the number of replacements.
     """
     model = model.clone()
     count = 0

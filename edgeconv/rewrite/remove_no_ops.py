@@ -1,4 +1,4 @@
-"""Arithmetic that changes no number, for `edgeconv.capture.normalize.remove_no_ops`: the rules beside capture's own."""
+"""The optimizer's rules for `edgeconv.capture.normalize.remove_no_ops`: arithmetic that changes no number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _pads_nothing(node: ir.Node) -> bool:
 
 
 def _takes_everything(node: ir.Node) -> bool:
-    """A Slice forwards that leaves the shape alone."""
+    """A Slice with steps of 1 that keeps the shape."""
     steps = [] if input_of(node, 4) is None else integers(input_of(node, 4))
     return steps is not None and all(step == 1 for step in steps) and same_shape(node)
 
@@ -41,7 +41,7 @@ def _pools_single_elements(node: ir.Node) -> bool:
 
 
 def _neutral(node: ir.Node) -> ir.Value | None:
-    """``x + 0``, ``x - 0``, ``x * 1``, ``x / 1`` that broadcasts x to nothing larger."""
+    """``x + 0``, ``x - 0``, ``x * 1`` or ``x / 1`` that does not broadcast x to a larger shape."""
     reading = affine(node)
     is_neutral = reading is not None and bool((reading.scale == 1.0).all() and not reading.shift.any())
     return reading.source if reading is not None and is_neutral else None
@@ -57,9 +57,9 @@ _UNBOUNDED = {"Max": -np.inf, "Min": np.inf}
 
 
 def _beyond_all(node: ir.Node) -> ir.Value | None:
-    """A Max or Min of one value with none, or only with constants that no number passes.
+    """A Max or Min of a single value, or with infinite constants that change nothing.
 
-    XNNPACK (LiteRT 2.3) leaves out both of two such nodes in a row, and with them to write the result.
+    XNNPACK (LiteRT 2.3) elides both of two such nodes in a row, and then writes no result at all.
     """
     computed = [value for value in node.inputs if exact(value) is None]
     others = [value for value in node.inputs if exact(value) is not None]
@@ -74,7 +74,7 @@ def _is_full_of(value: ir.Value | None, number: float) -> bool:
 
 
 def _resizes_nothing(node: ir.Node) -> bool:
-    """Same size in and out, by a mode that hits every element's centre."""
+    """A Resize to the same size in a mode that reads every element at its centre."""
     plain = node.attributes.get_string("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
     return plain and node.attributes.get_string("mode", "nearest") in ("nearest", "linear") and same_shape(node)
 

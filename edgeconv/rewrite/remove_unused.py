@@ -1,4 +1,4 @@
-"""Values that nothing reads."""
+"""Removal of values that nothing reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A BatchNormalization that stands by itself as a depthwise Conv: exact, but only a quantized graph gains by it."""
+"""A BatchNormalization that no layer could absorb, as a depthwise Conv: exact, but of use in quantized graphs only."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ _RANKS = (3, 4)  # of signals and images: TFLite has no convolution of volumes
 
 
 def scale_as_conv(model: ir.Model) -> tuple[ir.Model, int]:
-    """Writes every BatchNormalization of an image or a signal as a Conv of kernel 1 with a group per channel.
+    """Replaces every BatchNormalization of an image or a signal by a Conv of kernel 1 with a group per channel.
 
     1. Requires: it is in inference mode, with constant statistics, and its input has one or two spatial dimensions.
     2. Ensures: the Conv's result has its name; the weights are named after it.
     3. Exact: scale and shift are computed in float64 and rounded once.
 
-    There is no BatchNormalization in integers. As a Conv it is a layer like others: a scale per channel, 32 bits of
-    bias, an activation that runtimes fuse, and ranges that equalization can even out. In float it gains nothing on
-    onnxruntime, which is why this is no line of the table.
+    No runtime has a BatchNormalization of integers. A Conv has: with a scale per channel, a bias of 32 bits, an
+    activation that runtimes fuse, and ranges that equalization can balance. In float it is no faster on onnxruntime,
+    which is why this is not in the table.
 
     Args:
         model: not changed.
 
     Returns:
-        A new model, and in how many places it differs.
+        A new model, and the number of replacements.
     """
     model = model.clone()
     count = 0
     for node in list(model.graph):
         is_norm = node.op_type == "BatchNormalization" and node.domain == ""
-        norm = batch_normalization(node) if is_norm else None  # read now: what it reads may just have been replaced
+        # Read node by node: its input may be the result of one that was just replaced.
+        norm = batch_normalization(node) if is_norm else None
         if norm is not None and rank(norm.source) in _RANKS:
             _replace(model.graph, norm)
             count += 1

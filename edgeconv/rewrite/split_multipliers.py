@@ -1,4 +1,4 @@
-"""Depthwise convolutions that make several channels of each, as several that make one."""
+"""Splits depthwise convolutions with a channel multiplier into several with one output per channel."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._linear import Linear, linear
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
-_FEWEST_CHANNELS = 8  # below that no runtime's vectors are full, whatever the form
+_FEWEST_CHANNELS = 8  # with fewer, the vector registers of no runtime's kernel are full in either form
 
 
 class SplitMultipliersPass(EachNodePass):
     """Writes a depthwise Conv of m outputs per channel as m depthwise Convs and a Concat.
 
-    1. Requires: constant weights, m of 2 to 4, at least 8 channels; from the result on only elementwise operators, by
-       themselves, with scalars or with one another, until each path ends in a Conv of one group, a Gemm or a MatMul
-       with constant weights over all of these channels. No graph output lies between.
-    2. Ensures: the channels, which lay as (channel, part), lie as (part, channel); the values between, which are no
-       longer those of their torch modules, lose their names.
-    3. Exact: the same sums of the same products; a linear operator whose weights are permuted as its input is
-       computes what it did.
+    1. Requires: constant weights, m of 2 to 4, at least 8 channels. From the result on there are only elementwise
+       operators (of one value, with scalars, or with one another), until each path ends in a Conv of one group, a Gemm
+       or a MatMul with constant weights over all of these channels. No graph output is between.
+    2. Ensures: the channels, whose order was (channel, part), have the order (part, channel). The values between are no
+       longer those of their torch modules, and lose their names.
+    3. Exact: the same sums of the same products; a linear operator whose weights are permuted like its input gives the
+       same result.
 
     Runtimes have fast kernels for one output per channel only. FastViT-T8 (three such 7x7 Convs) takes 0.89 of the
     time on LiteRT 2.3 and 0.93 on onnxruntime 1.32, one thread.
@@ -36,13 +36,21 @@ class SplitMultipliersPass(EachNodePass):
 
     def change_at(self, node: ir.Node) -> Change | None:
         """The split of a Conv."""
-        split = _found(node) if node.op_type == "Conv" and node.domain == "" else None
+        split = _split_of(node) if node.op_type == "Conv" and node.domain == "" else None
         return None if split is None else split.split
 
 
 @dataclass
 class _Split:
-    """A Conv that can be split, the values between it and the operators that read them, and those operators."""
+    """A possible split.
+
+    Attributes:
+        node: the Conv.
+        weight: its weight, [channels · count, 1, kernel…].
+        count: outputs per channel.
+        between: its result, and the results of the elementwise operators behind it.
+        readers: the linear operators that read those.
+    """
 
     node: ir.Node
     weight: Float64
@@ -52,7 +60,7 @@ class _Split:
 
     def split(self) -> None:
         node, graph, result = self.node, graph_of(self.node), self.node.outputs[0]
-        order = np.arange(len(self.weight)).reshape(-1, self.count).T.reshape(-1)
+        order = np.arange(len(self.weight)).reshape(-1, self.count).T.reshape(-1)  # (channel, part) as (part, channel)
         for reader in self.readers:
             replace(reader, weight=reader.weight[:, order]).store()
         for value in self.between:
@@ -63,7 +71,7 @@ class _Split:
         take_over(result, joined)
 
     def _part(self, index: int) -> ir.Value:
-        """The Conv that makes output ``index`` of each channel."""
+        """The Conv that computes output ``index`` of each channel."""
         node, graph = self.node, graph_of(self.node)
         name = unique_name(graph, f"{node.outputs[0].name}.{index}")
         value = insert_like(node, "Conv", list(node.inputs), list(node.attributes.values()), name)  # type: ignore[arg-type]
@@ -79,7 +87,8 @@ class _Split:
         return value
 
 
-def _found(node: ir.Node) -> _Split | None:
+def _split_of(node: ir.Node) -> _Split | None:
+    """The split of a Conv; None if (1) does not hold."""
     weight, groups = exact(node.inputs[1]), node.attributes.get_int("group", 1)
     result, shape = node.outputs[0], dims(node.outputs[0])
     bias = input_of(node, 2)
@@ -90,7 +99,7 @@ def _found(node: ir.Node) -> _Split | None:
         return None
     between = [result]
     readers: list[Linear] = []
-    for value in between:  # grows
+    for value in between:  # the list grows while its values are followed
         if value.is_graph_output():
             return None
         for use in value.uses():
@@ -103,8 +112,8 @@ def _found(node: ir.Node) -> _Split | None:
                 readers.append(reader)
     producers = [value.producer() for value in between[1:]]
     operands = [operand for producer in producers if producer is not None for operand in producer.inputs]
-    inner = all(_is_scalar(operand) or operand in between for operand in operands)
-    return _Split(node, weight, count, between, readers) if inner and readers else None
+    has_no_others = all(_is_scalar(operand) or operand in between for operand in operands)
+    return _Split(node, weight, count, between, readers) if has_no_others and readers else None
 
 
 def _reader(node: ir.Node, value: ir.Value, channels: int) -> Linear | None:

@@ -1,4 +1,4 @@
-"""An affine map folded into whatever linear operators make its input."""
+"""Folds an affine map (scale and shift per channel) into the linear operators that compute its input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from edgeconv.rewrite.algebra._linear import Linear, linear_behind
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold that can be done; nothing is changed before `apply`.
+    """A possible fold; nothing is changed before `apply`.
 
     Attributes:
-        outer: the map, whose node goes.
-        operators: the linear operators with the map in their weights.
-        between: results of these operators that a Concat joins: they no longer equal their module's output.
+        outer: the map, whose node is removed.
+        operators: the linear operators, with the map in their weights.
+        between: operands of a Concat between them: their values change, so they no longer are their module's output.
     """
 
     outer: Affine
@@ -27,7 +27,7 @@ class Fold:
     between: tuple[ir.Value, ...] = ()
 
     def apply(self) -> None:
-        """Stores the weights and lets the map's input take over the map's output."""
+        """Stores the weights, and replaces the map's result by its input."""
         for operator in self.operators:
             operator.store()
         for value in self.between:
@@ -36,7 +36,7 @@ class Fold:
 
 
 def fold_behind(node: ir.Node) -> Fold | None:
-    """The fold of an affine node into the operators before it; None when it is not to be had.
+    """The fold of an affine node into the operators before it; None where that is not possible.
 
     ``s * (W x + b) + t`` is ``(s W) x + (s b + t)``. A Concat of several such results takes the map part by part.
     """
@@ -75,7 +75,7 @@ def _fold_parts(outer: Affine, part: Affine) -> Fold | None:
 
 
 def _pieces(part: Affine, node: ir.Node, operands: list[ir.Value]) -> list[Affine]:
-    """What the map does to each operand; nothing when their sizes are not known."""
+    """The part of the map that acts on each operand of the Concat; none where a size is unknown."""
     shapes = [dims(value) for value in operands]
     if part.axis is None:
         return [replace(part, source=value) for value in operands]
@@ -84,7 +84,7 @@ def _pieces(part: Affine, node: ir.Node, operands: list[ir.Value]) -> list[Affin
     for value, shape in zip(operands, shapes, strict=True):
         if shape is None:
             return []
-        if axis % len(shape) != part.axis:
+        if axis % len(shape) != part.axis:  # joined along another axis: the whole map acts on each operand
             pieces.append(replace(part, source=value))
             continue
         channels = slice(start, start + shape[part.axis])

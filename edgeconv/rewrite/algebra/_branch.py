@@ -1,8 +1,8 @@
-"""Branches of a sum: convolutions, average pools, scaled identities, read into one form in which they add up.
+"""Convolutions, average pools and scaled identities in one form, in which branches of a sum can be added.
 
-Every branch is a correlation of its input, extended by zeros on all sides, with a few taps: the output at position
-``o`` sees the input at ``o * stride + offset`` for each tap's offset. In that form padding, kernel size and dilation
-are only a question of which offsets there are, and two branches of equal stride add tap by tap.
+Every branch is a correlation of its input, extended by zeros on all sides, with some taps: the output at position ``o``
+sees the input at ``o * stride + offset``, for the offset of each tap. Padding, kernel size and dilation only decide
+which offsets there are, and two branches of equal stride are added tap by tap.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Window:
         start: offset of the first tap, at most 0: the padding before the input, negated.
         step: distance between taps; the dilation.
         count: how many taps there are.
-        spare: the padding behind the input less the offset of the last tap. Branches whose outputs are equally long
-            may differ in it by less than a stride.
+        spare: the padding at the end minus the offset of the last tap. Two branches with outputs of one length may
+            differ in it, by less than a stride.
     """
 
     start: int
@@ -45,7 +45,7 @@ class Window:
 
     @property
     def padding(self) -> tuple[int, int]:
-        """Before and behind the input."""
+        """Padding at the start and at the end, as ONNX's ``pads``."""
         return -self.start, self.spare + self.last
 
     def __add__(self, other: Window) -> Window:
@@ -56,14 +56,14 @@ class Window:
         return Window(start, step, (last - start) // step + 1, self.spare)
 
     def places_in(self, whole: Window) -> slice:
-        """Where the taps stand among those of a window that has them all."""
+        """The positions of the taps among those of a window that contains them all."""
         begin, stride = (self.start - whole.start) // whole.step, max(1, self.step // whole.step)
         return slice(begin, begin + stride * (self.count - 1) + 1, stride)
 
 
 @dataclass(frozen=True)
 class Taps:
-    """What a branch reads, without its numbers.
+    """The form of a branch's weights, without their values.
 
     Attributes:
         windows: one per spatial axis.
@@ -79,17 +79,24 @@ class Taps:
 
     @property
     def weights(self) -> int:
-        """Multiply-adds per output position, which is the number of weights."""
+        """The number of weights, which is that of multiply-adds per output position."""
         taps = math.prod(window.count for window in self.windows)
         return self.channels_out * (self.channels_in // self.groups) * taps
 
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each output position sees one input position, without padding: a kernel of 1."""
+        return all(window.count == 1 and window.padding == (0, 0) for window in self.windows)
+
     def __add__(self, other: Taps) -> Taps:
+        """The smallest form that holds both: a group of it spans whole groups of either."""
         windows = tuple(first + second for first, second in zip(self.windows, other.windows, strict=True))
         return replace(self, windows=windows, groups=math.gcd(self.groups, other.groups))
 
     def spread(self, weight: Float64, whole: Taps) -> Float64:
-        """``weight``, [Cout, Cin/groups, taps…], as it stands among the weights of ``whole``; zeros elsewhere."""
-        parts = self.groups // whole.groups  # of our groups in one of its groups, each on the diagonal
+        """``weight``, [Cout, Cin/groups, taps…], in the form of ``whole``, with zeros for what it does not have."""
+        # Several groups become one: a block-diagonal matrix of channels, with one of our groups in each block.
+        parts = self.groups // whole.groups
         out, inner = self.channels_out // self.groups, self.channels_in // self.groups
         sizes = [window.count for window in whole.windows]
         full = np.zeros((whole.groups, parts, out, parts, inner, *sizes))
@@ -108,10 +115,10 @@ class Branch:
     Attributes:
         source: x.
         strides: one per spatial axis.
-        taps: what it reads.
-        cost: multiply-adds per output position that computing it takes; none for the input itself.
-        convolves: whether there is a window in it, and not only a scale.
-        numbers: makes weight [Cout, Cin/groups, taps…] and bias [Cout], float64; asked only when they are needed.
+        taps: the form of its weights.
+        cost: multiply-adds per output position that it takes as it is; 0 for the input itself.
+        convolves: whether it has a Conv or pool, and not only a scale.
+        numbers: computes weight [Cout, Cin/groups, taps…] and bias [Cout], float64; called only if they are needed.
     """
 
     source: ir.Value
@@ -122,7 +129,7 @@ class Branch:
     numbers: Callable[[], tuple[Float64, Float64]]
 
     def __add__(self, other: Branch) -> Branch | None:
-        """Both in one; None where that would take more multiply-adds than the two and their addition."""
+        """Both in one branch; None if that takes more multiply-adds than the two and their addition."""
         taps = self.taps + other.taps
         costs = self.cost + other.cost + self.taps.channels_out
         if taps.weights > costs or not (self.convolves or other.convolves):
@@ -136,9 +143,9 @@ class Branch:
 
 
 def branch(operand: ir.Value, sign: float) -> Branch | None:
-    """Reads an operand of a sum, multiplied by ``sign``; None when it is none of the things that add up.
+    """Reads an operand of a sum, multiplied by ``sign``; None if it has not that form.
 
-    Affine nodes that only the sum depends on belong to the branch, and so does the window before them.
+    Affine nodes that nothing but the sum depends on belong to the branch, and so does the Conv or pool before them.
     """
     maps, value = _affine_chain(operand)
     inner = window(value.producer()) if only_reader(value) is not None else None
@@ -150,13 +157,13 @@ def branch(operand: ir.Value, sign: float) -> Branch | None:
 
 
 def window(node: ir.Node | None) -> Branch | None:
-    """Reads a Conv, or an AveragePool that divides by its window's size everywhere, by itself; None for others."""
+    """Reads a single Conv, or AveragePool whose divisor is the same everywhere; None for other nodes."""
     reader = _READERS.get(node.op_type) if node is not None and node.domain == "" else None
     return reader(node) if reader is not None and node is not None else None
 
 
 def _affine_chain(value: ir.Value) -> tuple[list[Affine], ir.Value]:
-    """The affine nodes behind a value that only this chain reads, last one first, and what they act on."""
+    """The chain of affine nodes that ends in a value, last one first, and the value that it starts from."""
     maps: list[Affine] = []
     node = value.producer()
     while node is not None and only_reader(value) is not None and (affine_map := affine(node)) is not None:
@@ -167,6 +174,8 @@ def _affine_chain(value: ir.Value) -> tuple[list[Affine], ir.Value]:
 
 
 def _mapped(inner: Branch, maps: list[Affine], sign: float) -> Callable[[], tuple[Float64, Float64]]:
+    """The numbers of a branch with affine maps behind it, times a sign."""
+
     def numbers() -> tuple[Float64, Float64]:
         weight, bias = inner.numbers()
         for item in reversed(maps):
@@ -178,6 +187,7 @@ def _mapped(inner: Branch, maps: list[Affine], sign: float) -> Callable[[], tupl
 
 
 def _identity(value: ir.Value) -> Branch | None:
+    """A value itself, as a depthwise convolution by one tap of 1."""
     shape = value.shape
     if shape is None or len(shape) < 3 or not isinstance(shape[1], int):
         return None
@@ -210,7 +220,7 @@ def _convolution(node: ir.Node) -> Branch | None:
 
 
 def _average(node: ir.Node) -> Branch | None:
-    """An average that divides by the window's size everywhere: a depthwise convolution."""
+    """An AveragePool whose divisor is the window's size everywhere, as a depthwise convolution."""
     source, kernel = node.inputs[0], node.attributes.get_ints("kernel_shape", ())
     windows = _windows(node, kernel)
     shape = dims(source)
@@ -227,7 +237,7 @@ def _average(node: ir.Node) -> Branch | None:
 
 
 def _windows(node: ir.Node, kernel: Sequence[int]) -> tuple[Window, ...] | None:
-    """One per spatial axis; None where the padding is not given in numbers."""
+    """One window per spatial axis; None where the padding is automatic."""
     if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return None
     spatial = len(kernel)
@@ -240,7 +250,7 @@ def _windows(node: ir.Node, kernel: Sequence[int]) -> tuple[Window, ...] | None:
 
 
 def convolution(node: ir.Node, conv: Branch, numbers: tuple[Float64, Float64], suffix: str = "") -> ir.Value:
-    """Puts the Conv of a branch, with its weight and bias, before ``node``, whose result it is or is like."""
+    """Inserts the Conv of a branch before ``node``, like whose result its own is; returns that result."""
     graph, base = graph_of(node), f"{node.outputs[0].name}{suffix}"
     dtype = node.outputs[0].dtype or ir.DataType.FLOAT
     weight, bias = numbers

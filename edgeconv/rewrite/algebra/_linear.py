@@ -1,7 +1,7 @@
-"""Conv, ConvTranspose, Gemm and MatMul with constant weights, read into one form and written back.
+"""Conv, ConvTranspose, Gemm and MatMul with constant weights, in one form that is read and written back.
 
-Whatever the operator, its weights become ``[Cout, Cin/groups, taps]`` and its bias ``[Cout]``, float64. All arithmetic
-on weights is written once, on that form. Layouts of the operators are those of the ONNX operator specification:
+Whatever the operator, its weight becomes ``[Cout, Cin/groups, taps]`` and its bias ``[Cout]``, float64: arithmetic on
+weights is written once, for that form. The layouts of the operators are those of the ONNX specification:
 Conv ``[Cout, Cin/g, k…]``, ConvTranspose ``[Cin, Cout/g, k…]``, Gemm ``[K, N]`` (``[N, K]`` with transB), MatMul
 ``[K, N]``.
 """
@@ -31,8 +31,8 @@ class Linear:
         groups: output channels ``[q * Cout/groups, …)`` read input channels ``[q * Cin/groups, …)``.
         axis_in: x's channel axis.
         axis_out: y's channel axis.
-        uniform: an input that is constant per channel gives an output that is constant per channel, borders included
-            (no zero padding, every output sees every tap).
+        uniform: an input that is constant per channel gives an output that is constant per channel, at the borders too:
+            there is no zero padding, and every output sees every tap.
         takes_bias: the node can hold a bias.
         bias_node: the Add that holds the bias of a MatMul of rank above 2.
     """
@@ -91,7 +91,7 @@ class Linear:
 
 
 def linear(node: ir.Node | None) -> Linear | None:
-    """Reads a node; None when it is not linear with constant weights and a constant bias per output channel."""
+    """Reads a node; None if it is not linear with constant weights and a constant bias per output channel."""
     if node is None or node.domain != "" or node.op_type not in _READERS:
         return None
     weight = exact(node.inputs[1])
@@ -102,7 +102,7 @@ def linear(node: ir.Node | None) -> Linear | None:
 
 
 def linear_behind(value: ir.Value) -> Linear | None:
-    """The linear operator whose result ``value`` is, its bias Add included; None when there is none."""
+    """The linear operator that gives a value, with the Add of its bias if it is a MatMul; None if there is none."""
     node = value.producer()
     if node is None or node.op_type != "Add":
         return linear(node)
@@ -144,7 +144,7 @@ def _read_transposed_convolution(node: ir.Node, weight: Float64) -> Linear:
     # ONNX, ConvTranspose: the weight has the input channels first, and the outputs of one group behind them.
     grouped = weight.reshape(groups, channels_in // groups, per_group, -1).swapaxes(1, 2)
     form = grouped.reshape(groups * per_group, channels_in // groups, -1)
-    # With more taps or a stride, outputs near each other see different taps: then a shift is no constant behind it.
+    # With several taps or a stride, neighbouring outputs see different taps: a constant input gives no constant output.
     single = form.shape[2] == 1 and all(step == 1 for step in node.attributes.get_ints("strides", ()))
     uniform = single and _no_padding(node)
     return Linear(node, form, _bias(node, len(form)), groups, uniform=uniform)
@@ -165,7 +165,7 @@ def _read_matmul(node: ir.Node, weight: Float64) -> Linear | None:
     dimensions = rank(node.inputs[0])
     if weight.ndim != 2 or dimensions is None:
         return None
-    # Only a product of two matrices has a form with a bias, Gemm.
+    # With rank 2 it can become a Gemm, which takes a bias.
     form, axis = weight.T[:, :, None], dimensions - 1
     return Linear(node, form, np.zeros(len(form)), axis_in=axis, axis_out=axis, takes_bias=dimensions == 2)
 
@@ -185,7 +185,7 @@ def _write_transposed_convolution(operator: Linear) -> None:
 def _write_gemm(operator: Linear) -> None:
     node, weight = operator.node, operator.weight[:, :, 0]
     _put(node, weight if node.attributes.get_int("transB", 0) else weight.T, operator.bias)
-    for name in ("alpha", "beta"):  # they are in the numbers now
+    for name in ("alpha", "beta"):  # `_read_gemm` multiplied them into the numbers
         node.attributes.pop(name, None)
 
 
@@ -193,7 +193,7 @@ def _write_matmul(operator: Linear) -> None:
     node, holder = operator.node, operator.bias_node
     bias = operator.bias if operator.takes_bias else np.zeros(operator.channels_out)
     if bias.any():
-        node.op_type = "Gemm"  # of rank 2, and it has the same weight layout
+        node.op_type = "Gemm"  # whose weight has the same layout without transB
     _put(node, operator.weight[:, :, 0].T, bias)
     if holder is not None:
         disown(node.outputs[0], graph_of(node))
@@ -207,6 +207,7 @@ def _shape_of_weight(node: ir.Node) -> tuple[int, ...]:
 
 
 def _put(node: ir.Node, weight: Float64, bias: Float64) -> None:
+    """Sets weight and bias of a node; a bias of zeros is left out."""
     dtype, name = _dtype(node), (node.inputs[1] and node.inputs[1].name) or f"{node.outputs[0].name}.weight"
     replace_constant(node, 1, np.ascontiguousarray(weight), dtype, name)
     if bias.any():

@@ -1,8 +1,8 @@
-"""Where channels go: operators that only move whole planes, followed plane by plane.
+"""Follows channels through operators that only move whole channel planes.
 
 A plane is one channel of one value, over all spatial positions. Concat, Split, Slice, Gather, and Reshape and
-Transpose in the ways in which channel shuffles are written move planes and change none. What they do is computed on
-small arrays of plane numbers, by the very same numpy operations.
+Transpose as channel shuffles use them, move planes without changing them. Each plane gets a number; the operator's
+effect is computed by applying the same numpy operation to small arrays of these numbers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ class Planes:
     """The planes of a value.
 
     Attributes:
-        numbers: which planes they are; its shape is that of the value without the spatial axes, with a batch of 1 in
-            the place of whatever batch there is.
-        spatial: the sizes of the last axes, which a plane has.
-        original: what these were before any Reshape.
+        numbers: of the planes, in the shape of the value without its spatial axes; the batch counts as 1.
+        spatial: the sizes of the last axes, which make up a plane.
+        original: the sizes of those axes before any Reshape.
     """
 
     numbers: Numbers
@@ -38,17 +37,17 @@ class Planes:
 
     @property
     def channels(self) -> Numbers | None:
-        """[C], for a value [N, C, spatial…]; None for a value of another form."""
+        """The numbers by channel, [C], for a value [N, C, spatial…]; None for a value of another form."""
         whole = self.numbers.ndim == 2 and len(self.numbers) == 1 and self.spatial == self.original
         return self.numbers[0] if whole else None
 
     def arranged(self, numbers: Numbers, spatial: tuple[int, ...] | None = None) -> Planes:
-        """Other planes of the same kind."""
+        """The same kind of planes with other numbers."""
         return replace(self, numbers=numbers, spatial=self.spatial if spatial is None else spatial)
 
 
 def sizes(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The shape with 1 for the batch; None when another axis is not static."""
+    """The shape with 1 for the batch; None if another axis is not static."""
     if value is None or value.shape is None or len(value.shape) == 0:
         return None
     rest = [size for size in value.shape[1:] if isinstance(size, int)]
@@ -58,7 +57,7 @@ def sizes(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def fresh(value: ir.Value, first: int) -> Planes | None:
-    """The planes of a value [N, C, spatial…] that nothing moved, numbered from ``first`` on."""
+    """The planes of a value [N, C, spatial…], numbered from ``first`` on."""
     shape = sizes(value)
     if shape is None or len(shape) < 2:
         return None
@@ -66,12 +65,12 @@ def fresh(value: ir.Value, first: int) -> Planes | None:
 
 
 def moves(node: ir.Node) -> bool:
-    """Whether the node's operator can be one that moves planes."""
+    """Whether the operator of a node can move planes."""
     return node.domain == "" and node.op_type in _MOVES
 
 
 def moved(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
-    """The planes of the node's results; None when it takes planes apart."""
+    """The planes of the node's results; None if it does not keep planes whole."""
     first = operands[0]
     if any(operand.spatial != first.spatial or operand.original != first.original for operand in operands):
         return None
@@ -79,7 +78,7 @@ def moved(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 
 
 def _concat(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
-    """Joins operands that have the same axes: where a 1 stands for the batch of one, it does so in all of them."""
+    """Concat along an axis of planes; along the batch axis only if its 1 is no stand-in for a larger batch."""
     axis = _axis(node, operands[0], node.attributes.get_int("axis", 0))
     pairs = list(zip(node.inputs, operands, strict=True))
     if axis is None or (axis == 0 and any(_stands_for_batch(value, planes) for value, planes in pairs)):
@@ -141,7 +140,7 @@ def _reshape(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
     if shape is None or len(shape) != len(after.shape):
         return None
     numbers, area = operands[0].numbers, math.prod(operands[0].spatial)
-    # Axes of size 1 may belong to the planes or not: they do where the planes then are what they were at first.
+    # How many of the last axes make up a plane is ambiguous if some are 1: as many as originally, if that fits.
     for count in (len(operands[0].original), *range(len(shape) + 1)):
         lead, spatial = shape[: len(shape) - count], shape[max(0, len(shape) - count) :]
         if lead and math.prod(spatial) == area and math.prod(lead) == numbers.size:
@@ -159,18 +158,18 @@ def _transpose(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 
 
 def _axis(node: ir.Node, operand: Planes, axis: int) -> int | None:
-    """An axis that counts planes; None for a spatial one."""
+    """An axis of the plane numbers, from 0; None for a spatial axis."""
     axis %= operand.numbers.ndim + len(operand.spatial)
     return axis if axis < operand.numbers.ndim else None
 
 
 def _has_batch(node: ir.Node, operand: Planes) -> bool:
-    """Whether the first axis of what the node moves has to stay where it is."""
+    """Whether axis 0 of the node's operand is the batch, which must not be moved or merged."""
     return _stands_for_batch(node.inputs[0], operand)
 
 
 def _stands_for_batch(value: ir.Value | None, planes: Planes) -> bool:
-    """Whether a 1 stands for a batch of more on axis 0."""
+    """Whether the 1 on axis 0 of the numbers stands for a batch of another size."""
     return value is None or value.shape is None or value.shape[0] != planes.numbers.shape[0]
 
 

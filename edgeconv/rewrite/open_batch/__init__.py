@@ -1,4 +1,4 @@
-"""A graph captured with one batch size, made to take any: a rule per operator, and the check of the result."""
+"""Makes the batch size of a graph symbolic, by a rule per operator, and checks the result."""
 
 from __future__ import annotations
 

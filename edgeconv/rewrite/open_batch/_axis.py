@@ -1,4 +1,4 @@
-"""Where the batch lies in each value, and what a constant is that has the batch size baked in."""
+"""Which axis of each value is the batch, and how constants that contain the batch size are rewritten."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Place:
-    """The batch in a value: axis ``axis`` has ``outer * batch * inner`` elements, counted in that order.
+    """The batch in a value: axis ``axis`` has ``outer * batch * inner`` elements, in row-major order.
 
-    ``outer`` and ``inner`` are 1 until a Reshape merges the batch with a neighbour (attention heads, windows).
+    ``outer`` and ``inner`` are 1 until a Reshape merges the batch with another axis (attention heads, windows).
     """
 
     axis: int
@@ -36,11 +36,11 @@ class Place:
 
 
 class Batch:
-    """The walk's state.
+    """The state of the walk through a graph.
 
     Attributes:
         size: the batch size that the graph was captured with.
-        places: of the values that carry the batch; a value that is not here is the same for every batch size.
+        places: the batch in each value that carries it; a value that is not here is the same for every batch size.
     """
 
     def __init__(self, size: int) -> None:
@@ -58,47 +58,66 @@ class Batch:
         return len(self.shape(node, value))
 
     def place(self, node: ir.Node, index: int = 0) -> Place:
-        """Where input ``index`` carries the batch; refused where it does not."""
+        """Where input ``index`` carries the batch.
+
+        Raises:
+            RewriteError: it does not.
+        """
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is None or value not in self.places:
             self.refuse(node, f"takes the batch by another input than input {index}")
         return self.places[value]
 
     def only(self, node: ir.Node, index: int = 0) -> Place:
-        """Where input ``index`` carries the batch; refused where another input carries it too."""
+        """Where input ``index`` carries the batch.
+
+        Raises:
+            RewriteError: it does not, or another input does too.
+        """
         place = self.place(node, index)
         if any(value in self.places for at, value in enumerate(node.inputs) if at != index and value is not None):
             self.refuse(node, "has parameters that differ from image to image")
         return place
 
     def untouched(self, node: ir.Node, axes: Sequence[int], index: int = 0) -> Place:
-        """The place of the `only` batch; refused where it lies on one of the axes that the node works along."""
+        """Where input ``index`` carries the batch.
+
+        Raises:
+            RewriteError: as `only`; or on one of the axes that the node works along.
+        """
         place, rank = self.only(node, index), self.rank(node, node.inputs[index])
         if place.axis in {axis % rank for axis in axes}:
             self.refuse(node, "works along the batch")
         return place
 
     def constant(self, node: ir.Node, index: int) -> list[int]:
-        """Input ``index``, a constant of integers."""
+        """The integers of input ``index``.
+
+        Raises:
+            RewriteError: they are no constant.
+        """
         numbers = integers(node.inputs[index]) if index < len(node.inputs) else None
         if numbers is None:
             self.refuse(node, f"takes sizes that are computed at run time as input {index}")
         return numbers
 
     def rewrite(self, node: ir.Node, index: int, values: Sequence[int]) -> None:
-        """Gives the node other integers as input ``index``."""
+        """Replaces input ``index`` by other integers."""
         old = node.inputs[index] if index < len(node.inputs) else None
         name = (old.name if old is not None else None) or f"{node.outputs[0].name}.{index}"
         replace_constant(node, index, np.array(values, np.int64), ir.DataType.INT64, name)
 
     def free(self, node: ir.Node, index: int, axis: int, place: Place) -> None:
-        """Gives input ``index``, which does not carry the batch, one row on the axis that meets the batch.
+        """Reduces input ``index`` to one row along an axis, so that it broadcasts to every batch size.
 
         Args:
             node: an operator that broadcasts.
-            index: of an input that has one row already, or as many as the batch has.
-            axis: of that input.
-            place: of the batch that it meets.
+            index: of an input that does not carry the batch: it has one row, or one per image, which are all equal.
+            axis: of that input, which is aligned with the batch.
+            place: of the batch in the other input.
+
+        Raises:
+            RewriteError: the rows differ, or are computed.
         """
         value = node.inputs[index]
         shape = self.shape(node, value)
@@ -109,7 +128,7 @@ class Batch:
             replace_constant(node, index, array, value.dtype, f"{value.name}.row")
 
     def row(self, node: ir.Node, value: ir.Value | None, axis: int, place: Place) -> _Array:
-        """The one row of a constant (or an Expand of one) that repeats itself along the batch that it meets."""
+        """The row of a constant (or an Expand of one) that is repeated for each image; arguments as of `free`."""
         array = _constant(value)
         if array is None:
             name = value.name if value is not None else None
@@ -120,32 +139,37 @@ class Batch:
         rows = array.take([0], axis)
         if not np.array_equal(np.broadcast_to(rows, array.shape), array):
             parts = array.reshape(*before, place.outer, self.size, place.inner, *after)
-            same = np.array_equal(np.broadcast_to(parts.take([0], axis + 1), parts.shape), parts)
-            why = "repeats itself within the rows of one image" if same else "differs from image to image"
+            is_alike = np.array_equal(np.broadcast_to(parts.take([0], axis + 1), parts.shape), parts)
+            why = "repeats itself within the rows of one image" if is_alike else "differs from image to image"
             self.refuse(node, f"meets a constant that {why}")
         return rows
 
     def through_reshape(self, node: ir.Node) -> Place:
-        """Where the batch is after the elements were given the output's shape: on the one axis that holds it whole."""
+        """Where the batch is after a Reshape: on the output axis that contains it as a whole.
+
+        Raises:
+            RewriteError: it is split over several axes.
+        """
         value, place = node.inputs[0], self.only(node)
         before, after = self.shape(node, value), self.shape(node, node.outputs[0])
+        # Elements per step of the axes before the batch, and behind it: a Reshape keeps both, wherever it puts borders.
         ahead = math.prod(before[: place.axis]) * place.outer
         behind = place.inner * math.prod(before[place.axis + 1 :])
         destination: Place | None = None
         for axis, size in enumerate(after):
-            rest = math.prod(after[axis + 1 :])
-            inner, left = divmod(behind, rest) if rest else (0, 1)
-            if left:
+            following = math.prod(after[axis + 1 :])
+            inner, remainder = divmod(behind, following) if following else (0, 1)
+            if remainder:
                 continue
-            outer, left = divmod(size, self.size * inner)
-            if not left and outer and math.prod(after[:axis]) * outer == ahead:
+            outer, remainder = divmod(size, self.size * inner)
+            if not remainder and outer and math.prod(after[:axis]) * outer == ahead:
                 destination = Place(axis, outer, inner)
         if destination is None:
             self.refuse(node, f"splits the batch, {_times(before)} to {_times(after)}")
         return destination
 
     def refuse(self, node: ir.Node, why: str) -> NoReturn:
-        """Raises the one error that says which operator cannot carry the batch, and where it stands."""
+        """Raises a RewriteError that names the operator which cannot carry the batch."""
         raise RewriteError(f"{node.op_type} {why}: the batch cannot be left open", where=where(node), hint=FIXED_BATCH)
 
 
@@ -154,7 +178,7 @@ def _times(shape: Sequence[int]) -> str:
 
 
 def _constant(value: ir.Value | None) -> _Array | None:
-    """A constant, or an Expand of one that was too large to be folded (its rows share their memory)."""
+    """A constant, or an Expand of one, which `fold_constants` leaves if it is large; its rows then share memory."""
     tensor = tensor_of(value)
     if value is not None and tensor is not None:
         array = exact(value)

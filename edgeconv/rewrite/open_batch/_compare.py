@@ -1,8 +1,8 @@
-"""Two captures of one network, at two batch sizes, must be one graph once their batch is free.
+"""Compares two captures of one network at two batch sizes, after the batch of both was made symbolic.
 
-The rules see one capture, in which a batch of 11 and any other 11 look alike: ``x / x.shape[0]`` holds the scalar 11,
-which is a constant like any other. A second capture tells them apart. What the rules rewrite (shapes, sizes, rows that
-repeat) is the same in both by then, so that no list is needed of what may differ: nothing may.
+In one capture a batch of 11 and any other 11 look alike: of ``x / x.shape[0]`` the scalar 11 is a constant like any
+other. In a second capture it is another number. Everything that the rules rewrite (shapes, sizes, rows that repeat) is
+the same in both by then, so nothing at all may differ.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from edgeconv.graph.edit import constant
 from edgeconv.graph.replace import where
 
 _CLOSE = 2.0**-22
-"""Of float constants, relative: four steps of float32.
+"""Relative tolerance of float constants: four steps of float32.
 
-torch computes rows of a constant in vectors of several elements and what is left over one by one, which may differ in
-the last bit of float64, and then of float32, with the number of rows.
+torch computes most elements of a constant in vectors, and the remainder one by one. Which those are depends on the
+number of rows, and they may differ in the last bit of float64, and then of float32.
 """
 _NEXT_TO_ZERO = 1e-12
-"""Of the largest element of a float constant: what float64 leaves of a zero, as in sin(pi)."""
+"""Absolute tolerance, relative to the largest element of the constant: float64 has sin(pi) = 1.2e-16."""
 _Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Freed:
-    """A graph whose batch is free, and the size that it was captured with."""
+    """A graph whose batch is symbolic, and the batch size that it was captured with."""
 
     model: ir.Model
     size: int
 
 
 def require_same(first: Freed, second: Freed) -> None:
-    """The two graphs compute the same, node for node and constant for constant; their names do not matter.
+    """Checks that two graphs have the same nodes and constants; names do not matter.
 
     Raises:
-        RewriteError: they do not: something is made from the batch size, or chosen by it. Names the first such node.
+        RewriteError: they differ: something is computed from the batch size, or chosen by it. Names the first node.
     """
     graphs = first.model.graph, second.model.graph
     counterparts: dict[ir.Value, ir.Value] = dict(zip(graphs[0].inputs, graphs[1].inputs, strict=True))
@@ -68,7 +68,7 @@ def require_same(first: Freed, second: Freed) -> None:
 
 
 def _is_like(node: ir.Node, other: ir.Node) -> bool:
-    """Whether the nodes are the same but for what their inputs hold."""
+    """Whether two nodes are the same, except for the values of their inputs."""
     return (
         (node.domain, node.op_type) == (other.domain, other.op_type)
         and [value is None for value in node.inputs] == [value is None for value in other.inputs]
@@ -89,7 +89,7 @@ def _attributes(node: ir.Node) -> Mapping[str, Any]:
 
 
 def _same(first: _Array, second: _Array) -> bool:
-    """Whether two constants are equal: to the bit, or floats as far as rounding lets them."""
+    """Whether two constants are equal: integers exactly, floats within the tolerances above."""
     if (first.shape, first.dtype) != (second.shape, second.dtype):
         return False
     return bool(np.array_equal(first, second)) or not _apart(first, second).any()
@@ -105,7 +105,7 @@ def _apart(first: _Array, second: _Array) -> npt.NDArray[np.bool_]:
 
 
 def _shown(first: _Array, second: _Array) -> tuple[str, str]:
-    """The first elements in which they differ, or their shapes."""
+    """The first elements in which two constants differ, or their shapes, for a message."""
     if (first.shape, first.dtype) != (second.shape, second.dtype):
         return f"the shape {list(first.shape)}", f"the shape {list(second.shape)}"
     at = np.unravel_index(int(_apart(first, second).argmax()), first.shape)

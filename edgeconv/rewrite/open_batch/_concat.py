@@ -1,4 +1,4 @@
-"""Concat of what carries the batch and of what is the same for all of it."""
+"""Concat of parts that carry the batch with parts that do not (a class token, position codes)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeconv.rewrite.open_batch._axis import Batch, Place
 
 
 def concat(batch: Batch, node: ir.Node) -> Place:
-    """Concat along another axis, of parts that carry the batch alike; constant parts become padding and a sum."""
+    """Concat along another axis than the batch. Constant parts, which do not broadcast, become a Pad and an Add."""
     rank = batch.rank(node, node.outputs[0])
     axis = node.attributes.get_int("axis", 0) % rank
     places = {batch.places[value] for value in node.inputs if value is not None and value in batch.places}
@@ -31,10 +31,10 @@ def concat(batch: Batch, node: ir.Node) -> Place:
 
 
 def _pad_and_add(batch: Batch, node: ir.Node, axis: int, place: Place) -> None:
-    """``concat(c, x)`` = ``pad(x) + concat(c, 0)``: nothing in it knows the batch size.
+    """Writes ``concat(c, x)`` as ``pad(x) + concat(c, 0)``, which holds for every batch size.
 
-    An Expand of ``c`` to a size that is read from ``x`` at run time would say the same, but its result has no shape
-    before the model runs, and delegates leave all that follows to the slow kernels.
+    An Expand of ``c`` to a size that is read from ``x`` at run time would give the same. But its result has no static
+    shape, and delegates then leave all operators behind it to the slow kernels.
     """
     shape = list(batch.shape(node, node.outputs[0]))
     shape[place.axis] = 1
@@ -43,8 +43,8 @@ def _pad_and_add(batch: Batch, node: ir.Node, axis: int, place: Place) -> None:
         batch.refuse(node, "joins integers that carry the batch and integers that do not")
     added: npt.NDArray[np.float64] = np.zeros(shape)
     parts: list[ir.Value] = []
-    margins: list[list[int]] = []  # per part that carries the batch: the rows of constants before and behind it
-    start = waiting = 0
+    margins: list[list[int]] = []  # per part that carries the batch: the length of the constants before and behind it
+    start = waiting = 0  # position on the axis; length of constants before the first such part
     for value in node.inputs:
         size = batch.shape(node, value)[axis]
         if value is not None and value in batch.places:
@@ -66,7 +66,7 @@ def _pad_and_add(batch: Batch, node: ir.Node, axis: int, place: Place) -> None:
 
 
 def _padded(batch: Batch, node: ir.Node, part: ir.Value, margin: list[int], axis: int) -> ir.Value:
-    """The part with zeros where the constants beside it will be added."""
+    """The part, padded with zeros where the constants beside it will be added."""
     if not any(margin):
         return part
     graph, shape = graph_of(node), list(batch.shape(node, part))
@@ -75,26 +75,26 @@ def _padded(batch: Batch, node: ir.Node, part: ir.Value, margin: list[int], axis
     shape[axis] += sum(margin)
     name = unique_name(graph, f"{part.name}.padded")
     pads = add_constant(graph, unique_name(graph, f"{name}.pads"), amounts.reshape(-1), ir.DataType.INT64)
-    return _made(batch, node, ir.node("Pad", [part, pads]), name, shape, batch.places[part])
+    return _inserted(batch, node, ir.node("Pad", [part, pads]), name, shape, batch.places[part])
 
 
 def _replace(
     batch: Batch, node: ir.Node, axis: int, place: Place, parts: list[ir.Value], added: npt.NDArray[np.float64]
 ) -> None:
-    """Puts the sum into the node's place."""
+    """Replaces the Concat by the sum."""
     graph, old = graph_of(node), node.outputs[0]
     shape, dtype = batch.shape(node, old), old.dtype or ir.DataType.FLOAT
     joined = parts[0]
     if len(parts) > 1:
         concatenation = ir.node("Concat", parts, {"axis": axis})
-        joined = _made(batch, node, concatenation, unique_name(graph, f"{old.name}.zeros"), shape, place)
+        joined = _inserted(batch, node, concatenation, unique_name(graph, f"{old.name}.zeros"), shape, place)
     constant = add_constant(graph, unique_name(graph, f"{old.name}.constants"), added, dtype)
-    new = _made(batch, node, ir.node("Add", [joined, constant]), unique_name(graph, f"{old.name}.sum"), shape, place)
-    take_over(old, new)
+    total = ir.node("Add", [joined, constant])
+    take_over(old, _inserted(batch, node, total, unique_name(graph, f"{old.name}.sum"), shape, place))
 
 
-def _made(batch: Batch, before: ir.Node, node: ir.Node, name: str, shape: Sequence[int], place: Place) -> ir.Value:
-    """The result of a new node that stands before another one and carries the batch."""
+def _inserted(batch: Batch, before: ir.Node, node: ir.Node, name: str, shape: Sequence[int], place: Place) -> ir.Value:
+    """Inserts a node before another one; returns its result, which carries the batch."""
     value = node.outputs[0]
     value.name, value.type, value.shape = name, before.outputs[0].type, ir.Shape(shape)
     node.name = name

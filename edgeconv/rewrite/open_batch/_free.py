@@ -1,4 +1,4 @@
-"""A graph captured with one batch size, made to take any."""
+"""Makes the batch size of a graph symbolic."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def free_batch(
 ) -> ir.Model:
     """Makes dimension 0 of graph inputs a symbol, and with it every dimension that follows from it.
 
-    The batch is followed from the inputs through the graph by a rule per operator. It may travel: attention moves it
-    to another axis, or merges it with its heads (a dimension ``8*batch``). Constants in which the batch size is baked
-    (shapes, sizes, rows that repeat) are rewritten to forms that hold at every batch size.
+    A rule per operator follows the batch from the inputs through the graph. It may change its axis: attention moves it
+    to another one, or merges it with its heads (a dimension ``8*batch``). Constants that contain the batch size
+    (shapes, sizes, repeated rows) are rewritten to forms that hold for every batch size.
 
     Args:
         model: changed in place; after an error it is of no use. Captured with static shapes and a batch of at least
@@ -53,7 +53,7 @@ def free_batch(
 
 
 def _free(model: ir.Model, inputs: Collection[str], symbol: str) -> int:
-    """Frees one graph; the batch size that it was captured with."""
+    """Makes the batch of one graph symbolic; returns the batch size that it was captured with."""
     batch = _begin(model.graph, inputs)
     for node in tuple(model.graph):
         if any(value in batch.places for value in node.inputs if value is not None):
@@ -71,7 +71,7 @@ def _free(model: ir.Model, inputs: Collection[str], symbol: str) -> int:
 
 
 def _begin(graph: ir.Graph, inputs: Collection[str]) -> Batch:
-    """The batch size that the named inputs were captured with, and their places."""
+    """The state before the first node: the batch size, and the batch in the named inputs."""
     by_name = {value.name or "": value for value in graph.inputs}
     sizes = {}
     for name in inputs:
@@ -81,8 +81,8 @@ def _begin(graph: ir.Graph, inputs: Collection[str]) -> Batch:
             raise RewriteError(what, where="free_batch", hint=f"its inputs are {', '.join(by_name)}")
         sizes[name] = shape[0]
     if len(set(sizes.values())) != 1 or min(sizes.values()) < 2:
-        said = ", ".join(f"{name} of {size}" for name, size in sizes.items())
-        what = f"the batch must be captured with one size of at least 2, not {said or 'no input'}"
+        listed = ", ".join(f"{name} of {size}" for name, size in sizes.items())
+        what = f"the batch must be captured with one size of at least 2, not {listed or 'no input'}"
         raise RewriteError(what, where="free_batch", hint="capture with a batch of 2")
     batch = Batch(next(iter(sizes.values())))
     batch.places = {by_name[name]: Place(0) for name in sizes}
@@ -90,18 +90,21 @@ def _begin(graph: ir.Graph, inputs: Collection[str]) -> Batch:
 
 
 def _follow(batch: Batch, node: ir.Node) -> None:
-    """Says where the results of a node carry the batch."""
+    """Applies the rule of a node, and records where its results carry the batch."""
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None:
         batch.refuse(node, "has no rule for an open batch")
     results = [value for value in node.outputs if value.name]
     place = rule(batch, node)
-    for value in results:  # a rule whose results carry it in different places has said so by itself
+    for value in results:  # a rule with several results has recorded those that differ (recurrent layers)
         batch.places.setdefault(value, place)
 
 
 def _check_outputs(batch: Batch, graph: ir.Graph) -> None:
-    """Every output keeps the batch at dimension 0, or does not depend on it and does not look as if it did."""
+    """Checks that every output has the batch as dimension 0, or does not depend on it.
+
+    An output that does not depend on it, but has its size as dimension 0, was expanded with the number, and is refused.
+    """
     for value in graph.outputs:
         place, shape = batch.places.get(value), dims(value)
         if place == Place(0) or (place is None and (not shape or shape[0] != batch.size)):

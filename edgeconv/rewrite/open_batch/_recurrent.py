@@ -1,4 +1,4 @@
-"""Recurrent layers, whose results carry the batch in different places."""
+"""Recurrent layers, whose results carry the batch on different axes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LENGTHS, _STATES = 4, (5, 6)
 
 
 def recurrent(batch: Batch, node: ir.Node) -> Place:
-    """LSTM, GRU, RNN: sequence and states carry the batch; initial states of one row get a row for each image."""
+    """LSTM, GRU, RNN: sequence and states carry the batch; initial states that do not are repeated for each image."""
     x = node.inputs[0]
     first = node.attributes.get_int("layout", 0)
-    images, state, results = (0, 0, 0) if first else (1, 1, 2)
+    images, state, results = (0, 0, 0) if first else (1, 1, 2)  # the batch axis of X, of the states and of Y
     place = batch.place(node)
     if x is None or place != Place(images):
         batch.refuse(node, "does not have the batch by itself as the batch of its sequences")
@@ -37,7 +37,7 @@ def recurrent(batch: Batch, node: ir.Node) -> Place:
 
 
 def _lengths(batch: Batch, node: ir.Node, length: int) -> None:
-    """Lengths of sequences carry the batch, or are all of the whole length and need not be told."""
+    """Removes constant lengths of sequences if all are the whole length, which is the default; else refuses them."""
     value = node.inputs[_LENGTHS] if len(node.inputs) > _LENGTHS else None
     if value is None or value in batch.places:
         if value is not None and batch.places[value] != Place(0):

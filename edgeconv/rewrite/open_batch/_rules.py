@@ -1,8 +1,8 @@
-"""How each operator carries the batch: one rule per operator, one table.
+"""How each operator carries the batch: one rule per operator, in one table.
 
-A rule sees a node of which some input carries the batch, rewrites the constants in which the batch size is baked, and
-says where its results carry the batch. What it cannot vouch for at every batch size it refuses. A number that was made
-from the batch size looks like any other to it: that none is there, `edgeconv.rewrite.open_batch._compare` sees to.
+A rule takes a node of which some input carries the batch, rewrites constants that contain the batch size, and returns
+where the results carry the batch. It refuses (`Batch.refuse`) what does not hold for every batch size. A number that
+was computed from the batch size looks like any other to a rule; `edgeconv.rewrite.open_batch._compare` finds those.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from edgeconv.rewrite.open_batch._spread import spread
 
 Rule = Callable[[Batch, ir.Node], Place]
 
-_TO_THE_END = int(np.iinfo(np.int64).max)  # ONNX, Slice: an end beyond the size is the size
+_TO_THE_END = int(np.iinfo(np.int64).max)  # specification of Slice: an end beyond the size means the size
 
 
 def elementwise(batch: Batch, node: ir.Node) -> Place:
-    """Operators that broadcast: all that carry the batch must carry it alike, the others have one row there."""
-    shared: Place | None = None
+    """Operators that broadcast: inputs that carry the batch do so on aligned axes; the others get one row there."""
+    shared: Place | None = None  # with its axis counted from the last one, as broadcasting aligns axes
     for value in node.inputs:
         if value is not None and value in batch.places:
             place = batch.places[value]
@@ -44,7 +44,7 @@ def elementwise(batch: Batch, node: ir.Node) -> Place:
 
 
 def image(batch: Batch, node: ir.Node) -> Place:
-    """Operators that treat each element of axis 0 by itself, with the same parameters."""
+    """Operators that treat each element of axis 0 by itself: convolutions, pools, Resize."""
     place = batch.only(node)
     if place.axis:
         batch.refuse(node, f"works along the batch, which lies on axis {place.axis}")
@@ -105,7 +105,10 @@ def gemm(batch: Batch, node: ir.Node) -> Place:
 
 
 def matmul(batch: Batch, node: ir.Node) -> Place:
-    """MatMul: the batch is an axis of the stack, or the rows of A, or the columns of B; never what is summed over."""
+    """MatMul: the batch is an axis of the stack of matrices, the rows of A or the columns of B, but is not summed over.
+
+    A vector operand has one axis less in the result than a matrix, which moves the axes behind.
+    """
     ranks = [batch.rank(node, value) for value in node.inputs]
     carried = {index: batch.places[value] for index, value in enumerate(node.inputs) if value in batch.places and value}
     behind = {index: place.axis - ranks[index] for index, place in carried.items()}
@@ -130,20 +133,19 @@ def matmul(batch: Batch, node: ir.Node) -> Place:
 
 
 def reshape(batch: Batch, node: ir.Node) -> Place:
-    """Reshape: the axis that holds the batch takes what is left."""
+    """Reshape: the target size of the axis with the batch becomes -1."""
     place = batch.through_reshape(node)
     target = list(batch.shape(node, node.outputs[0]))
-    # ONNX, Reshape: a 0 says "as in the input", and of no elements -1 cannot be told.
+    # Specification of Reshape: 0 means "as in the input", and -1 cannot be inferred of an empty tensor.
     if 0 in target:
         batch.refuse(node, "has no elements")
-    # ONNX, Reshape: -1 is what is left.
     target[place.axis] = -1
     batch.rewrite(node, 1, target)
     return place
 
 
 def squeeze(batch: Batch, node: ir.Node) -> Place:
-    """Squeeze: its axes are stated, so that a batch of one stays."""
+    """Squeeze: its axes are made explicit, as a batch of 1 would otherwise be removed at run time."""
     place = batch.through_reshape(node)
     if len(node.inputs) < 2 or node.inputs[1] is None:
         batch.rewrite(node, 1, [axis for axis, size in enumerate(batch.shape(node, node.inputs[0])) if size == 1])
@@ -151,7 +153,7 @@ def squeeze(batch: Batch, node: ir.Node) -> Place:
 
 
 def reshaped(batch: Batch, node: ir.Node) -> Place:
-    """Flatten, Unsqueeze: nothing in them knows the batch."""
+    """Flatten, Unsqueeze: they have no constant that contains the batch size."""
     return batch.through_reshape(node)
 
 
@@ -163,7 +165,7 @@ def transpose(batch: Batch, node: ir.Node) -> Place:
 
 
 def slice_(batch: Batch, node: ir.Node) -> Place:
-    """Slice: along the batch only the whole of it."""
+    """Slice: of the batch it must take everything."""
     place, rank = batch.only(node), batch.rank(node, node.inputs[0])
     starts, ends = batch.constant(node, 1), batch.constant(node, 2)
     stated, steps = (integers(input_of(node, index)) for index in (3, 4))
@@ -176,7 +178,7 @@ def slice_(batch: Batch, node: ir.Node) -> Place:
     starts[at], ends[at] = 0, _TO_THE_END
     batch.rewrite(node, 1, starts)
     batch.rewrite(node, 2, ends)
-    for index in range(3, len(node.inputs)):  # all of one type, which may have been int32
+    for index in range(3, len(node.inputs)):  # all of them must have one type, which is int64 now
         if node.inputs[index] is not None:
             batch.rewrite(node, index, batch.constant(node, index))
     return place
@@ -195,7 +197,7 @@ def pad(batch: Batch, node: ir.Node) -> Place:
 
 
 def expand(batch: Batch, node: ir.Node) -> Place:
-    """Expand: its target has 1 where the batch is, which leaves it as it is."""
+    """Expand: its target size for the batch becomes 1, which keeps the axis as it is."""
     place, rank = batch.only(node), batch.rank(node, node.inputs[0])
     target = batch.constant(node, 1)
     if len(target) - rank + place.axis >= 0:
@@ -213,7 +215,7 @@ def tile(batch: Batch, node: ir.Node) -> Place:
 
 
 def resize(batch: Batch, node: ir.Node) -> Place:
-    """Resize: sizes are stated for the axes that change, not for the batch."""
+    """Resize: sizes are stated only for axes that change (attribute ``axes``), not for the batch."""
     place = image(batch, node)
     if input_of(node, 3) is not None:
         sizes, before = batch.constant(node, 3), batch.shape(node, node.inputs[0])
@@ -229,7 +231,7 @@ def resize(batch: Batch, node: ir.Node) -> Place:
 
 
 def gather(batch: Batch, node: ir.Node) -> Place:
-    """Gather by a constant index along another axis; or rows of a table, by an index that carries the batch."""
+    """Gather along another axis than the batch; or of rows of a constant table by indices that carry the batch."""
     rank = batch.rank(node, node.inputs[0])
     axis = node.attributes.get_int("axis", 0) % rank
     if node.inputs[0] not in batch.places:
@@ -267,17 +269,17 @@ def reverse_sequence(batch: Batch, node: ir.Node) -> Place:
 
 
 def gather_elements(batch: Batch, node: ir.Node) -> Place:
-    """GatherElements along another axis; an input that is the same for every image gets a row for each."""
+    """GatherElements along another axis; an input that does not carry the batch is repeated for each image."""
     return _alike(batch, node, (0, 1))
 
 
 def scatter_elements(batch: Batch, node: ir.Node) -> Place:
-    """ScatterElements along another axis; inputs that are the same for every image get a row for each."""
+    """ScatterElements along another axis; inputs that do not carry the batch are repeated for each image."""
     return _alike(batch, node, (0, 1, 2))
 
 
 def _alike(batch: Batch, node: ir.Node, indices: Sequence[int]) -> Place:
-    """Inputs of one rank, none of which broadcasts: each is to carry the batch in the same place."""
+    """The place of the batch in inputs of one rank that do not broadcast: the same in all of them."""
     carrying = [value for value in (node.inputs[index] for index in indices) if value in batch.places and value]
     places = {batch.places[value] for value in carrying}
     place = places.pop()
@@ -339,4 +341,4 @@ WITHOUT_RULE: Mapping[str, str] = {
     "MaxUnpool": "its indices count through the whole batch",
     "QLinearMatMul": "not written yet",
 }
-"""Operators of the reference that meet this table and have no rule, and why."""
+"""Operators of the reference that can reach this table and have no rule, and why."""

@@ -1,4 +1,4 @@
-"""What is the same for every image, as long as the batch: for operators that do not broadcast."""
+"""Repeats a constant for each image, for operators that do not broadcast."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgeconv.rewrite.open_batch._axis import Batch
 
 
 def spread(batch: Batch, node: ir.Node, index: int, axis: int, like: ir.Value) -> None:
-    """Makes input ``index`` as long as the batch on ``axis``: its one row, and zeros that are made of ``like``.
+    """Makes input ``index`` as long as the batch on ``axis``: its row plus zeros of the batch's length.
 
-    The zeros are ``like > inf``, which nothing is, not even NaN; ``like - like`` would be NaN where ``like`` is not
-    finite. An Expand to a size that is read at run time would say the same, but its result has no shape before the
-    model runs, and delegates leave all that follows to the slow kernels.
+    The zeros are ``like > inf``, which is false for every number and NaN; ``like - like`` would be NaN where ``like``
+    is not finite. An Expand to a size that is read at run time would give the same. But its result has no static shape,
+    and delegates then leave all operators behind it to the slow kernels.
 
     Args:
         batch: the walk.
@@ -39,24 +39,28 @@ def spread(batch: Batch, node: ir.Node, index: int, axis: int, like: ir.Value) -
     def number(array: object, name: str, kind: ir.DataType) -> ir.Value:
         return add_constant(graph, unique_name(graph, f"{base}.{name}"), np.array(array), kind)
 
-    def made(op_type: str, inputs: list[ir.Value], sizes: tuple[int, ...], kind: ir.DataType, **more: int) -> ir.Value:
+    def add(op_type: str, inputs: list[ir.Value], sizes: tuple[int, ...], kind: ir.DataType, **more: int) -> ir.Value:
         name = unique_name(graph, base)
         result = insert_like(node, op_type, inputs, ir.convenience.convert_attributes(more), name, shape=sizes)
         result.type = ir.TensorType(kind)
         batch.places[result] = place.on(axis)
         return result
 
+    # 1. One element of `like` per image.
     thin = tuple(length if at == axis else 1 for at, length in enumerate(batch.shape(node, like)))
     others = [at for at in range(len(thin)) if at != axis]
     first = like
     if others:
-        bounds = [number(bound, name, ir.DataType.INT64) for bound, name in (([0] * len(others), "start"),
-                  ([1] * len(others), "end"), (others, "axes"))]  # fmt: skip
-        first = made("Slice", [like, *bounds], thin, like.dtype)
+        starts, ends = [0] * len(others), [1] * len(others)
+        named = (("start", starts), ("end", ends), ("axes", others))
+        bounds = [number(bound, name, ir.DataType.INT64) for name, bound in named]
+        first = add("Slice", [like, *bounds], thin, like.dtype)
+    # 2. Zeros of them.
     highest = np.inf if is_float(like.dtype) else np.iinfo(like.dtype.numpy()).max
-    zeros = made("Greater", [first, number(highest, "most", like.dtype)], thin, ir.DataType.BOOL)
+    zeros = add("Greater", [first, number(highest, "most", like.dtype)], thin, ir.DataType.BOOL)
     if dtype is not ir.DataType.BOOL:
-        zeros = made("Cast", [zeros], thin, dtype, to=int(dtype))
-    joined = "Or" if dtype is ir.DataType.BOOL else "Add"
-    rows = made(joined, [zeros, add_constant(graph, unique_name(graph, f"{base}.row"), row, dtype)], shape, dtype)
+        zeros = add("Cast", [zeros], thin, dtype, to=int(dtype))
+    # 3. The row plus the zeros.
+    addition = "Or" if dtype is ir.DataType.BOOL else "Add"
+    rows = add(addition, [zeros, add_constant(graph, unique_name(graph, f"{base}.row"), row, dtype)], shape, dtype)
     node.replace_input_with(index, rows)
