@@ -1,6 +1,6 @@
 """`Domain`: the integers that an input may hold, and seeded draws of them.
 
-Which domain an input has is told by what reads it: `edgeconv.graph.domains`.
+`edgeconv.graph.domains` finds the domain of an input, from the operators that read it.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ class Domain:
         if np.shape(first.low) != np.shape(second.low) and 0 not in (np.ndim(first.low), np.ndim(second.low)):
             first, second = first.uniform(), second.uniform()
         low, high = np.maximum(first.low, second.low), np.minimum(first.high, second.high)
+        # Contradicting readers: the file would be undefined on any input, and the first reader is as good as the
+        # second.
         if np.any(low > high) or (np.all(low == 0) and np.all(high == 0) and (self.nonzero or other.nonzero)):
             return self
         stricter = first if first.distinct >= second.distinct else second
@@ -94,6 +96,7 @@ class Domain:
     def or_else(self, other: Domain) -> Domain:
         """What is in either domain, where they meet; else this one."""
         first, second = self.uniform(), other.uniform()
+        # With a gap between them, their hull would hold integers of neither.
         if first.low > second.high + 1 or second.low > first.high + 1:
             return first
         low, high = min(first.low, second.low), max(first.high, second.high)
@@ -135,6 +138,7 @@ def _bounds(
         usual = held
     else:
         usual = Domain(-_MOST if info.min else 0, _MOST)
+    # Integers that are merely allowed are drawn around zero; a table is drawn whole, so that each row is read.
     if domain.extent is Extent.LIMIT or (domain.extent is Extent.TYPICAL and below is not None):
         domain = domain.within(usual)
     domain = domain.within(held)
@@ -165,6 +169,7 @@ def _distinct(
     else:
         values = _chosen(int(room.min()), int(np.prod(shape)), generator).reshape(shape)
     values = values + least
+    # The same element counted from the end: -1 stands for `high`; half of them are written so.
     behind = values - (high + 1)
     return np.where(generator.integers(0, 2, shape).astype(bool) & (behind >= low) & (low < 0), behind, values)
 

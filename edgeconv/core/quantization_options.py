@@ -17,7 +17,7 @@ CHOICES, LEAST, MOST = "choices", "least", "most"
 """Keys of the metadata of a field: the names that it may be; the ends of the range of a number."""
 OBSERVERS = ("min-max", "percentile", "mse", "entropy")
 LEAST_PERCENTILE = 50.0
-_GREATEST = 2.0**64
+_GREATEST = 2.0**64  # of an end of a range: far beyond any input, and far below where float32 ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,7 @@ class QuantizationOptions:
     def __post_init__(self) -> None:
         for option in fields(QuantizationOptions):
             values.settle(self, **{option.name: _checked(option, getattr(self, option.name))})
+        # A percentile that no observer uses is a misunderstanding, and refused.
         observers = [override.observer or self.observer for override in self.override]
         stated = [override.percentile is not None for override in self.override]
         unheeded = any(by and name != "percentile" for by, name in zip(stated, observers, strict=True))

@@ -1,4 +1,4 @@
-"""What a caller asks of a quantized graph, whose worst layers then stay in float."""
+"""Search targets: the SQNR or agreement that a quantized graph has to reach, with its worst layers in float."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FLAGS = {"sqnr_db": "--target-sqnr", "agreement": "--target-agreement"}
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked of a quantized graph against the float graph; one of both.
+    """The least SQNR, or the least agreement, of a quantized graph against the float graph; one of the two.
 
     Attributes:
         sqnr_db: least signal to quantization noise ratio of every output over all data, above 0 up to 100.
@@ -28,11 +28,11 @@ class Target:
     agreement: float | None = None
 
     def __post_init__(self) -> None:
-        given = {"sqnr_db": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
-        asked = {name: pair for name, pair in given.items() if pair[0] is not None}
-        if len(asked) != 1:
-            raise QuantizeError(f"there are {len(asked)} targets", where="target", hint="give an SQNR or an agreement")
-        for name, (value, most) in asked.items():
+        targets = {"sqnr_db": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
+        stated = {name: pair for name, pair in targets.items() if pair[0] is not None}
+        if len(stated) != 1:
+            raise QuantizeError(f"there are {len(stated)} targets", where="target", hint="give an SQNR or an agreement")
+        for name, (value, most) in stated.items():
             where = Wording(_FLAGS[name], name, f"target, {name}")
             number = values.number(value, where, QuantizeError, least=-math.inf)
             if not 0.0 < number <= most:
@@ -48,7 +48,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a quantized graph loses.
+    """A quantized graph measured against the float graph.
 
     Attributes:
         sqnr_db: of the output that lost most, over all data.

@@ -153,6 +153,7 @@ def integer(value: object, where: Where, error: Refusal, *, least: int, most: in
     """An integer in a range, of Python, numpy or torch."""
     hint = f"give an integer from {least} to {most}"
     try:
+        # Takes integers of numpy and torch, and no floats.
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError as failed:
         raise error(f"it is {_shown(value)}", where=where, hint=hint) from failed

@@ -6,7 +6,8 @@ itself, which gives the reference, runs in this process.
 What a device is: `Device`, `DEVICES`, `all_devices`, `find`, `AGENT`.
 To run: `run_artifact`, `run_intermediates`, `run_module`; `Sessions` for many artifacts; `start` and `Session` for
 devices that shall get ready early.
-What their integer kernels do, in what they tell of themselves: `INTEGER_KERNELS`, `SATURATING`.
+Whether their integer kernels saturate, a key of their environment and one of its values: `INTEGER_KERNELS`,
+`SATURATING`.
 Runtimes with an environment of their own: `ENVIRONMENTS`, `install`.
 """
 

@@ -12,7 +12,7 @@ from edgeconv.devices._session import Session
 from edgeconv.devices.agent import machine_environment
 from edgeconv.errors import DeviceError, is_own_fault
 
-_LONGEST_NAME = 200  # that reports hold
+_LONGEST_NAME = 200  # characters; the limit of a report's `Title`
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,9 @@ class Device:
             where the device is not installed. None for torch, which runs in this process.
         variants: those that its runtime has kernels for; empty for all.
         open_batch: whether it runs files whose batch is left open at every batch size.
-        lacks_operators: whether its runtime has no kernels of some operators that people deploy: it is there to judge
-            files, and one that has such an operator is skipped.
-        tells_intermediates: whether it tells the tensors inside a file; its kernels are then those that layers are
-            judged on.
+        lacks_operators: whether its runtime has no kernels of some operators that people deploy. Such a device is there
+            to judge files, not to ship to, so a file with such an operator is skipped and not failed.
+        tells_intermediates: whether it can return the tensors inside a file; integer layers are then judged on it.
     """
 
     name: str

@@ -20,7 +20,7 @@ from edgeconv.errors import DeviceError
 ROOT_VARIABLE = "EDGECONV_RUNTIMES"
 TFLITE_RUNTIME = "2.14.0"
 """The pinned version of tflite-runtime: its last, and so the oldest runtime that files are promised to load in."""
-_READY = "edgeconv-ready.json"
+_READY = "edgeconv-ready.json"  # written last: without it, an environment is not finished
 _UV_TIMEOUT_S = 600  # packages are downloaded, and a Python where there is none of that version
 
 
@@ -105,6 +105,7 @@ def install(name: str) -> bool:
             return False
         _uv("venv", "--quiet", "--clear", "--no-project", "--python", environment.python, str(folder))
         _uv("pip", "install", "--quiet", "--python", str(_python(folder)), *environment.packages)
+        # Written and renamed, so that nobody reads half a marker.
         fresh = folder / f".{_READY}.{os.getpid()}"
         fresh.write_text(_marker(environment), encoding="utf-8")
         fresh.replace(folder / _READY)

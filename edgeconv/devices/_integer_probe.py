@@ -54,6 +54,7 @@ def integer_probe() -> tuple[bytes, Mapping[str, Array]]:
 
 def read_probe(outputs: Sequence[Array]) -> str:
     """Whether a device's kernels are exact or saturate, by its answer to the probe."""
+    # All products exact; and each pair cut off at 32767.
     totals = np.array([_COUNT * _LARGEST * _WEIGHT, _COUNT // 2 * 32767])
     exact, saturated = quantized(totals, _STEP, 0, "uint8").tolist()
     values = np.unique(np.concatenate([array.reshape(-1) for array in outputs] or [np.zeros(0)])).tolist()

@@ -108,9 +108,9 @@ def _copy_in(module: torch.nn.Module, kind: torch.dtype) -> torch.nn.Module:
     """A copy in evaluation mode with every floating tensor in ``kind``, those that are plain attributes included."""
     import torch
 
-    # Tensors with a history (what weight_norm computes) refuse deepcopy; they are handed over detached.
-    held = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
-    worker = copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in held})
+    # Tensors with a history (what weight_norm computes) refuse deepcopy; its memo gets detached copies of them.
+    tensors = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    worker = copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in tensors})
     worker.to(device="cpu", dtype=kind)
     for part in worker.modules():
         part.training = False  # an exported program refuses eval()

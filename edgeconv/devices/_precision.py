@@ -55,7 +55,7 @@ class _DtypeMask(TorchFunctionMode):
     ) -> Any:
         try:
             result = func(*args, **(kwargs or {}))
-        except AssertionError:
+        except AssertionError:  # the operator's own check of a dtype, in Python
             with _disable_current_modes():  # else narrow tensors are widened at once
                 narrow = pytree.tree_map(_narrowed, (tuple(args), dict(kwargs or {})))
                 result = pytree.tree_map(self._wide, func(*narrow[0], **narrow[1]))
@@ -75,6 +75,7 @@ class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        # What an operator writes into stays the caller's own tensor: a widened copy would take the result in its place.
         arguments: tuple[Any, Any] = (tuple(args), dict(kwargs or {}))
         written = {
             id(tensor)

@@ -24,11 +24,11 @@ from edgeconv.core.package import environment_without_telemetry
 from edgeconv.devices.agent import Frame, ProtocolError, frame_parts, read_frame
 from edgeconv.errors import DeviceError
 
-_OF_THE_HOST = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+_OF_THE_HOST = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)  # errors that the device is not to blame for
 _POLL_S = 0.25  # between two looks whether it still lives
 _GRACE_S = 1.0  # that it gets to end, and its last words to arrive
 _SHOWN = 300  # characters of a foreign message
-_MOST_UNASKED = 8  # frames; a device that sends more talks without being asked
+_MOST_UNASKED = 8  # frames that nobody has asked for; no more are read from such a device
 _KEPT_BYTES = 1 << 14  # of stderr
 
 
@@ -94,6 +94,7 @@ class AgentProcess:
         if not self._frames.empty():
             raise self._end(self._unasked())
         self.most_bytes = most_bytes
+        # The writer of the request before may still wait for the device to read.
         if self._writer is not None:
             self._writer.join(limit.remaining_s())
             if self._writer.is_alive():

@@ -97,13 +97,13 @@ class Session:
         limit = Deadline(timeout_s)
         self._hello(limit)
         self._load(artifact, limit, tensors=[tensor.name for tensor in artifact.intermediates])
-        told = []
+        integers = []
         for sample in samples:
             arrays = file_inputs(artifact, sample)
             most = most_bytes(artifact, artifact.intermediates, arrays)
             frame = self._ask("run", "outputs", arrays, limit, f"cannot run sample {sample.name!r}", most)
-            told.append({spec.name: array for spec, array in _declared(artifact.intermediates, frame.arrays)})
-        return tuple(told)
+            integers.append({spec.name: array for spec, array in _declared(artifact.intermediates, frame.arrays)})
+        return tuple(integers)
 
     def run_probe(
         self, artifact: Artifact, probe: bytes | None, sample: Sample, *, outputs: int, timeout_s: float
@@ -259,14 +259,14 @@ def file_inputs(artifact: Artifact, sample: Sample) -> list[tuple[str, Array]]:
 
 
 def _cast(spec: TensorSpec, array: Array, sample: str) -> Array:
-    given_dtype = spec.dtype if spec.scale is None else "float32"  # real numbers, which the spec quantizes
-    if spec.dtype not in DTYPES or not np.can_cast(array.dtype, given_dtype, casting="same_kind"):
+    dtype = spec.dtype if spec.scale is None else "float32"  # real numbers, which the spec quantizes
+    if spec.dtype not in DTYPES or not np.can_cast(array.dtype, dtype, casting="same_kind"):
         raise DeviceError(f"sample {sample!r}: input {spec.name!r} is {array.dtype}, the file wants {spec.dtype}")
     if array.ndim != len(spec.shape):
         raise DeviceError(
             f"sample {sample!r}: input {spec.name!r} has shape {array.shape}, the file wants {spec.shape}"
         )
-    return spec.to_file(array.astype(given_dtype, copy=False))
+    return spec.to_file(array.astype(dtype, copy=False))
 
 
 def checked_outputs(artifact: Artifact, arrays: list[tuple[str, Array]]) -> Mapping[str, Array]:
@@ -304,22 +304,22 @@ def _fits(shape: tuple[int, ...], declared: tuple[int | str, ...]) -> bool:
     )
 
 
-def _check_names(said: object, side: str, count: int) -> None:
-    """Makes sure that a device has found in the file what the file has.
+def _check_names(names: object, side: str, count: int) -> None:
+    """Makes sure that a device has found as many inputs or outputs in the file as the file has.
 
     Raises:
-        DeviceError: it tells no names, or more or fewer than there are.
+        DeviceError: what it answered is no list of names, or more or fewer than there are.
     """
-    if not isinstance(said, list) or not all(isinstance(name, str) for name in said):
-        raise DeviceError(f"told the {side} of the file as {printable(said):.80}, and not as names")
-    if len(said) != count:
-        raise DeviceError(f"found {len(said)} {side} in the file, which declares {count}")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DeviceError(f"told the {side} of the file as {printable(names):.80}, and not as names")
+    if len(names) != count:
+        raise DeviceError(f"found {len(names)} {side} in the file, which declares {count}")
 
 
 def _reason(frame: Frame) -> str:
-    """Why a device could not do what it was asked for, in its own words."""
-    said = frame.fields.get("reason")
-    return (printable(said) if said is not None else "") or "it gave no reason"
+    """The reason of an error frame, in the device's own words."""
+    reason = frame.fields.get("reason")
+    return (printable(reason) if reason is not None else "") or "it gave no reason"
 
 
 def _latency_ms(frame: Frame) -> float:
@@ -329,15 +329,15 @@ def _latency_ms(frame: Frame) -> float:
     return float(value)
 
 
-def _text_facts(said: object, what: str) -> dict[str, str]:
-    """What a device tells of itself, as short lines.
+def _text_facts(facts: object, what: str) -> dict[str, str]:
+    """A device's facts about itself or a file, as short lines by name.
 
     Raises:
-        DeviceError: it is no mapping of words and numbers, or an endless one.
+        DeviceError: they are no mapping of words and numbers, or an endless one.
     """
-    if not isinstance(said, dict) or len(said) > _MOST_FACTS or not all(map(_is_word, said.values())):
-        raise DeviceError(f"told its {what} as {printable(said):.80}, and not as a few words by name")
-    return {printable(key): printable(value) for key, value in said.items()}
+    if not isinstance(facts, dict) or len(facts) > _MOST_FACTS or not all(map(_is_word, facts.values())):
+        raise DeviceError(f"told its {what} as {printable(facts):.80}, and not as a few words by name")
+    return {printable(key): printable(value) for key, value in facts.items()}
 
 
 def _is_word(value: object) -> bool:
@@ -348,7 +348,7 @@ def _is_word(value: object) -> bool:
 def most_bytes(
     artifact: Artifact, specs: Sequence[TensorSpec] | Sequence[IntegerTensor], arrays: Sequence[tuple[str, Array]]
 ) -> int:
-    """How much an answer can have: what the file declares, its open dimensions as these inputs have them."""
+    """The most bytes that an answer may have: of the declared tensors, open dimensions as these inputs have them."""
     sizes = {
         dim: size
         for spec, (_, array) in zip(artifact.inputs, arrays, strict=True)

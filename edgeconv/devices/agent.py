@@ -88,6 +88,7 @@ def frame_parts(kind: str, fields: dict[str, Any] | None = None, arrays: Sequenc
     for name, array in arrays:
         if array.dtype.name not in DTYPES:
             raise ProtocolError(f"{name!r} has dtype {array.dtype}, which a frame cannot carry")
+        # A no-op on little-endian machines with C-ordered arrays.
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         described.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape)})
         payloads.append(_bytes_of(little))

@@ -104,7 +104,7 @@ def _certified(certificate: FlipCertificate | None) -> str:
 
 
 def _broken(results: Sequence[LinkResult]) -> tuple[str, ...]:
-    """One line for each link that broke; the last one, which they all go into, is told where it broke alone."""
+    """One line for each link that broke; the last, which all others go into, is listed only where it broke alone."""
     *links, end_to_end = results
     broken = [result for result in links if result.verdict is Verdict.FAIL]
     if not broken and end_to_end.verdict is Verdict.FAIL:
@@ -146,7 +146,7 @@ def _link(result: LinkResult) -> LinkView:
 
 
 def _is_told(result: LinkResult) -> bool:
-    """Whether the used share says why a link holds or breaks: what broke may be another thing than numbers."""
+    """Whether the used share explains the verdict: a link may also break for what is no number, as a wrong shape."""
     if result.used is None:
         return False
     return result.verdict is Verdict.PASS or not result.used <= 1 or result.link is Link.END_TO_END

@@ -19,6 +19,7 @@ from edgeconv.report._report import Report
 
 def contradictions(report: Report) -> Iterator[str]:
     """The contradictions in a report, one line each; none in a report as it was written."""
+    # 1. Each artifact by itself.
     names = [artifact.path.name for artifact in report.artifacts]
     yield from (f"it speaks of the file {name!r} twice" for name in _twice([name.lower() for name in names]))
     for artifact in report.artifacts:
@@ -29,6 +30,7 @@ def contradictions(report: Report) -> Iterator[str]:
         for side in (artifact.inputs, artifact.outputs):
             names_twice = _twice([spec.name for spec in side])
             yield from (f"{artifact.path.name!r} has the tensor {name!r} twice" for name in names_twice)
+    # 2. Links, and the rows that they decide: verdicts are derived anew and compared with those that are stated.
     variants = {artifact.path.name: artifact.variant for artifact in report.artifacts}
     rows = report.comparisons
     for links in (*(artifact.links for artifact in report.artifacts), *(row.links for row in rows)):
@@ -40,6 +42,7 @@ def contradictions(report: Report) -> Iterator[str]:
     for row, proven in zip(rows, proven_right(rows, report.artifacts), strict=True):
         if row.verdict is Verdict.PASS and is_beyond_own_scale(row) and not proven:
             yield f"{_place(row)}: it passes though its channels are beyond their own scale, and not every link holds"
+    # 3. Each row by its own numbers.
     yield from (f"it has two rows of {place}" for place in _twice([_place(row) for row in rows]))
     for row in rows:
         yield from (f"{_place(row)}: {what}" for what in _of_row(row, variants))
@@ -72,6 +75,7 @@ def _within(sample: SampleResult, bound: Tolerance | Fidelity) -> bool:
     if sample.metrics is None or not 0.0 <= sample.excess <= 1.0:
         return False
     most = bound.max_abs if isinstance(bound, Tolerance) else None
+    # The product was rounded once more when the row was judged.
     return most is None or sample.metrics.max_abs <= max(1.0, sample.scale) * most * (1 + 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""What of a file's graph no input reached, in words."""
+"""The parts of a file's graph that no input reached, in words."""
 
 from __future__ import annotations
 

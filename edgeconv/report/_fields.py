@@ -1,4 +1,4 @@
-"""The types of the fields of ``parity.json``, for writing and for reading files from anybody.
+"""The types of the fields of ``parity.json``, for writing, and for reading files that anybody may have written.
 
 Numbers that a verdict hangs on (bounds, scales, time limits) are finite and not negative; numbers that were measured
 may be anything. Names of files are plain names: nothing outside of the folder can be spoken of.
@@ -70,6 +70,7 @@ def _written_as(pattern: str, complaint: str) -> Any:
     """Text that matches a pattern, with our own error message, and the pattern in the JSON schema."""
 
     def check(value: str) -> str:
+        # pydantic's own pattern would complain in terms of regular expressions.
         if not re.fullmatch(pattern, value):
             raise ValueError(complaint)
         return value

@@ -21,7 +21,7 @@ class CountView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """One line of a graph's list; ``fate`` is ``"gone"``, ``"new"``, ``"changed"`` or ``""``."""
+    """One line of a graph's list; ``fate`` is ``"gone"``, ``"new"``, ``"changed"`` or ``""``, and styles the line."""
 
     op: str
     name: str
@@ -91,6 +91,7 @@ def _absorbers(graph: GraphSummary, ops: Mapping[str, str]) -> dict[str, str]:
         source: node.name
         for node in graph.nodes
         for source in node.inputs
+        # The source's name is gone, and this node's name now belongs to an operator of the source's type.
         if source in made_by and source not in ops and ops.get(node.name) == made_by[source].op != node.op
     }
 

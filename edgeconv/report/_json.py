@@ -70,6 +70,7 @@ def from_json(text: str) -> Report:
         ParityError: it is no strict JSON, of an unknown schema version, lacks or garbles a field, or its verdict is
             not what its comparisons say, or theirs not what their numbers say.
     """
+    # 1. The form of each field.
     plain = _checked(values.text(text, "text", ParityError, hint="give the text of a parity.json"))
     try:
         node = ReportNode.model_validate_json(text, strict=True)
@@ -90,6 +91,7 @@ def from_json(text: str) -> Report:
         golden=node.golden,
         target_search=None if node.frontier is None else node.frontier.to_core(),
     )
+    # 2. Whether they agree with one another.
     if node.verdict != report.verdict:
         what = f"its verdict is {node.verdict!r} but its comparisons say {report.verdict.value!r}: it was altered"
         raise ParityError(what, where=_WHERE, hint=_HINT)

@@ -14,7 +14,7 @@ from edgeconv.report._report import Report, checked
 
 # Characters that XML 1.0 (section 2.2) cannot hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_COUNTED = {"failures": "failure", "skipped": "skipped"}
+_COUNTED = {"failures": "failure", "skipped": "skipped"}  # attribute of a suite: the elements that it counts
 
 
 def to_junit(report: Report) -> str:

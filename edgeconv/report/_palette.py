@@ -45,6 +45,7 @@ def _palette() -> npt.NDArray[np.uint8]:
         fits = missing & np.all((shown >= 0) & (shown <= 1), axis=1)
         linear[fits] = shown[fits]
         missing &= ~fits
+    # The transfer function of sRGB (IEC 61966-2-1).
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     palette: npt.NDArray[np.uint8] = np.round(255 * encoded).astype(np.uint8)
     return palette

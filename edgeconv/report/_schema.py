@@ -311,6 +311,7 @@ class GraphNode(Node):
         return core.GraphSummary(stage=self.stage, nodes=tuple(node.to_core() for node in self.nodes))
 
 
+# "frontier" is the name of version 1 for what the code calls a target search.
 class FrontierPointNode(Node):
     """A number of layers in float, and what it costs."""
 

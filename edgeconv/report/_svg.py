@@ -36,6 +36,7 @@ class _Frame:
         return _LEFT + (value - self.low) / (self.high - self.low) * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, count: float) -> float:
+        # One more, so that a single element is above zero height.
         part = math.log10(1 + count) / math.log10(1 + self.top)
         return _HEIGHT - _BOTTOM - part * (_HEIGHT - _BOTTOM - _TOP)
 
@@ -57,6 +58,7 @@ def histogram(picture: ErrorPicture, marks: Sequence[Mark], *, failed: bool) -> 
     if not filled or not all(map(math.isfinite, edges)):
         return None
     low = math.floor(min([edges[filled[0]], *(mark.at for mark in marks)]))
+    # Room to the right of the last mark, so that its line is not the frame's.
     high = math.ceil(max([edges[filled[-1] + 1], *(mark.at for mark in marks)]) + 0.3)
     frame = _Frame(low, high, max(counts))
     limit = min((mark.at for mark in marks), default=math.inf) if failed else math.inf

@@ -110,6 +110,7 @@ def _chart(
     if not every:
         return None
     target = 100 * search.agreement if search.agreement is not None else search.sqnr_db or 0.0
+    # Without the point that is all float, whose SQNR would set the scale.
     heights = [height for _, height, point in every if by_class or point.kept < search.layers] + [target]
     margin = max(0.05 * (max(heights) - min(heights)), 0.1)
     top = min(100.0, max(heights) + margin) if by_class else max(heights) + _ABOVE_DB

@@ -148,6 +148,7 @@ def _cautions(report: Report) -> tuple[str, ...]:
 def _figures(report: Report) -> tuple[tuple[str, str], ...]:
     rows = report.comparisons
     counts = [sum(row.verdict is verdict for row in rows) for verdict in Verdict]
+    # The source's own row is the yardstick, and not a result.
     measured = [row.metrics for row in rows if row.metrics is not None and row.artifact]
     used = [value for row in rows if row.artifact and (value := excess_of(row)) is not None]
     figures = [(f"{count:,}", label) for count, label in zip(counts, ("passed", "failed", "skipped"), strict=True)]
