@@ -20,8 +20,7 @@ from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError, is_own_fault
 from edgeconv.reference.tflite import open_tflite, text_of
 
-_OPEN_DIMENSION = 1
-"""The size that an open dimension gets: one image of a batch."""
+_OPEN_DIMENSION = 1  # the size that an open dimension gets: one image of a batch
 _MOST_INPUT_BYTES = 2**31  # of all inputs of a file together, which are made here
 
 _Interface = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], int]
@@ -107,8 +106,9 @@ def read_file(path: Path, *, name: str | None = None) -> BenchFile:
     _check_sizes(inputs, outputs, path)
     format_ = path.suffix.removeprefix(".")
     beside = path.with_name(path.name + DATA_SUFFIX)
-    data_sha256 = _checked(beside) if format_ == "onnx" and beside.is_file() else None
+    data_sha256 = _sha256_of(beside) if format_ == "onnx" and beside.is_file() else None
     size_bytes += beside.stat().st_size if data_sha256 else 0
+    # NCHW and no variant: arrays go to the device as the file declares them.
     artifact = Artifact(path, format_, "", NCHW, sha256, inputs, outputs, size_bytes, data_sha256)
     return BenchFile(name or path.name, artifact, operators)
 
@@ -132,7 +132,12 @@ def _check_sizes(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], pa
         raise EmitError(what, where=str(path), hint=f"give smaller ones: at most {_MOST_INPUT_BYTES // 2**30} GiB")
 
 
-def _checked(beside: Path) -> str:
+def _sha256_of(beside: Path) -> str:
+    """The hash of a file of weights beside an .onnx file.
+
+    Raises:
+        EmitError: it cannot be read.
+    """
     try:
         return sha256_of(beside)
     except OSError as error:
@@ -148,10 +153,11 @@ def _onnx(data: bytes, path: Path) -> _Interface:
         graph = onnx.ModelProto.FromString(data).graph
     except DecodeError as error:
         raise EmitError("not an ONNX file, or damaged", where=str(path), hint="export it again") from error
-    constants = {item.name for item in graph.initializer}
+    constants = {item.name for item in graph.initializer}  # up to IR version 3, these are listed among the inputs too
 
     def spec(value: onnx.ValueInfoProto) -> TensorSpec:
         tensor = value.type.tensor_type
+        # A dimension with neither a number nor a name is open as well, and gets a name of its own.
         dims = tuple(
             dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{value.name}.{axis}"
             for axis, dim in enumerate(tensor.shape.dim)
@@ -174,6 +180,7 @@ def _tflite(data: bytes, path: Path) -> _Interface:
     def spec(index: int) -> TensorSpec:
         tensor: Any = graph.Tensors(index)
         name = text_of(tensor.Name())
+        # `shape_signature` has -1 for open dimensions, where `shape` has 1; files without these may lack it.
         signature, shape = tensor.ShapeSignatureLength(), tensor.ShapeLength()
         sizes = tensor.ShapeSignatureAsNumpy() if signature else tensor.ShapeAsNumpy() if shape else ()
         dims = tuple(f"{name}.{axis}" if size < 0 else int(size) for axis, size in enumerate(sizes))

@@ -95,6 +95,7 @@ class _Pair:
         idle = peak_memory_bytes(self._session.pid)
         first = self._run(1 + _SETTLING_RUNS, effort)
         if first and self._session is not None:
+            # Now, and not behind all turns: each of them loads the file again, beside what is left of the last one.
             peak = peak_memory_bytes(self._session.pid)
             self._row = replace(self._row, peak_memory_bytes=peak, idle_memory_bytes=idle)
             self._runs = effort.runs_at(first[-1])

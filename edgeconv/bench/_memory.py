@@ -17,5 +17,6 @@ def peak_memory_bytes(pid: int) -> int | None:
         return None
     for line in status.splitlines():
         if line.startswith("VmHWM:"):
+            # "VmHWM:  123456 kB", where kB are 1024 bytes (proc_pid_status(5)).
             return int(line.split()[1]) * 1024
     return None

@@ -1,10 +1,11 @@
 """The command line: one file per verb.
 
-What it exits with is said in `exit_codes`.
+`exit_codes` lists the exit codes.
 """
 
 from __future__ import annotations
 
+# First of all, since it guards the slow imports that follow.
 from edgeconv.cli import _interrupts  # isort: split
 
 import os
@@ -38,6 +39,7 @@ from edgeconv.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, OK, SIGNALLED
 from edgeconv.core.package import SUMMARY, VERSION, switch_off_telemetry
 from edgeconv.errors import Caller, EdgeconvError, telling
 
+# Regular expressions on typer's and pydantic's messages, and what they are replaced by.
 _TYPERS_WORDS = (
     (r"Input should be (a valid )?(number|integer|boolean)", r"should be a \2"),
     (r"Input should be", "should be"),
@@ -87,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with telling(Caller.COMMAND_LINE), _signals_first():
             code = _invoke(arguments)
-        with writing():  # what others left in the buffer: a full disk is told now, and not by the interpreter's end
+        with writing():  # flushes what is left in the buffer: a full disk is met now, and not when the interpreter ends
             return code
     except EdgeconvError as error:
         return _refuse(lacking(error) or str(error))
@@ -152,6 +154,7 @@ def _answer_to(end: BaseException) -> int:
     if isinstance(end, TimeLimitReached):
         return _refuse(LATE.format(end.seconds))
     if isinstance(end, KeyboardInterrupt):
+        # In a program that calls `run` without the supervisor, Python's own handler raises a plain KeyboardInterrupt.
         ours = isinstance(end, Interrupted) or signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if ours:
             return _ended("interrupted", INTERRUPTED)
@@ -159,8 +162,8 @@ def _answer_to(end: BaseException) -> int:
         if isinstance(end.__context__, BrokenPipeError):  # rich's answer to a pipe that its reader closed
             return CLOSED_PIPE
         return _refuse(f"the module's code called sys.exit({end.code!r}); fix it, it must not end the process")
-    said = f": {end}" if str(end) else ""
-    return _refuse(f"the module's code raised {type(end).__name__}{said}; fix it, it must not end the process")
+    message = f": {end}" if str(end) else ""
+    return _refuse(f"the module's code raised {type(end).__name__}{message}; fix it, it must not end the process")
 
 
 def _ended(how: str, code: int) -> int:

@@ -19,12 +19,18 @@ def blame(error: BaseException) -> str:
     place = _foreign_place(error)
     if not place:
         return ""
-    said = " ".join(text_of(error).split())[:300]
-    return f"the module's code raised {type(error).__name__}{f': {said}' if said else ''} ({place}); fix that code"
+    text = " ".join(text_of(error).split())[:300]
+    return (
+        f"the module's code raised {type(error).__name__}{f': {text}' if text else ''} ({place}); fix that code"
+    )
 
 
 def _foreign_place(error: BaseException) -> str:
-    """File, line and function of foreign code that raised it; empty where our code or a library that we called did."""
+    """File, line and function of foreign code that raised it; empty where our code or a library that we called did.
+
+    Frames come outermost first. Behind one of ours, foreign code is searched anew: a library that the module's code
+    called is still the module's affair, and one that our code called is ours.
+    """
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         top = str(frame.f_globals.get("__name__", "")).partition(".")[0]

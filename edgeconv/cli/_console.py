@@ -19,13 +19,13 @@ class Plain:
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Callable[[str], None]]:
-        """Tells the stage when it is done."""
-        start_ns = told_ns = time.perf_counter_ns()
+        """Writes how long the stage took when it is done."""
+        start_ns = last_line_ns = time.perf_counter_ns()
 
         def tell(how_far: str) -> None:
-            nonlocal told_ns
-            if time.perf_counter_ns() - told_ns >= _BETWEEN_S * 1e9:
-                told_ns = time.perf_counter_ns()
+            nonlocal last_line_ns
+            if time.perf_counter_ns() - last_line_ns >= _BETWEEN_S * 1e9:
+                last_line_ns = time.perf_counter_ns()
                 say(f"  {printable(title)}: {printable(how_far)}")
 
         yield tell

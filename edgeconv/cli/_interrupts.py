@@ -6,6 +6,7 @@ import signal
 import threading
 
 _usual = signal.getsignal(signal.SIGINT)
+# Only in a program of its own: an embedding one may have set a handler, and threads other than the main one cannot.
 _is_ours = _usual is signal.default_int_handler and threading.current_thread() is threading.main_thread()
 if _is_ours:
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -9,14 +9,16 @@ import traceback
 
 from edgeconv.errors import EdgeconvError, EmitError, causes_of
 
+# Texts of errors: the message alone tells these from others of the same class.
 _MEMORY = (
-    *("can't allocate memory", "not enough memory", "Unable to allocate"),
-    *("Cannot allocate memory", "cannot allocate memory", "failed to map segment"),  # the system's, and of a library
+    *("can't allocate memory", "not enough memory", "Unable to allocate"),  # of torch and numpy
+    *("Cannot allocate memory", "cannot allocate memory", "failed to map segment"),  # the system's, and of the loader
 )
 _FILES = ("too many files are open", "raise the limit (ulimit -n)")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PROCESSES = ("no further process can be started", "end others, or raise the limit (ulimit -u)")
 _LACKS = {errno.EMFILE: _FILES, errno.ENFILE: _FILES}
+# Functions that start a process, by module and name of a frame; and calls of built-in ones, in a line of source.
 _STARTERS = {
     ("edgeconv.cli._supervisor", "supervised"),
     ("multiprocessing.popen_fork", "_launch"),
@@ -25,17 +27,18 @@ _STARTERS = {
     ("subprocess", "_execute_child"),
 }
 _STARTS = re.compile(r"\b(fork|forkpty|posix_spawnp?)\(")
-_SAID = (
+# A part of an error's text, what is lacking, and the hint.
+_OTHER_TEXTS = (
     ("No usable temporary directory", "no folder for temporary files can be written", "name one in TMPDIR"),
     ("can't start new thread", "no further thread can be started", "raise the limits (ulimit -u, ulimit -v)"),
 )
 
 
 def lacking(error: BaseException) -> str:
-    """A line about what an exception, or one that it came of, says that the machine lacks; empty where it says none.
+    """One line on what the machine lacks, by an exception or its causes; empty where none of them is about that.
 
-    What is said of an output folder that is full stands; so does what ours say of memory, as a file may ask for more
-    than any machine has.
+    Our own error on a full output folder keeps its words. So does our own error on memory: a damaged file may ask for
+    more than any machine has.
     """
     where = f"{error.where}: " if isinstance(error, EdgeconvError) and error.where else ""
     for cause in causes_of(error):
@@ -47,20 +50,21 @@ def lacking(error: BaseException) -> str:
         if isinstance(cause, OSError) and (cause.errno in _LACKS or _is_of_a_start(cause)):
             what, hint = _LACKS.get(cause.errno or 0, _PROCESSES)
             return f"{where}{what}; {hint}"
-        for sign, what, hint in _SAID:
-            if sign in text:
+        for part, what, hint in _OTHER_TEXTS:
+            if part in text:
                 return f"{where}{what}; {hint}"
         if not isinstance(error, EdgeconvError) and (isinstance(cause, MemoryError) or any(x in text for x in _MEMORY)):
-            said = " ".join(text.split())[:200]
-            what = f"there is not enough memory{f' ({said})' if said else ''}"
+            message = " ".join(text.split())[:200]
+            what = f"there is not enough memory{f' ({message})' if message else ''}"
             return f"{what}; simplify the model, or use a larger machine"
     return ""
 
 
 def _is_of_a_start(error: OSError) -> bool:
-    """Whether the system refused a further process; it says the same of a stream that must not wait, and has nothing.
+    """Whether the system refused a further process: EAGAIN, which reading an empty non-blocking stream raises too.
 
-    Built-in functions have no frame: a line that calls one of them tells, where it raised the error itself.
+    So the traceback has to show that a process was started. Built-in functions have no frame: for these, the innermost
+    line of source has to call one.
     """
     if error.errno != errno.EAGAIN:
         return False

@@ -1,4 +1,4 @@
-"""``--shape`` and ``--set``: what is said of inputs."""
+"""Reads ``--shape`` and ``--set``: shapes of inputs, and inputs that are fixed to numbers."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ def stated_values(texts: Sequence[str]) -> dict[str, float]:
 def _number(text: str) -> float:
     if text in ("true", "false"):
         return text == "true"
+    # Integers first: a float would lose digits of large ones.
     for kind in (int, float):
         with contextlib.suppress(ValueError, OverflowError):
             value = kind(text)

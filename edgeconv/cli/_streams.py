@@ -40,7 +40,7 @@ def printable(text: str) -> str:
 
 
 def tell(line: str) -> None:
-    """A line to stderr; where that cannot be written, the exit code alone has to tell."""
+    """A line to stderr; where that cannot be written, only the exit code is left to report with."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
@@ -94,6 +94,8 @@ def results_only(*, when: bool) -> Iterator[None]:
         return
     ours = sys.stdout
     _flush(ours)
+    # Native code and child processes write to descriptor 1 and know no `sys.stdout`. Python's own prints are redirected
+    # besides, since `sys.stdout` would hold them back in its buffer.
     saved = os.dup(1)
     os.dup2(2, 1)
     try:
@@ -103,7 +105,7 @@ def results_only(*, when: bool) -> Iterator[None]:
         _flush(ours)  # what was written past the redirection waits in buffers that outlive it
         try:
             os.dup2(saved, 1)
-        except OSError:  # foreign code closed it, as it has closed the pipe to the parent, which tells
+        except OSError:  # foreign code closed it, and so the pipe to the parent too; the parent reports that
             os._exit(USER_ERROR)
         os.close(saved)
 

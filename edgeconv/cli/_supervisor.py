@@ -1,9 +1,9 @@
-"""The command runs in a child, so that whatever ends it (the module's code, a library's crash) is told in one line.
+"""Runs the command in a child process, so that its end gets one line of explanation whatever caused it.
 
 A factory may call ``os._exit``, a kernel may divide by zero, a parser may take all memory: the process is then gone
-without a word, or with the exit code of a success. The parent holds nothing, waits, passes signals on, and tells. The
-child says through a pipe which folder it writes to, by when it must be done, and last of all its exit code: an end
-without that is none of ours.
+without a word, or with the exit code of a success. The parent loads nothing, waits, passes signals on, and reports. The
+child sends through a pipe which folder it writes to, by when it must be done, and last of all its exit code. A process
+that ends without having sent one was ended by something else than this program.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from edgeconv.flow.output import clear, clear_temporary
 
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 _SAME_S = 0.5  # a terminal signals parent and child alike: within this, it is one signal
-_GRACE_S = 5.0  # that the child gets to end by itself, once it has told its exit code or its limit is over
+_GRACE_S = 5.0  # that the child gets to end by itself, once it has sent its exit code or its limit is over
 _PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG
 LATE = "not done within the {:g} s of --timeout; give it longer, or fix the module"
-_to_parent: int | None = None
-_asked: BaseException | None = None
+_to_parent: int | None = None  # the pipe's end for writing; in the child alone
+_raised: BaseException | None = None  # the last exception that `Answer` raised
 
 
 class Terminated(Ending):
@@ -59,14 +59,16 @@ class Interrupted(KeyboardInterrupt):
 
 def supervised(work: Callable[[], int]) -> int:
     """Runs `work` in a child and returns its exit code, or what its end without one means."""
-    if not hasattr(os, "fork"):
+    if not hasattr(os, "fork"):  # Windows: unsupervised
         return work()
     try:
         reader, writer = os.pipe()
     except OSError as error:
         return _cannot_start(error)
+    # nohup ignores SIGHUP, a shell's background jobs ignore SIGINT: both processes go on ignoring these.
     ignored = {name for name in _FORWARDED if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN}
     parent = os.getpid()
+    # Before the fork: a signal that comes between would end the parent alone.
     forwarding = _Forwarding([getattr(signal, name) for name in _FORWARDED if name not in ignored])
     try:
         child = os.fork()
@@ -120,6 +122,7 @@ def _run_in_child(work: Callable[[], int], writer: int, parent: int, ignored: se
     _to_parent = writer
     if sys.platform == "linux":  # who kills the parent means the command
         ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL)
+        # It died before prctl was called, and no signal will come.
         if os.getppid() != parent:
             os._exit(USER_ERROR)
     for name in _FORWARDED:
@@ -155,13 +158,13 @@ class Answer:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self._at is not None and time.monotonic() - self._at < _SAME_S:
             return
-        if self._at is not None and number != signal.SIGINT:  # asked twice: at once
+        if self._at is not None and number != signal.SIGINT:  # the second one ends the process at once
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._at = time.monotonic()
-        global _asked  # noqa: PLW0603  (a signal is for the whole process)
-        _asked = Interrupted() if number == signal.SIGINT else Terminated(number)
-        raise _asked
+        global _raised  # noqa: PLW0603  (a signal is for the whole process)
+        _raised = Interrupted() if number == signal.SIGINT else Terminated(number)
+        raise _raised
 
 
 def asked_to_end() -> BaseException | None:
@@ -170,11 +173,14 @@ def asked_to_end() -> BaseException | None:
     It may be gone all the same: destructors and callbacks of native code swallow what is raised in them, and the
     clean-up of a library that it cuts short may fail with an error of its own.
     """
-    return _asked
+    return _raised
 
 
 class _Forwarding:
-    """The parent's signal handler: passes signals to the child; the same one again, a while later, kills it."""
+    """The parent's signal handler: passes signals to the child; kills it when the same one comes again, a while later.
+
+    By then, it has had time to end by itself, and has not.
+    """
 
     def __init__(self, numbers: list[int]) -> None:
         self._child: int | None = None
@@ -183,6 +189,7 @@ class _Forwarding:
             signal.signal(number, self._received)
 
     def to(self, child: int) -> None:
+        """Names the child, and passes on what came before it was known."""
         self._child = child
         for number, _ in self._seen:
             self._pass_on(number)
@@ -199,7 +206,7 @@ class _Forwarding:
 
 
 class _Watch:
-    """The parent's side: waits for the child, and keeps what the child has said through the pipe."""
+    """The parent's side: waits for the child, and keeps what it has sent through the pipe."""
 
     def __init__(self, child: int, reader: int) -> None:
         self._child, self._reader = child, reader
@@ -212,9 +219,11 @@ class _Watch:
     def wait(self) -> int:
         """Waits for the child and returns the command's exit code."""
         status = self._reaped()
+        # The child's last lines may still be in the pipe when it has ended.
         self._listen(0)
         if self._code is not None:
             return self._code
+        # It died without its own clean-up.
         for folder in self._folders:
             clear(folder)
         clear_temporary(self._child)
@@ -249,7 +258,7 @@ class _Watch:
         return bool(data)
 
     def _hear(self, word: str, value: str = "") -> None:
-        with suppress(ValueError):
+        with suppress(ValueError):  # the module's code may write into any descriptor
             if word == "code":
                 self._code = int(value)
                 self._kill_at = time.monotonic() + _GRACE_S  # threads of the module's that never end

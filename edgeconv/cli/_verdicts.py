@@ -63,11 +63,11 @@ def _share(row: Comparison) -> str:
 
 def _remarks(row: Comparison) -> str:
     """``top-1 99.44 %`` where labels are known, how often the class is the reference's, a microcontroller's memory."""
-    told = []
+    remarks = []
     if row.top1.get("labelled"):
-        told.append(f"top-1 {row.top1['correct'] / row.top1['labelled']:.2%}")
+        remarks.append(f"top-1 {row.top1['correct'] / row.top1['labelled']:.2%}")
     if row.top1:
-        told.append(f"class as the reference's {row.top1['agree']}/{len(row.samples)}")
+        remarks.append(f"class as the reference's {row.top1['agree']}/{len(row.samples)}")
     if row.arena_bytes is not None:
-        told.append(f"arena {row.arena_bytes:,} bytes")
-    return ", ".join(told)
+        remarks.append(f"arena {row.arena_bytes:,} bytes")
+    return ", ".join(remarks)

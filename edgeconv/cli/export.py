@@ -67,9 +67,8 @@ def command(
     Exits with 1 when a comparison fails; the report says which.
     """
     limit(timeout)
-    loaded = _recipes(
-        inputs, shape or [], samples, fixed or []
-    )  # a mistake in the last one is told before the first one's work
+    # All are read first, so that a mistake in the last one is reported before the first one's work.
+    loaded = _recipes(inputs, shape or [], samples, fixed or [])
     twice = {recipe.name for recipe in loaded if [other.name for other in loaded].count(recipe.name) > 1}
     if twice:
         raise RecipeError(

@@ -41,7 +41,7 @@ def command(
 ) -> int:
     """Write a commented recipe for a module: what to export, and how it is proven.
 
-    Asks for the module and the inputs where they are not told and a person is there to answer. Nothing is imported or
+    Asks for the module and the inputs where they are not stated and a person is there to answer. Nothing is imported or
     overwritten.
     """
     named = factory or _ask("The module (package.module:callable)", str.strip, "name package.module:callable")
@@ -83,7 +83,7 @@ def _write(path: Path, factory: str, inputs: dict[str, tuple[int | str, ...]], n
     """Writes a recipe that is sound, to a file that is new.
 
     Raises:
-        RecipeError: what was told makes no recipe, or the file is there already or cannot be written.
+        RecipeError: what was stated makes no recipe, or the file is there already or cannot be written.
     """
     from edgeconv.recipe.load import read_recipe
     from edgeconv.recipe.template import template

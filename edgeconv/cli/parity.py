@@ -104,14 +104,14 @@ def command(
         raise ParityError(what, hint="name a file of another converter with --artifact")
     else:
         judged = _judged_folders(directory, out, device, recipe, shape or [], fixed or [], progress, silent)
-    return _told(judged, as_json=as_json, silent=silent)
+    return _judge_and_show(judged, as_json=as_json, silent=silent)
 
 
 _Judge = Callable[[], "Report"]
 
 
-def _told(judged: Sequence[tuple[Path, _Judge]], *, as_json: bool, silent: bool) -> int:
-    """Judges one after another, and tells of each."""
+def _judge_and_show(judged: Sequence[tuple[Path, _Judge]], *, as_json: bool, silent: bool) -> int:
+    """Judges one folder or file after another and shows each report; returns the exit code."""
     from edgeconv.flow.environment import JUDGED_BY
     from edgeconv.report import to_json
 
@@ -141,17 +141,17 @@ def _judged_folders(
     progress: Progress,
     silent: bool,
 ) -> list[tuple[Path, _Judge]]:
-    """For each folder with a report, where the new one goes, and what makes it."""
+    """For each folder with a report: where the new report goes, and the call that makes it."""
     from edgeconv.flow.file_names import JSON
     from edgeconv.flow.prove import repeat
 
     settle(directory)
     folders = _folders_of_reports(directory, JSON)
     with results_only(when=silent):
-        named: _FromRecipe = {} if recipe is None else _from_recipe(recipe, shapes, fixed, progress)
+        from_recipe: _FromRecipe = {} if recipe is None else _from_recipe(recipe, shapes, fixed, progress)
     places = [subfolder(out, folder.resolve().name, error=EmitError) if out else folder for folder in folders]
     return [
-        (place, partial(repeat, folder, devices=devices, progress=progress, out=place, **named))
+        (place, partial(repeat, folder, devices=devices, progress=progress, out=place, **from_recipe))
         for folder, place in zip(folders, places, strict=True)
     ]
 
@@ -196,7 +196,7 @@ def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progres
         proof = proof_of(read, source, variants)
         return dataclasses.replace(proof, samples=()) if of_file else proof
 
-    named: _FromRecipe = {"source": source, "make_proof": make_proof}
+    arguments: _FromRecipe = {"source": source, "make_proof": make_proof}
     if not of_file or source.variant:
-        named["rebuild"] = lambda artifacts, report: rebuilt_variants(read, artifacts, report, progress)
-    return named
+        arguments["rebuild"] = lambda artifacts, report: rebuilt_variants(read, artifacts, report, progress)
+    return arguments

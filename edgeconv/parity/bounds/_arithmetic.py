@@ -94,8 +94,8 @@ class Arithmetic:
             computes in float32 and rounds the result once, ``float16`` where it adds up in float16.
         runtime: whose functions and integer kernels: ``onnxruntime``, ``xnnpack`` (LiteRT by default), ``tflite``
             (LiteRT's built-in kernels, its reference kernels among them), or ``any``: the widest of all.
-        winograd: the output tile of a fast convolution F(m x m, 3 x 3): 2 or 4; 0 for direct ones. Which runtime has
-            which is told in `edgeconv.parity.bounds`.
+        winograd: the output tile of a fast convolution F(m x m, 3 x 3): 2 or 4; 0 for direct ones. The docstring of
+            `edgeconv.parity.bounds` says which runtime has which.
         flushes: whether numbers below the smallest normal one may become 0.
         deviations: lambda of the likely bound (Higham and Mary 2019): a sum of n terms leaves it with a probability
             below 2 n exp(-lambda^2 / 2).
@@ -151,7 +151,7 @@ class Arithmetic:
         return errors
 
     def read(self, values: Array) -> Array:
-        """Real numbers as a step reads them that takes some for 0, as `flushed` tells; the same array without any."""
+        """Real numbers as a step that flushes reads them, see `flushed`; the same array where none becomes 0."""
         if values.dtype.kind != "f" or not is_any(self._is_flushed, values):
             return values
         return np.where(self._is_flushed(values), np.zeros((), values.dtype), values)
@@ -190,10 +190,13 @@ class Arithmetic:
             spread: the sum of the terms' own errors.
         """
         u, additions = self.unit, np.maximum(np.asarray(count, np.float64) - 1, 0)
+        # max(P, N) of the package's docstring: P + N is the magnitude, P - N the total.
         partial = (magnitude + np.abs(total) + spread) / 2
         ratio = additions * u
+        # Beyond the first order: a rounded partial sum may itself be larger than the exact one.
         growth = np.where(ratio < 1, 1 + 2 * ratio / (1 - np.minimum(ratio, 0.999)), np.inf)
         worst = partial * (np.where(ratio < 1, ratio, np.inf) * growth) + additions * self.least
+        # Higham and Mary (2019), theorem 2.4: exp(lambda sqrt(n) u + n u^2 / (1 - u)) - 1.
         exponent = self.deviations * np.sqrt(additions) * u + additions * u * u / (1 - u)
         likely = partial * (np.expm1(exponent) * (1 + 2 * exponent)) + additions * self.least
         return worst, np.minimum(likely, worst)

@@ -26,6 +26,7 @@ def by_blocks(function: Callable[..., Sequence[Array]], *operands: Array) -> tup
     size = math.prod(shape)
     if size <= BLOCK or any(operand.size != 1 and operand.shape != shape for operand in operands):
         return tuple(function(*operands))
+    # By identity: the worst and the likely error are often one array, which is then computed and kept once.
     arrays = {id(operand): operand for operand in operands}
     flat = {at: array.reshape(-1) if array.size != 1 else array.reshape(()) for at, array in arrays.items()}
     results: list[Array] = []

@@ -1,4 +1,4 @@
-"""What is told of a result: the exact values, and how far a runtime's may lie from them."""
+"""The bound of a result: the exact values, and how far a runtime's may lie from them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Bound:
         worst: float64, of the same shape: no correct evaluation lies further away. In the result's own unit: of
             quantized integers in steps. 0 where there is one correct result; infinite where any value is correct,
             infinities and NaN among them (an overflow that a step may have, an operand beyond a kernel's domain).
-        likely: the same, at most `worst`: left with the probability that `Arithmetic.deviations` tells.
+        likely: the same, at most `worst`: exceeded with the probability that `Arithmetic.deviations` stands for.
         saturates: whether a kernel may give the largest number of its sign in place of infinity.
     """
 
@@ -124,6 +124,7 @@ def _use(result: Array, exact: Array, worst: Array, likely: Array, *, ceiling: f
 
 def _shares(actual: Array, exact: Array, bound: Array, ceiling: float) -> Array:
     error = np.abs(actual - exact)
+    # The usual case, in which no number is infinite or NaN, with few passes over the array.
     shares = np.divide(error, bound, out=np.zeros(error.shape), where=error != 0)
     if np.isfinite(shares).all():
         return np.asarray(shares)
@@ -134,7 +135,7 @@ def _shares(actual: Array, exact: Array, bound: Array, ceiling: float) -> Array:
 
 
 def either(exact: Array, other: Array) -> Bound:
-    """The bound of a result of which another one is as correct: their distance; of booleans, that of 0 and 1."""
+    """The bound of a result beside which another one is just as correct: their distance, of booleans as 0 and 1."""
     with np.errstate(invalid="ignore"):
         distance = np.abs(exact.astype(np.float64) - other.astype(np.float64))
     distance = np.where(np.isnan(distance), 0.0, distance)
@@ -144,7 +145,9 @@ def either(exact: Array, other: Array) -> Bound:
 def carried_over(
     results: Sequence[Array], carried: Mapping[int, Bound], evaluate: Callable[[Mapping[int, Array]], Sequence[Array]]
 ) -> tuple[Bound, ...]:
-    """The bounds of results that nothing rounds: between what an operator makes of both ends of its operands' errors.
+    """The bounds of an operator that rounds nothing: its results on both ends of its operands' errors.
+
+    That is enough for moves, clamps, minima, maxima and magnitudes, whose results change most at the ends.
 
     Args:
         results: of the exact operands.
@@ -193,9 +196,10 @@ def _flushed(exact: Array) -> tuple[Array]:
 def _bound_of(slack: float, exact: Array, worst: Array, likely: Array) -> tuple[Array, Array]:
     has_all = exact.dtype.kind != "f" or bool(np.isfinite(exact).all())
 
-    def told(error: Array) -> Array:
+    def slackened(error: Array) -> Array:
         error = np.where(np.isnan(error), np.inf, error) * slack
+        # An exact infinity has to be one in every runtime; where the exact result is no number, any is correct.
         return error if has_all else np.where(np.isinf(exact), 0.0, np.where(np.isnan(exact), np.inf, error))
 
-    first = told(worst)
-    return first, first if likely is worst else np.minimum(told(likely), first)
+    first = slackened(worst)
+    return first, first if likely is worst else np.minimum(slackened(likely), first)

@@ -25,6 +25,9 @@ _Three = tuple[Array, Array, Array]
 class Bounded:
     """An array, and how far a runtime's may lie from it.
 
+    Most often `worst` and `likely` are the same array object, and are told to be so by identity (`is`): every step then
+    computes one error instead of two.
+
     Attributes:
         value: exact, float64.
         worst: the largest error that is possible, of the same shape or one that broadcasts to it.
@@ -54,8 +57,8 @@ class Bounded:
 
     def constant(self, number: float) -> Bounded:
         """A constant of a formula, as the kernel's format holds it."""
-        held = float(np.dtype(self.arithmetic.compute).type(number))
-        error = np.asarray(0.0 if held == number else abs(number) * self.arithmetic.unit)
+        rounded = float(np.dtype(self.arithmetic.compute).type(number))
+        error = np.asarray(0.0 if rounded == number else abs(number) * self.arithmetic.unit)
         return Bounded(np.asarray(number, np.float64), error, error, self.arithmetic)
 
     def _other(self, other: Bounded | float) -> Bounded:
@@ -109,6 +112,7 @@ class Bounded:
         return replace(self, value=value, worst=worst, likely=likely)
 
     def _product(self, a: Array, a_worst: Array, a_likely: Array, b: Array, b_worst: Array, b_likely: Array) -> _Three:
+        # |(a + d)(b + e) - ab| <= |a| e + |b| d + d e.
         value, size_a, size_b = np.asarray(a * b), np.abs(a), np.abs(b)
         worst = likely = size_a * b_worst + size_b * a_worst + a_worst * b_worst
         if a_likely is not a_worst or b_likely is not b_worst:
@@ -118,6 +122,7 @@ class Bounded:
     def __truediv__(self, other: Bounded | float) -> Bounded:
         b = self._other(other)
         value = self.value / b.value
+        # |(a + d) / (b + e) - a / b| <= (d + |a / b| e) / (|b| - e); any value where b may be 0.
         errors = [
             np.where(np.abs(b.value) > of_b, (of_a + np.abs(value) * of_b) / (np.abs(b.value) - of_b), np.inf)
             for of_a, of_b in ((self.worst, b.worst), (self.likely, b.likely))
@@ -145,7 +150,7 @@ class Bounded:
             spread = np.zeros(())
             if of_b.any():
                 of_b = np.broadcast_to(of_b, b.shape)
-                spread = a @ of_b
+                spread = a @ of_b  # of |a| e + d (|b| + e), as for single products
             if of_a.any():
                 spread = spread + np.broadcast_to(of_a, a.shape) @ (b + of_b)
             spreads.append(spread)
@@ -170,7 +175,9 @@ class Bounded:
     def _summed(self, terms: int, total: Array, magnitude: Array, count: Array, worst: Array, likely: Array) -> _Pair:
         """The errors of sums of so many products and further terms, of the errors of what is summed."""
         u, least = self.arithmetic.unit, self.arithmetic.least
-        largest = np.where(magnitude + worst < self.arithmetic.largest, 0.0, np.inf)  # partial sums
+        # A partial sum may overflow though the total does not.
+        largest = np.where(magnitude + worst < self.arithmetic.largest, 0.0, np.inf)
+        # Without errors of the operands, the general formula below with a spread of 0, in fewer passes.
         if not (worst.any() or likely.any()):
             own = u * (1 + 2 * count * u) * magnitude + (count * least + largest)
             roundings = self.arithmetic.summed(total, magnitude, count + terms, 0.0)
@@ -197,7 +204,7 @@ class Bounded:
         return self.within(total, errors[0] + largest, errors[1] + largest)
 
     def mean(self, axes: Sequence[int] | int, *, keepdims: bool = True) -> Bounded:
-        """A sum, and a quotient or a product by the rounded reciprocal."""
+        """A sum that is divided by the count, or multiplied by its rounded reciprocal: kernels have both."""
         axes = (axes,) if isinstance(axes, int) else tuple(axes)
         count = float(math.prod(self.value.shape[axis] for axis in axes))
         total = self.sum(axes, keepdims=keepdims)
@@ -260,6 +267,7 @@ class Bounded:
 
     def inverse_root(self) -> Bounded:
         """1 / sqrt of what no runtime computes as negative: a quotient, or a function of its own."""
+        # Where the operand may be 0, the result may be infinite.
         low = np.maximum(self.value - self.worst, 0.0)
         unsure = np.where((low == 0) & (self.worst > 0), np.inf, 0.0)
         quotient = 1.0 / self.root()
@@ -299,7 +307,7 @@ class Bounded:
 
 
 def _of_both(rule: Callable[[Array], Array], worst: Array, likely: Array) -> _Pair:
-    """What a rule makes of both errors, once where they are one array."""
+    """A rule applied to both errors, only once where they are one array."""
     first = rule(worst)
     return first, first if likely is worst else rule(likely)
 
@@ -337,6 +345,7 @@ def _chosen(condition: Array, *pairs: Array) -> list[Array]:
 def by_sign(x: Bounded, above: Bounded, below: Bounded) -> Bounded:
     """``above`` where a number is not negative, ``below`` elsewhere; of functions that meet at 0."""
     result = chosen(x.value >= 0, above, below)
+    # Where the sign itself is unsure, a runtime may take the other branch, from a place that is off by the error.
     near = np.abs(x.value) < x.worst if x.worst.any() else np.zeros((), np.bool_)
     if not near.any():
         return result

@@ -19,8 +19,9 @@ class Function:
 
     Attributes:
         value: in float64.
-        monotone: or else of slopes from -1 to 1.
-        grows: beyond all bounds, exponentially.
+        monotone: around an operand, it changes most at the ends of the interval. Any other function here has slopes
+            from -1 to 1, and does not enlarge an error.
+        grows: exponentially, so that kernels overflow shortly before the exact value does.
     """
 
     value: Callable[[Array], Array]

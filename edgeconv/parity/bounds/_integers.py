@@ -1,4 +1,4 @@
-"""Results that are integers: which of them round at all, and by how many steps kernels may differ."""
+"""Real numbers rounded to integers, and by how many steps kernels may differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def quantized(steps: Bounded, limits: tuple[int, int], zero_point: Array | float
     value = held(np.rint(steps.value))
     errors = []
     for error in (steps.worst, steps.likely):
-        finite = np.where(np.isfinite(error), error, 2.0**40)
+        finite = np.where(np.isfinite(error), error, 2.0**40)  # beyond the limits of every integer format
         low, high = held(np.ceil(steps.value - finite - 0.5)), held(np.floor(steps.value + finite + 0.5))
         errors.append(np.maximum(np.abs(high - value), np.abs(value - low)))
     return Bounded(value, errors[0], errors[1], steps.arithmetic)

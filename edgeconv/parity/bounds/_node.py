@@ -32,16 +32,16 @@ _NOTHING_ROUNDED = having_any(
 }
 
 _JUMPS = having_any([Trait.COMPARES, Trait.PIECEWISE_CONSTANT])
-"""Those of which a number that is read as 0 makes something else, however small it is."""
+"""Those whose result jumps where a tiny number is read as 0."""
 _CARRIED = (
     having_any([Trait.MOVES, Trait.REARRANGES, Trait.CLAMPS, Trait.LARGEST, Trait.SMALLEST])
     | {"Abs", "CenterCropPad", "Dropout", "GatherND", "Neg", "Pad", "Trilu", "Where"}
 ) - having_any([Trait.RANKS])
 """Those that round nothing, and whose results lie between what they make of both ends of their operands' errors."""
-_TOLD = frozenset({"CumSum", "DequantizeLinear", "DynamicQuantizeLinear", "LpPool", "Mod", "QLinearConv"}) | {
+_KNOWN_OPERANDS = frozenset({"CumSum", "DequantizeLinear", "DynamicQuantizeLinear", "LpPool", "Mod", "QLinearConv"}) | {
     *("QLinearMatMul", "Shrink"),
 }
-"""Those whose rules take their operands as a runtime told them, without an error."""
+"""Those whose rules only take operands that a runtime returned, and cannot carry an error of them."""
 
 
 def of_node(
@@ -67,18 +67,20 @@ def of_node(
     carried = {at: item for at, item in enumerate(operands) if isinstance(item, Bound) and item.worst.any()}
     values = tuple(item.exact if isinstance(item, Bound) else item for item in operands)
     results = evaluate_node(node, values, opset=opset)
+    # 1. What rounds nothing: the result itself, another one where an operand may be flushed, or errors carried on.
     integral = all(result.dtype.kind != "f" for result in results)
     exact = _is_exact(node, values, integral=integral)
-    if carried and (node.op_type not in _CARRIED if exact else node.op_type in _TOLD):
+    if carried and (node.op_type not in _CARRIED if exact else node.op_type in _KNOWN_OPERANDS):
         what = f"{node.op_type} is bounded for operands that a runtime told, and not for computed ones"
         raise ParityError(what, where=place_of(node), hint="have the runtime tell its operands")
     if exact and not carried and node.op_type in _JUMPS:
         read = tuple(None if item is None else arithmetic.read(np.asarray(item)) for item in values)
-        if any(item is not given for item, given in zip(read, values, strict=True)):
+        if any(item is not value for item, value in zip(read, values, strict=True)):
             again = evaluate_node(node, read, opset=opset)
             return tuple(either(*pair) for pair in zip(results, again, strict=True))
     if exact:
         return _moved(node, values, carried, opset, results)
+    # 2. All others by their rule.
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None:
         raise ParityError(f"no error bound is known for {node.op_type}", where=place_of(node), hint="judge its outputs")

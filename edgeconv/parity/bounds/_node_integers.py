@@ -21,6 +21,7 @@ def _spread(site: Site, parameter: Array, x: Array) -> Array:
     axis = site.axis(x.ndim, 1)
     if parameter.ndim == 1:
         return parameter.reshape([-1 if at == axis else 1 for at in range(x.ndim)])
+    # Blocked quantization (opset 21): each number of the parameter is for `block_size` elements along the axis.
     block = site.attribute("block_size", 0) or -(-x.shape[axis] // parameter.shape[axis])
     return np.repeat(parameter, block, axis).take(range(x.shape[axis]), axis)
 
@@ -57,6 +58,7 @@ def _linear_operator(site: Site) -> Bounded:
         weight = weight.reshape(-1, *[1] * (total.value.ndim - 2))
     x, y = x.reshape(), y.reshape()
     point = site.optional(7)
+    # The three scales become one factor in any order.
     steps = total * widest(x * weight / y, x * (weight / y), weight * (x / y))
     return quantized(steps, _limits(site), 0.0 if point is None else float(point.reshape(-1)[0]))
 

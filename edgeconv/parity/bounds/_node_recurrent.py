@@ -35,6 +35,7 @@ def _recurrent(step: _Step, gates: int, default: Sequence[str], states: int) -> 
 
 def _cell(site: Site, number: int, gates: int, default: Sequence[str]) -> recurrent.Cell:
     def parts(index: int) -> list[Bounded]:
+        # One operand has all gates, one behind the other; B (3) those of the data, and then those of the state.
         whole = site.x(index)
         size = whole.value.shape[1] // (gates if index < 3 else 2 * gates)
         count = gates if index < 3 else 2 * gates

@@ -36,7 +36,7 @@ def _power(site: Site) -> Bounded:
 
 
 def _modulo(site: Site) -> Bounded:
-    """C's fmod is exact."""
+    """C's fmod is exact; without ``fmod``, ONNX has no Mod of real numbers."""
     if not site.attribute("fmod", 0):
         raise site.unknown("of real numbers without fmod")
     return exact(site.x(), site.results[0])
@@ -65,6 +65,7 @@ def _cast(site: Site) -> Bounded:
 
 
 def _shrink(site: Site) -> Bounded:
+    """Towards 0 by the bias outside of an interval, 0 inside: it jumps there, so its operand has to be known."""
     x, bias, bound = site.x(), site.number("bias", 0.0), site.number("lambd", 0.5)
     outside = np.abs(x.value) > bound
     moved = x + exact(x, np.where(x.value < 0, bias, -bias))
@@ -93,6 +94,7 @@ def _reduced(function: Callable[..., Bounded]) -> Rule:
     def rule(site: Site) -> Bounded:
         x, keepdims = site.x(), bool(site.attribute("keepdims", 1))
         if not site.ints(1, "axes") and site.attribute("noop_with_empty_axes", 0):
+            # Over an axis of one element: the function of each element by itself.
             wide = x.move(lambda array: array[..., None])
             return function(wide, (x.value.ndim,), keepdims=False)
         return function(x, site.axes(1), keepdims=keepdims)
@@ -122,6 +124,7 @@ def _running_sum(site: Site) -> Bounded:
     """A running sum in order, or by halves: at most all elements of the axis."""
     x = site.x()
     axis = int(site[1].reshape(-1)[0]) % x.value.ndim
+    # The node itself, run on magnitudes and on errors, sums these the way it is set to (`exclusive`, `reverse`).
     magnitude = site.again([np.abs(x.value)])
     count, spread = x.value.shape[axis], site.again([np.broadcast_to(x.worst, x.value.shape)])
     worst, likely = x.arithmetic.summed(site.results[0], magnitude, count, spread)
@@ -184,7 +187,7 @@ def _mean_variance(site: Site) -> Bounded:
     axes = tuple(axis % site[0].ndim for axis in site.attribute("axes", [0, 2, 3]))
     x = site.x()
     mean, variance = formulas.moments(x, axes)
-    return (x - mean) / (variance.root() + 1e-9)
+    return (x - mean) / (variance.root() + 1e-9)  # the epsilon of the operator's function body
 
 
 RULES: Mapping[str, Rule] = {

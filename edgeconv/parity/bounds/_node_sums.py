@@ -24,6 +24,7 @@ def _convolution(site: Site) -> Bounded:
     direct = linear(operands, site.results[0], site.again, count, terms=terms)
     if not site.arithmetic.winograd or not _is_fast(site, weight.value):
         return direct
+    # What the windows read: with its padding, and without a rest that no window reaches.
     high, wide = site.results[0].shape[2] + 2, site.results[0].shape[3] + 2
     pads = site.attribute("pads", [0] * 4)
     if site.text("auto_pad", "NOTSET").startswith("SAME"):
@@ -60,7 +61,7 @@ def _gemm(site: Site) -> Bounded:
 
 
 def _product_and_term(a: Bounded, b: Bounded, c: Bounded) -> Bounded:
-    """A product of matrices, of whose sums the term may be any."""
+    """A product of matrices and a term, which may be added first, last, or anywhere in between."""
     total = a.value @ b.value + c.value
     outputs = (None, -1, -1)
     return linear(
@@ -78,6 +79,7 @@ def _einsum(site: Site) -> Bounded:
         for term, item in zip(terms.split(","), (site[0], site[1]), strict=True)
         for letter, size in zip(term, item.shape, strict=True)
     }
+    # Letters that the output lacks are summed over.
     count = math.prod(size for letter, size in sizes.items() if letter not in output)
     return linear([site.x(), site.x(1)], site.results[0], site.again, count)
 
@@ -86,6 +88,7 @@ def _average(site: Site) -> Bounded:
     """Sums of a window, divided by the number that counts, or times its rounded reciprocal."""
     count, x = math.prod(site.attribute("kernel_shape", [1])), site.x()
     mean = linear([x], site.results[0], site.again, count)
+    # `linear` bounds the mean's terms; the sum before the division is larger by the count.
     overflow = np.where(site.again([np.abs(x.value)]) * count < x.arithmetic.largest, 0.0, np.inf)
     return mean.rounded(mean.value, (mean.worst, mean.likely), 2.0).widened(overflow)
 
@@ -93,8 +96,8 @@ def _average(site: Site) -> Bounded:
 def _local_response(site: Site) -> Bounded:
     x, size = site.x().move(lambda array: np.moveaxis(array, 1, -1)), site.attribute("size", 1)
     channels = np.arange(x.value.shape[-1])
-    before = (size - 1) // 2
-    offset = channels[:, None] - channels[None, :]  # of what is added up to where it is
+    before = (size - 1) // 2  # channels in front; as many behind, and one more where the size is even
+    offset = channels[:, None] - channels[None, :]  # from a result's channel to one that is added up
     window = ((offset >= -before) & (offset < size - before)).astype(np.float64)
     alpha, beta, bias = site.number("alpha", 1e-4), site.number("beta", 0.75), site.number("bias", 1.0)
     result = formulas.local_response(x, window, alpha / size, bias, beta)

@@ -50,6 +50,7 @@ class Cell:
 def _total(products: Sequence[tuple[Bounded, Bounded]], biases: Sequence[Bounded]) -> Bounded:
     """One sum of all products and biases: rows of data by rows of weights."""
     first = products[0][0]
+    # Biases count as products with 1, so that they may come anywhere in the sum.
     ones = exact(first, np.ones((*first.value.shape[:-1], len(biases))))
     rows = stacked(biases, -1)
     data = joined([*(data for data, _ in products), ones], -1)
@@ -79,6 +80,7 @@ def gru(cell: Cell, x: Bounded, state: tuple[Bounded, ...]) -> tuple[Bounded, ..
     else:
         total = _total([data, (reset * hidden, past)], [bias, inner])
     new = cell.applied(1, total)
+    # Both forms are in use: two products, or one of the difference.
     return (widest((1.0 - update) * new + update * hidden, new + update * (hidden - new)),)
 
 

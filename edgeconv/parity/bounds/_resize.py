@@ -10,10 +10,10 @@ import numpy as np
 from edgeconv.parity.bounds._arithmetic import Array
 from edgeconv.parity.bounds._bounded import Bounded, widest
 
-# Of a place, in roundings of it and of 1: scale, product, two terms; and the scale's own.
+# Of a place, in units of u (|place| + 1): the scale, which is rounded itself; the product by it, and two terms.
 _PLACE_ROUNDINGS = 5.0
 _STEEPEST = 1.5  # of Keys' kernel, for coefficients from -0.75 to -0.5
-_KERNEL_ROUNDINGS = 12.0
+_KERNEL_ROUNDINGS = 12.0  # of one weight, a cubic polynomial of values up to about 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def linear(x: Bounded, axes: Sequence[ResizedAxis]) -> Bounded:
         weight = Bounded(axis.column(places - low, x), np.asarray(u), np.asarray(u), x.arithmetic)
         a, b = axis.take(x, low), axis.take(x, low + 1)
         result = widest(a * (1.0 - weight) + b * weight, a + (b - a) * weight)
-        # Lines beside the own one, where the place may be on these.
+        # The lines to the left and right, where rounding may have moved the place onto these.
         slope = _slope(a, b)
         near = (places - low < error) | (places - low > 1 - error)
         before, behind = _slope(axis.take(x, low - 1), a), _slope(b, axis.take(x, low + 2))
@@ -98,10 +98,11 @@ def cubic(x: Bounded, axes: Sequence[ResizedAxis], coefficient: float) -> Bounde
             term = axis.take(x, low + tap) * column
             total = term if total is None else total + term
         assert total is not None  # there are four taps
+        # A place across a cell's edge has one tap outside of these four, of which the weight is near 0 there.
         outer = np.maximum(*(np.abs(axis.take(x, low + tap).value) for tap in (-2, 3)))
         near = (axis.places - low < error) | (axis.places - low > 1 - error)
         magnitude = np.zeros(())
-        for tap in (-1, 0, 1, 2):  # an order of the sum that is not this one
+        for tap in (-1, 0, 1, 2):  # kernels add the four terms in other orders than the loop above
             magnitude = magnitude + np.abs(axis.take(x, low + tap).value)
         widened = axis.column(np.where(near, own, 0.0), x) * outer + 8 * x.arithmetic.unit * magnitude
         x = total.widened(widened)
@@ -109,6 +110,7 @@ def cubic(x: Bounded, axes: Sequence[ResizedAxis], coefficient: float) -> Bounde
 
 
 def _keys(distance: Array, a: float) -> Array:
+    """Keys' cubic convolution kernel (1981): the weight of a neighbour at a distance from the place."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
@@ -125,6 +127,7 @@ def nearest(x: Bounded, axes: Sequence[ResizedAxis], mode: str, picked: Array) -
     options = [(x.value, *own)]
     for axis in axes:
         error = axis.error(x)
+        # Both ends of where a kernel may compute the place, rounded so that a tie takes in both neighbours.
         ends = axis.places - error, axis.places + error
         if mode in ("floor", "ceil"):
             places = [np.floor(end) if mode == "floor" else np.ceil(end) for end in ends]

@@ -20,7 +20,7 @@ class Site(Operands[Array]):
     Attributes:
         arithmetic: of the runtime.
         results: the exact ones.
-        carried: operands that no runtime told, by their place: computed, with the errors that they may have.
+        carried: operands that no runtime returned, by their place: computed, with the errors that they may have.
     """
 
     arithmetic: Arithmetic

@@ -18,7 +18,7 @@ from edgeconv.parity.bounds._bounded import Bounded
 Evaluate = Callable[[Sequence[Array]], Array]
 _MOST_AT_ONCE = 1 << 23  # weights, of float64: 64 MB
 
-# F(m x m, 3 x 3): data, weights and result transformed (Lavin and Gray 2015, section 4).
+# F(m x m, 3 x 3): what transforms data, weights and result (Lavin and Gray 2015, section 4: B^T, G and A^T).
 _TRANSFORMS: dict[int, tuple[Array, Array, Array]] = {
     2: (
         np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float64),
@@ -69,6 +69,7 @@ def linear(
         elif spreads and all(operand.worst is operand.likely for operand in operands):
             spreads.append(spreads[0])
         else:
+            # |W| |x| with the errors added, less that without: d |x| + |W| e + d e.
             wider = evaluated(partial(_wider, name))
             spreads.append(np.maximum(wider - magnitude, 0.0))
     return operands[0].sum_of_products(total, magnitude, count, (spreads[0], spreads[1]), terms=terms)
@@ -137,6 +138,8 @@ def winograd(direct: Bounded, x: Array, weight: Array, bias: Array | None) -> Bo
     magnitude = whole.reshape(batch, len(weight), counts[0] * tile, counts[1] * tile)[:, :, :rows, :columns]
     magnitude = magnitude if bias is None else magnitude + np.abs(bias).reshape(-1, 1, 1)
     u = direct.arithmetic.unit
+    # Each transform is applied from both sides, and each of its sums has one product and one addition for every number
+    # of a row that is not 0; in between are the products, summed over the channels, and at the end the bias.
     steps = 2 * sum(int(2 * (matrix != 0).sum(1).max()) for matrix in (data, filters, back)) + channels + 2
     ratio = steps * u
     error = (ratio / (1 - ratio) if ratio < 1 else np.inf) * magnitude + steps * direct.arithmetic.least

@@ -45,7 +45,7 @@ _NOTHING_ROUNDED = frozenset(
     }
 )
 _JUMPS = frozenset(("CEIL", "EQUAL", "FLOOR", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL", "SIGN"))
-"""Those of which a number that is read as 0 makes something else, however small it is."""
+"""Those whose result jumps where a tiny number is read as 0."""
 _CARRIED = frozenset(
     {
         *("ABS", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER"),
@@ -94,7 +94,7 @@ class Site:
     def x(self, index: int = 0) -> Bounded:
         """An operand, in real numbers."""
         operand = Bounded.of(self.call.real(index), self.arithmetic)
-        error = self.errors.get(self.call.operator.inputs[index])
+        error = self.errors.get(self.call.operator.inputs[index])  # a runtime's operand has none
         if error is None:
             return operand
         whole = operand.carrying(error.worst, error.likely)
@@ -140,6 +140,7 @@ class Site:
 
     def activated(self, bounded: Bounded) -> Bounded:
         """After the fused activation, where the operator has one."""
+        # An LSTM states TANH, which is in its rule.
         number = self.call.operator.options.get("fused_activation_function", 0)
         low, high = _CLAMPS.get(int(number) if isinstance(number, int) else 0, _CLAMPS[0])
         return bounded.clip(low, high) if (low, high) != _CLAMPS[0] else bounded
@@ -164,7 +165,7 @@ def of_tflite(
         values: of its inputs, by the index of the tensor, in the file's layout, as the runtime had them.
         arithmetic: what the runtime computes in. ``xnnpack`` and ``any`` round quantized results once, in float32: at
             most one step from the reference kernels, which ``tflite`` is held to where these are specified exactly.
-        errors: of real numbers that the runtime did not tell, how far it may have had others, by the index of the
+        errors: of real numbers that the runtime did not return, how far it may have had others, by the index of the
             tensor: they are carried on.
 
     Returns:
@@ -313,12 +314,14 @@ def _resize(site: Site) -> Bounded:
     corners, halves = _convention_of(site)
     axes = []
     for axis, size, out in _resized(site):
+        # One cell has no corners to align: TFLite takes the quotient of the sizes.
         convention = "align_corners" if corners and out > 1 else "half_pixel" if halves else "asymmetric"
         axes.append(resize.places_of(axis, size, out, out / size, convention))
     return resize.linear(site.x(), axes)
 
 
 def _nearest(site: Site) -> Bounded:
+    """TFLite's own rule, not one of ONNX's: half pixels are not shifted back, and only corners round."""
     corners, halves = _convention_of(site)
     axes = []
     for axis, size, out in _resized(site):
@@ -343,7 +346,7 @@ def _lstm(site: Site) -> Bounded:
         raise ParityError("no error bound is known for this LSTM", where=call.result.name, hint="judge its outputs")
     if site.arithmetic.runtime == "xnnpack":  # which leaves it to the built-in kernel
         site = replace(site, arithmetic=replace(site.arithmetic, runtime="tflite"))
-    gates = (0, 3, 1, 2)  # input, output, forget, cell
+    gates = (0, 3, 1, 2)  # input, output, forget, cell; TFLite has input, forget, cell, output
     cell = recurrent.Cell(
         tuple(site.x(1 + gate) for gate in gates),
         tuple(site.x(5 + gate) for gate in gates),
@@ -371,6 +374,7 @@ def _sum_of_many(site: Site) -> Bounded:
 
 
 def _cast(site: Site) -> Bounded:
+    # From float16 and small integers exact; from large integers rounded once.
     error = np.where(site.results[0] == site.results[0].astype(np.float32), 0.0, 2.0**-24 * np.abs(site.results[0]))
     return Bounded(site.results[0], error, error, site.arithmetic)
 

@@ -15,6 +15,7 @@ from edgeconv.parity.causes._piece import Evidence, Hypothesis, Layer, Piece
 
 _CONVENTIONS = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric")
 _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+# ONNX's defaults of FLOAT attributes, for nodes that leave them out.
 _DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "BatchNormalization": {"epsilon": 1e-5},
     "Celu": {"alpha": 1.0},
@@ -29,14 +30,14 @@ _DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "RMSNormalization": {"epsilon": 1e-5},
     "ThresholdedRelu": {"alpha": 1.0},
 }
-_CALLED = {"epsilon": "eps", "alpha": "slope"}
+_CALLED = {"epsilon": "eps", "alpha": "slope"}  # torch's words; `alpha` of `_SLOPES` alone
 _AXES = ("Softmax", "LogSoftmax", "LayerNormalization", "Concat", "CumSum", "Hardmax", "Gather", "Split")
 _SLOPES = ("LeakyRelu", "HardSigmoid")
-_FACTORS = (0.0, 10.0, 0.1, 100.0, 0.01)  # that an epsilon is mistaken by
+_FACTORS = (0.0, 10.0, 0.1, 100.0, 0.01)  # usual mistakes of an epsilon; too small a change to be estimated
 
 
 def choices(piece: Piece) -> Iterator[Hypothesis]:
-    """The other values of attributes that have a few."""
+    """Other values of attributes that have only a few."""
     for at, layer in enumerate(piece.layers):
         for words, attributes in _choices_of(layer):
             yield Hypothesis(f"{layer.name} {words}", partial(_computed, piece, at, attributes))
@@ -57,6 +58,7 @@ def _choices_of(layer: Layer) -> Iterator[tuple[str, dict[str, Any]]]:
         )
     if layer.operator == "Transpose":
         stated = layer.attribute("perm", list(range(layer.data.ndim))[::-1])
+        # 120 orders of five axes; six would have 720.
         for order in itertools.permutations(range(layer.data.ndim)) if layer.data.ndim <= 5 else ():
             if list(order) != stated:
                 yield f"has the permutation {list(order)} instead of {stated}", {"perm": list(order)}
@@ -69,7 +71,10 @@ def _choices_of(layer: Layer) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _resizes(layer: Layer) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where a place of the result lies in the image, which neighbour is nearest, and what is between."""
+    """Other modes, coordinate conventions and rules for the nearest cell, and their combinations.
+
+    The stated value of each comes first, so that what changes a single one is tried before what changes two.
+    """
     now = (
         layer.attribute("mode", "nearest"),
         layer.attribute("coordinate_transformation_mode", "half_pixel"),
@@ -84,13 +89,14 @@ def _resizes(layer: Layer) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             pairs = zip(now, (mode, convention, rounding), strict=True)
             names = ("the mode", "the resize convention", "the rounding")
-            told = [
+            changes = [
                 f"{name} {other} instead of {own}"
                 for name, (own, other) in zip(names, pairs, strict=True)
                 if own != other
             ]
             stated = {"mode": mode, "coordinate_transformation_mode": convention, "nearest_mode": rounding}
-            yield f"has {' and '.join(told)}", stated
+            yield f"has {' and '.join(changes)}", stated
+    # PyTorch and ONNX have -0.75, TensorFlow and Pillow -0.5.
     if now[0] == "cubic":
         other = -0.5 if abs(layer.attribute("cubic_coeff_a", -0.75) + 0.75) < 0.1 else -0.75
         yield f"has the cubic coefficient {other}", {"cubic_coeff_a": other}
@@ -118,6 +124,7 @@ def numbers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
 
 def _others(called: str, number: float, compute: Any, evidence: Evidence) -> Iterator[Hypothesis]:
     exact = [number * factor for factor in _FACTORS]
+    # As a file stores them, and as a runtime computes them in double.
     for other in dict.fromkeys((*(float(np.float32(item)) for item in exact), *exact)):
         yield Hypothesis(f"{called} is {other:.6g} instead of {number:.6g}", partial(compute, other))
     for other in fitted(compute, number, evidence.actual):
@@ -163,7 +170,11 @@ def factors(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
 
 
 def _at_some_places(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
-    """One factor for those elements that differ: a number of a constant that only the writer has."""
+    """One factor for exactly the elements that differ: some numbers of a constant that the graph does not have.
+
+    The element of the largest magnitude gives the factor, since rounding disturbs it least. It counts as two numbers:
+    the factor, and the choice of elements.
+    """
     expected, actual = piece.expected, evidence.actual
     if expected.shape != actual.shape:
         return

@@ -1,4 +1,4 @@
-"""Constants that a file holds otherwise than the graph: whether they explain the result, and what became of them."""
+"""Constants whose numbers in a file are not the graph's: whether they explain the result, and how they were changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST = 24  # combinations of constants that are tried
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A constant of the graph as the file may hold it: its name, the real numbers in torch's layout, in words."""
+    """A constant of the graph as the file may hold it: its name, its numbers in torch's layout, the change in words."""
 
     name: str
     array: Array
@@ -40,12 +40,13 @@ def stored_otherwise(piece: Piece, stored: Mapping[str, Array], steps: Mapping[s
     Args:
         piece: of the graph.
         stored: the file's constants that the same value is computed from, in the file's layout and precision.
-        steps: of the graph's that stand for integers, what one more is worth.
+        steps: of the graph's constants that are stored as integers, the scale of one.
     """
     candidates = {
         name: [*_candidates(name, due, stored, steps.get(name)), *_parts(name, due, stored)]
         for name, due in piece.names.items()
     }
+    # `change_of` speaks of the first axis as of output channels.
     transposed = _read_by_columns(piece)
     singles = [
         replace(item, words=_exchanged_sides(item.words)) if item.name in transposed else item
@@ -92,13 +93,14 @@ def _candidates(name: str, due: Array, stored: Mapping[str, Array], step: Array 
             if moved_back is None or np.array_equal(moved_back, due):
                 continue
             words = change_of(_in_precision(due, array), moved_back)
+            # In integers, what was moved or scaled shows where each channel's scale hides it from the real numbers.
             if not words and step is not None:
                 words = change_of_integers(np.rint(due / step), np.rint(moved_back / step))
             yield _Candidate(name, moved_back.astype(np.float64), words or "has other numbers")
 
 
 def _parts(name: str, due: Array, stored: Mapping[str, Array]) -> Iterator[_Candidate]:
-    """A constant that the file holds in parts along an axis (channels, rows of a kernel), one of which is another."""
+    """A constant that the file holds in parts along an axis (channels, rows of a kernel), one of which is changed."""
     for other, axis in itertools.product(sorted(stored), range(min(due.ndim, 3))):
         array, size = stored[other], due.shape[axis]
         length = array.size * size // max(due.size, 1)

@@ -33,16 +33,16 @@ def cause_of(
     steps: Mapping[str, Array] = _NOTHING,
     others: Mapping[str, Array] = _NOTHING,
 ) -> str:
-    """Why a result is not what a piece of a graph gives, in words; empty where no hypothesis explains it.
+    """Why a result differs from a piece of a graph, in words; empty where no hypothesis explains it.
 
-    A hypothesis is confirmed where the piece, evaluated under it, gives the actual result within the bound, which it
-    does not give otherwise. Numbers that a hypothesis reads from the result must explain more elements than they are.
+    A hypothesis is confirmed where the piece, evaluated under it, is within the bound of the actual result, and is not
+    without it. One that estimates numbers from the result must explain more elements than it has such numbers.
 
     Args:
         piece: what should have been computed.
         evidence: what was.
         stored: the constants that the file has for it, in its own layout and precision, by name.
-        steps: of the piece's constants that stand for integers, what one integer more is worth, by name.
+        steps: of the piece's constants that are stored as integers, the scale of one, by name.
         others: further values of the graph, which may stand in its place.
     """
     differing = evidence.beyond(piece.expected)
@@ -60,7 +60,9 @@ def _hypotheses(
     constants: tuple[Mapping[str, Array], Mapping[str, Array]],
     others: Mapping[str, Array],
 ) -> Iterator[Hypothesis]:
+    # 1. Other constants in the file: an observed difference, which needs no guess.
     yield from stored_otherwise(piece, *constants)
+    # 2. Another operator, attribute or order: each has few alternatives, and none is likely to fit by chance.
     yield from windows(piece, evidence)
     yield from clamped_operands(piece)
     yield from functions(piece, evidence)
@@ -73,8 +75,11 @@ def _hypotheses(
     yield from permuted_channels(piece, evidence)
     yield from shifted_places(piece)
     yield from exchanged_values(evidence, others)
+    # 3. Numbers estimated from the result, from one to two per channel: the more there are, the more they explain
+    # without being the cause.
     yield from integers(piece, evidence)
     yield from numbers(piece, evidence)
     yield from factors(piece, evidence)
     yield from scaled_channels(piece, evidence)
+    # 4. Last, since it allows a wider bound, which would explain smaller faults of any other kind as well.
     yield from coarser_numbers(piece, evidence)

@@ -1,4 +1,4 @@
-"""A number that is read from a result: the one that a parameter must have had."""
+"""Estimates a parameter from a result: the value that the runtime must have used."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from edgeconv.errors import EdgeconvError
 
 _ROUNDS = 24
 _LARGEST = float(np.finfo(np.float32).max)
-_STEP = 2.0**-16  # relative
+_STEP = 2.0**-16  # relative, of a slope: far above float64's rounding, and small enough for a straight line
 
 
 def fitted(compute: Callable[[float], Array], start: float, actual: Array) -> Iterator[float]:
-    """The values of a parameter with which a result is nearest to the actual one: of float32, and of float64.
+    """The value of a parameter with which a result is nearest to the actual one: rounded to float32, and as it is.
 
-    By Gauss and Newton, from `start`; none where the result does not depend on it, or nothing is near.
+    By the Gauss-Newton method, from `start`. Yields nothing where the result does not depend on the parameter, or the
+    iteration leaves the range of float32.
 
     Args:
         compute: the result with a value of the parameter.
-        start: what it should be.
+        start: the value that the graph states.
         actual: of the same shape.
     """
     value = start
@@ -36,12 +37,14 @@ def fitted(compute: Callable[[float], Array], start: float, actual: Array) -> It
         value += change
         if not np.isfinite(value) or not abs(change) > 1e-15 * abs(value):
             break
+    # Files store parameters as float32: that is tried first, and may fit exactly.
     if np.isfinite(value) and value != start and abs(value) < _LARGEST:
         yield float(np.float32(value))
         yield value
 
 
 def _change(compute: Callable[[float], Array], value: float, actual: Array) -> float | None:
+    """One Gauss-Newton step for one parameter: the residual projected on the slope; None where the slope is 0."""
     result = compute(value)
     if result.shape != actual.shape or result.dtype.kind != "f":
         return None

@@ -15,6 +15,7 @@ from edgeconv.parity.causes._piece import HELD, Evidence, Hypothesis, Layer, Pie
 
 Function = Callable[[Array], Array]
 _CLAMPS = ("Relu", "Clip")
+# Operators that the exporters of frameworks compose activations of.
 _IN_STEPS = (
     "Add",
     "Mul",
@@ -56,6 +57,7 @@ def _hard_sigmoid(x: Array, slope: float = 1 / 6) -> Array:
     return np.asarray(np.clip(slope * x + 0.5, 0, 1))
 
 
+# As files hold them: a runtime's number is one of float32.
 _SIXTH = float(np.float32(1 / 6))
 _FIFTH = float(np.float32(0.2))
 _FUNCTIONS: dict[str, Function] = {
@@ -91,7 +93,7 @@ def functions(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
 
 
 def _of_several_layers(piece: Piece) -> Iterator[Hypothesis]:
-    """A function that several layers compute in steps: another, or none."""
+    """An activation that several layers compute in steps: replaced by another one, or left out as a whole."""
     last = len(piece.layers) - 1
     place = piece.layers[last].place
     starts = [at for at, layer in enumerate(piece.layers[:last]) if layer.data.shape == piece.layers[last].result.shape]
@@ -133,6 +135,7 @@ def _clamped(piece: Piece, at: int, layer: Layer, evidence: Evidence) -> Iterato
     data = layer.data if clamps else layer.result
     own = _limits_of(layer) if clamps else (-_INFINITY, _INFINITY)
     finite = evidence.actual[np.isfinite(evidence.actual)]
+    # Limits that the actual result reaches may be the runtime's; each that is read there is a free number.
     seen = (float(finite.min(initial=_INFINITY)), float(finite.max(initial=-_INFINITY)))
     read = [(own[0], seen[1]), (seen[0], own[1]), seen] if at == len(piece.layers) - 1 and finite.size else []
     open_ended = [(own[0], _INFINITY), (-_INFINITY, own[1])]
@@ -146,7 +149,7 @@ def _clamped(piece: Piece, at: int, layer: Layer, evidence: Evidence) -> Iterato
 
 
 def clamped_operands(piece: Piece) -> Iterator[Hypothesis]:
-    """A clamp in front of a layer, where there should be none."""
+    """A clamp of a layer's operand that the graph does not have."""
     for at, layer in enumerate(piece.layers):
         places = [] if layer.operator in _CLAMPS else layer.computed_operands
         for index, limits in itertools.product(places, _LIMITS[:-1]):

@@ -72,7 +72,7 @@ def _without_padding(piece: Piece, at: int, image: Array) -> Array:
 
 
 def layers_before(piece: Piece) -> Iterator[Hypothesis]:
-    """A layer before the piece that is passed over: its operand is read in place of its result."""
+    """A layer before the piece left out: the piece reads that layer's operand in place of its result."""
     for value, alternatives in piece.before.items():
         for words, array in alternatives:
             yield Hypothesis(words, partial(piece.reading, {value: array}))
@@ -84,6 +84,7 @@ def flattened_images(piece: Piece) -> Iterator[Hypothesis]:
         rows = layer.result.ndim == 2 and layer.data.ndim == 4 and layer.data.size == layer.result.size
         if layer.operator not in ("Flatten", "Reshape") or not rows:
             continue
+        # 216 combinations: how the image is stored, which sizes it is taken for, how it is transposed from there.
         for stored, sizes, order in itertools.product(*[list(itertools.permutations((1, 2, 3)))] * 3):
             words = f"{layer.name} takes the axes of the image in another order"
             yield Hypothesis(words, partial(_flattened, piece, at, stored, sizes, order))
@@ -102,7 +103,7 @@ def _read_as(piece: Piece, at: int, index: int, array: Array) -> Array:
 
 
 def exchanged_operands(piece: Piece) -> Iterator[Hypothesis]:
-    """Operands in another order, one in another's place, another arithmetic, results exchanged."""
+    """Operands in another order, one in another's place, another arithmetic operator, results exchanged."""
     for at, layer in enumerate(piece.layers):
         places = [index for index, array in enumerate(layer.operands) if array is not None and array.dtype.kind == "f"]
         several = len(places) > 1 and (
@@ -127,6 +128,7 @@ def _as_other(piece: Piece, at: int, operator: str) -> Array:
 
 
 def _orders(piece: Piece, at: int, layer: Layer, places: Sequence[int]) -> Iterator[Hypothesis]:
+    """All orders of a few operands, exchanges of two of many; and one operand read twice."""
     orders: list[tuple[int, ...]] = list(itertools.permutations(places)) if len(places) <= _MOST_PERMUTED else []
     if not orders:
         for first, second in itertools.combinations(range(len(places)), 2):
@@ -156,6 +158,7 @@ def shifted_places(piece: Piece) -> Iterator[Hypothesis]:
             operands: dict[int, Array | None] = {}
             for index in (1, 2) if layer.operator == "Slice" else (1,):
                 array = layer.operands[index] if len(layer.operands) > index else None
+                # An end beyond 2^31 stands for that of the axis, wherever it is, and has no neighbour.
                 if array is not None and (index == 1 or np.abs(array).max(initial=0) < 2**31):
                     operands[index] = array + by
             words = f"the places that {layer.name} takes are shifted by {by}"

@@ -18,13 +18,13 @@ from edgeconv.reference import evaluate_node
 from edgeconv.reference._operands import place_of
 
 HELD = "/held"
-"""What the name of an array has behind it that is read in the place of a value."""
+"""Suffix in the name of an array that is read in place of a value."""
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One node of a piece, with what it read and gave.
+    """One node of a piece, with its operands and results.
 
     Attributes:
         node: the node.
@@ -113,11 +113,12 @@ class Layer:
         arrays = dict(enumerate(self.operands)) | dict(operands or {})
         ordered = [arrays.get(at) for at in range(max(arrays, default=-1) + 1)]
         values = [None if array is None else _typed(self.node, at) for at, array in enumerate(ordered)]
-        kept = {} if operator else {name: item.value for name, item in self.node.attributes.items()}
-        stated = {name: item for name, item in {**kept, **(attributes or {})}.items() if item is not None}
+        own = {} if operator else {name: item.value for name, item in self.node.attributes.items()}
+        stated = {name: item for name, item in {**own, **(attributes or {})}.items() if item is not None}
         node = ir.node(operator or self.operator, values, stated, num_outputs=len(self.node.outputs))
-        for value, own in zip(node.outputs, self.node.outputs, strict=True):
-            value.type = own.type
+        # Types decide how the reference computes: integers in their own width.
+        for value, original in zip(node.outputs, self.node.outputs, strict=True):
+            value.type = original.type
         return evaluate_node(node, ordered, opset=self.opset)
 
 
@@ -177,7 +178,7 @@ class Piece:
         return named
 
     def after(self, at: int, results: Sequence[Array]) -> Array:
-        """What it computes where a layer gives these results.
+        """The judged value, computed with these results in place of a layer's own.
 
         Raises:
             EdgeconvError: the reference cannot compute it.
@@ -186,7 +187,7 @@ class Piece:
         return self._walked(values, at + 1)
 
     def with_constants(self, changed: Mapping[str, Array]) -> Array:
-        """What it computes of other constants, by name.
+        """The judged value, computed with other constants, by name.
 
         Raises:
             EdgeconvError: the reference cannot compute it.
@@ -195,7 +196,7 @@ class Piece:
         return self.reading({value: changed[value.name or ""] for value in inputs if value.name in changed})
 
     def reading(self, values: Mapping[ir.Value, Array]) -> Array:
-        """What it computes of other values that it reads.
+        """The judged value, computed with other values in place of some that the piece reads.
 
         Raises:
             EdgeconvError: the reference cannot compute it.
@@ -203,6 +204,7 @@ class Piece:
         return self._walked(dict(values), 0)
 
     def _walked(self, values: dict[ir.Value, Array], start: int) -> Array:
+        """Computes the layers from `start` on again, as far as changed values reach; the others keep their results."""
         for layer in self.layers[start:]:
             replaced = {at: values[value] for at, value in enumerate(layer.node.inputs) if value in values}
             if replaced:
@@ -215,12 +217,13 @@ Compute = Callable[[], Array]
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """What may have gone wrong: in words, and what the piece gives if that is so.
+    """A possible fault: in words, and the result that the piece has with it.
 
     Attributes:
         words: "the kernel is rotated by 180 degrees".
-        compute: the piece's result; raises EdgeconvError or ValueError where it has none.
-        fitted: how many numbers of it were read from the result itself: more elements than these must differ.
+        compute: the piece's result with the fault; raises EdgeconvError or ValueError where it has none.
+        fitted: how many free numbers were estimated from the actual result. As many elements can always be explained,
+            so more than these must differ.
     """
 
     words: str
@@ -230,12 +233,12 @@ class Hypothesis:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What was computed in fact.
+    """What the runtime computed, and how accurately.
 
     Attributes:
         actual: the result, in torch's layout, real numbers in float64.
-        bound: how far a right result may be from it, at most.
-        relative: how far, as a part of its own largest magnitude.
+        bound: how far a correct result may be from it.
+        relative: the same as a part of the correct result's largest magnitude; the larger of both counts.
     """
 
     actual: Array
@@ -243,7 +246,7 @@ class Evidence:
     relative: float = 0.0
 
     def tolerance(self, result: Array) -> float:
-        """How far a right result may be, element by element."""
+        """How far this result may be from the actual one, element by element."""
         finite = np.abs(result[np.isfinite(result)])
         return max(self.bound, self.relative * float(finite.max(initial=0.0)))
 
@@ -270,5 +273,5 @@ def confirmed(hypothesis: Hypothesis, evidence: Evidence, differing: int) -> boo
     try:
         with np.errstate(all="ignore"):
             return evidence.beyond(hypothesis.compute()) == 0
-    except (EdgeconvError, ValueError, IndexError):  # operands that do not fit
+    except (EdgeconvError, ValueError, IndexError):  # under the hypothesis, operands do not fit together
         return False

@@ -11,8 +11,8 @@ from edgeconv.parity.causes._piece import Evidence, Hypothesis, Piece
 from edgeconv.parity.causes._weights import exchanges, matched
 
 _MOST_CHANNELS = 4096  # whose pairs are compared
-_ENOUGH = 4  # numbers of a channel, two of which tell a factor and a summand
-_SAME_FACTOR = 1e-9
+_ENOUGH = 4  # numbers of a channel: two of them fix the factor and the summand, so as many are left to confirm these
+_SAME_FACTOR = 1e-9  # relative, between a bias alone and a scale
 
 
 def permuted_channels(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -31,7 +31,7 @@ def permuted_channels(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
 
 
 def exchanged_values(evidence: Evidence, others: Mapping[str, Array]) -> Iterator[Hypothesis]:
-    """Another value of the graph, or an output of it, stands in the place."""
+    """Another value of the graph, or another output of it, in place of the result."""
     for name, array in others.items():
         if array.shape == evidence.actual.shape:
             yield Hypothesis(f"{name} stands in its place", lambda array=array: array)  # type: ignore[misc]
@@ -52,21 +52,21 @@ def scaled_channels(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
         result = due.astype(np.float64)
         for at, (factor, term) in pairs.items():
             result[at] = factor * due[at] + term
-        words = _told_lines(pairs, count, evidence.tolerance(expected))
+        words = _in_words(pairs, count, evidence.tolerance(expected))
         moved = np.moveaxis(result, 0, axis)
         yield Hypothesis(words, lambda moved=moved: moved, fitted=2 * len(wrong))  # type: ignore[misc]
 
 
 def _line(due: Array, held: Array) -> tuple[float, float]:
-    """Factor and summand by which two of a channel's numbers, the farthest apart, became what they are."""
+    """Factor and summand of a line through a channel's smallest and largest number, which determine it best."""
     low, high = int(np.argmin(due)), int(np.argmax(due))
     width = float(due[high] - due[low])
     factor = float(held[high] - held[low]) / width if width else 1.0
     return factor, float(held[low]) - factor * float(due[low])
 
 
-def _told_lines(pairs: Mapping[int, tuple[float, float]], count: int, tolerance: float) -> str:
-    """In words: which channels, and how the first of them changed."""
+def _in_words(pairs: Mapping[int, tuple[float, float]], count: int, tolerance: float) -> str:
+    """Which channels changed, and how the first of them did."""
     at, (factor, term) = next(iter(pairs.items()))
     which = f"channel {at}" if len(pairs) == 1 else f"{len(pairs)} of {count} channels, the first of which is {at},"
     if all(abs(item[0] - 1) < _SAME_FACTOR for item in pairs.values()):

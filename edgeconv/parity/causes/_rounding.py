@@ -1,4 +1,4 @@
-"""What a runtime rounds more coarsely than it says, and how it rounds and saturates integers."""
+"""Coarser rounding than a runtime claims, and other ways to round and saturate integers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeconv.parity.causes._piece import Evidence, Hypothesis, Layer, Piece
 
 _SUMS = having(Trait.LAYER)
 _HALF_UNIT = 2.0**-11  # of float16
-_LEAST_AT_AN_END = 2  # integers that saturate
+_LEAST_AT_AN_END = 2  # integers that are the smallest or largest of all: one is always there
 
 
 def _in_bits(bits: int) -> Callable[[Array], Array]:
@@ -50,11 +50,13 @@ def coarser_numbers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
     expected = piece.expected
     if expected.dtype.kind != "f" or expected.shape != evidence.actual.shape:
         return
+    # These two give no other result: they widen the bound, where the actual numbers are numbers of float16.
     step = 2 * _HALF_UNIT * np.abs(expected) + evidence.bound
     if np.array_equal(_halved(evidence.actual), evidence.actual, equal_nan=True):
         yield Hypothesis("the result is stored in float16", partial(_within, expected, evidence.actual, step))
     if len(piece.layers) == 1 and piece.layers[last].operator in _SUMS:
         layer = piece.layers[last]
+        # gamma_n |w| |x| (Higham, section 3.1) of a sum of n products, with room for two more roundings.
         bound = (_terms(layer) + 2) * _HALF_UNIT * _summed(layer)
         yield Hypothesis(f"{layer.name} is summed in float16", partial(_within_sums, expected, evidence.actual, bound))
 
@@ -66,12 +68,12 @@ def _of_rounded(piece: Piece, at: int, rounded: Callable[[Array], Array], places
 
 
 def _within(expected: Array, actual: Array, bound: Array) -> Array:
-    """What was computed, where it lies within a wider bound."""
+    """The actual numbers where they lie within a wider bound, else the expected ones, which then do not match."""
     return np.where(np.abs(actual - expected) <= bound, actual, expected)
 
 
 def _within_sums(expected: Array, actual: Array, bound: Array) -> Array:
-    """The same, where every number is one of float16's, as its sums are."""
+    """The same, where every actual number is one of float16, as sums in float16 are."""
     return _within(expected, actual, bound) if np.array_equal(_halved(actual), actual) else expected
 
 
@@ -99,8 +101,8 @@ def integers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
         many = np.count_nonzero(actual == low) >= _LEAST_AT_AN_END, np.count_nonzero(actual == high) >= _LEAST_AT_AN_END
         for limits in ((low, None), (None, high), (low, high)):
             if all(limit is None or enough for limit, enough in zip(limits, many, strict=True)):
-                told = " and ".join(str(limit) for limit in limits if limit is not None)
-                yield Hypothesis(f"the result saturates at {told}", partial(np.clip, expected, *limits), fitted=2)
+                ends = " and ".join(str(limit) for limit in limits if limit is not None)
+                yield Hypothesis(f"the result saturates at {ends}", partial(np.clip, expected, *limits), fitted=2)
 
 
 _ROUNDINGS: dict[str, Callable[[Array], Array]] = {
@@ -122,5 +124,6 @@ def _quantized(piece: Piece, at: int, rounded: Callable[[Array], Array]) -> Arra
     steps, point = (
         (array if array.size == 1 else array.reshape(along)) for array in (scale, np.zeros(1) if zero is None else zero)
     )
+    # The quotient in float32, as kernels compute it: in float64, its ties would be others.
     places = rounded((layer.data.astype(np.float32) / steps.astype(np.float32)).astype(np.float64)) + point
     return piece.after(at, (np.clip(places, limits.min, limits.max).astype(layer.result.dtype),))

@@ -1,4 +1,4 @@
-"""Weights in another order, precision or scale: what one array of numbers is of another, in words."""
+"""Weights in another order, precision or scale: how one array of numbers came out of another, in words."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from edgeconv.parity.causes._piece import Hypothesis, Layer, Piece
 Move = tuple[str, Callable[[Array], Array]]
 Near = Callable[[Array, Array], Array]
 _AXES = "OIHW"
-_TOLD = 3  # places or pairs that are told one by one
+_NAMED = 3  # exchanges of slices that are listed one by one
 _UNIT, _HALF_UNIT = 2.0**-22, 2.0**-10  # relative: two roundings of float32, and of float16
-_ROUNDED = 0.5 + 2.0**-8  # of an integer that a product was rounded to
-_FEW = 8  # numbers that differ, and are told as such
+_ROUNDED = 0.5 + 2.0**-8  # between a product and the integer that it was rounded to
+_FEW = 8  # changed numbers that still count as single ones
 _KERNELS = ("Conv", "ConvTranspose")
 _MATRICES = ("Gemm", "MatMul")
 
 
 def kernel_moves(kernel: Array) -> Iterator[Move]:
-    """The ways in which a kernel (output, input, height, width) may be read wrongly, in words and as functions."""
+    """The ways in which a kernel (output, input, height, width) may be read wrongly, in words and as functions.
+
+    Mistakes that people make, before general permutations: some of these have the same effect on square kernels.
+    """
     if kernel.ndim == 4:
         yield "is rotated by 180 degrees", lambda array: array[..., ::-1, ::-1]
         yield "is mirrored left to right", lambda array: array[..., ::-1]
@@ -82,11 +85,11 @@ def _with_operand(piece: Piece, at: int, index: int, array: Array) -> Callable[[
 
 
 def change_of(due: Array, actual: Array) -> str:
-    """What became of a constant, in words that follow its name; empty where there are none.
+    """How a constant was changed, in words that follow its name; empty where no rule knows.
 
     Args:
-        due: what it should be, in the precision that it is stored in.
-        actual: what it is, of the same shape.
+        due: the correct numbers, in the precision that they are stored in.
+        actual: the numbers in the file, of the same shape.
     """
     if not actual.any():
         return "is missing: all its numbers are zero"
@@ -96,6 +99,7 @@ def change_of(due: Array, actual: Array) -> str:
                 return f"is rounded to {name}"
     unit = _HALF_UNIT if due.dtype == np.float16 else _UNIT
     scaled = partial(_scaled, near=lambda due, actual: np.abs(actual - due) <= unit * np.abs(due))
+    # From what explains every number exactly to what only lists the changed ones.
     for rule in (_moved, scaled, _permuted, _clipped, _few, _zeroed):
         if words := rule(due.astype(np.float64), actual.astype(np.float64)):
             return words
@@ -103,7 +107,12 @@ def change_of(due: Array, actual: Array) -> str:
 
 
 def change_of_integers(due: Array, actual: Array) -> str:
-    """The same of the integers that a constant is stored as: scales of channels hide there what moved or was scaled."""
+    """The same for the integers that a constant is stored as.
+
+    Scales per channel are computed anew from changed numbers, so the real numbers do not show that channels moved or
+    were scaled, and the integers do.
+    """
+    # A product beyond the largest integer saturated there.
     largest = np.abs(actual).max(initial=0.0)
     scaled = partial(_scaled, near=lambda due, actual: (np.abs(actual - due) <= _ROUNDED) | (np.abs(actual) == largest))
     for rule in (_moved, _permuted, _clipped, scaled, _zeroed):
@@ -118,12 +127,13 @@ def _halved(array: Array) -> Array:
 
 
 def _brain(array: Array) -> Array:
-    """Rounded to bfloat16, ties away from zero in magnitude as the bits are cut."""
+    """Rounded to bfloat16, ties away from zero: half a unit is added to the bits, and the lower 16 are cut off."""
     bits = array.astype(np.float32).view(np.uint32)
     return np.asarray(((bits + 0x8000) & np.uint32(0xFFFF0000)).view(np.float32), array.dtype)
 
 
 def _truncated(array: Array) -> Array:
+    """Cut off to bfloat16, as a copy of the upper 16 bits does."""
     return np.asarray((array.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32), array.dtype)
 
 
@@ -137,7 +147,7 @@ def _moved(due: Array, actual: Array) -> str:
 
 
 def _flattened(due: Array, actual: Array) -> str:
-    """A matrix behind an image that is flattened in another order."""
+    """The matrix of a fully connected layer whose image was flattened in another order (NHWC or NCHW)."""
     if due.ndim != 2:
         return ""
     for axis in (1, 0):
@@ -150,6 +160,7 @@ def _flattened(due: Array, actual: Array) -> str:
 
 
 def _interleaved(due: Array, actual: Array) -> str:
+    """Output channels rotated by one, or interleaved as a grouped convolution's or a channel shuffle's are."""
     count = len(due)
     if np.array_equal(np.roll(due, 1, 0), actual) or np.array_equal(np.roll(due, -1, 0), actual):
         return "has its output channels permuted: each is its neighbor's"
@@ -175,7 +186,10 @@ def _permuted(due: Array, actual: Array) -> str:
 
 
 def matched(due: Array, actual: Array, tolerance: float) -> list[int] | None:
-    """For each slice of one array the place of the other's slice that it is; None where it is no permutation."""
+    """For each place, the slice of `due` that stands there in `actual`; None where it is no permutation of them.
+
+    Slices that match in their own place stay: equal ones elsewhere must not take part in an exchange.
+    """
     first, second = due.reshape(len(due), -1), actual.reshape(len(actual), -1)
     if first.shape != second.shape:
         return None
@@ -199,8 +213,8 @@ def _near(first: Array, second: Array, tolerance: float) -> bool:
 def exchanges(places: Sequence[int]) -> str:
     """Which slice stands where, in words: the first few."""
     moved = [(at, place) for at, place in enumerate(places) if at != place]
-    told = ", ".join(f"{place} stands at {at}" for at, place in moved[:_TOLD])
-    return f"{told}, and {len(moved) - _TOLD} more" if len(moved) > _TOLD else told
+    named = ", ".join(f"{place} stands at {at}" for at, place in moved[:_NAMED])
+    return f"{named}, and {len(moved) - _NAMED} more" if len(moved) > _NAMED else named
 
 
 def _scaled(due: Array, actual: Array, *, near: Near) -> str:
@@ -223,7 +237,10 @@ def _scaled(due: Array, actual: Array, *, near: Near) -> str:
 
 
 def _factor(due: Array, actual: Array, near: Near) -> float | None:
-    """What all numbers are multiplied by, as near as what they are stored in holds them."""
+    """The factor between two arrays, within what their format resolves; None where no single one explains all.
+
+    By the largest number, which is exact for real ones, and by least squares, which averages the rounding of integers.
+    """
     if np.array_equal(due, actual):
         return 1.0
     at = np.unravel_index(int(np.argmax(np.abs(due))), due.shape)
@@ -240,11 +257,11 @@ def _few(due: Array, actual: Array) -> str:
     if len(places) > min(_FEW, due.size // 2) and due.size > 1:
         return ""
     place = tuple(int(index) for index in places[0])
-    held, stated = float(actual[place]), float(due[place])
-    what = f"{held:.9g} instead of {stated:.9g}"
+    now, stated = float(actual[place]), float(due[place])
+    what = f"{now:.9g} instead of {stated:.9g}"
     if due.size == 1:
         return f"is {what}"
-    how = "changes its sign" if held == -stated else "is zero" if held == 0 else "is another"
+    how = "changes its sign" if now == -stated else "is zero" if now == 0 else "is another"
     count = "one number" if len(places) == 1 else f"{len(places)} numbers, the first of which"
     return f"has {count} that {how} ({what} at {list(place)})"
 

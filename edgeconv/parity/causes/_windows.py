@@ -1,4 +1,4 @@
-"""Convolutions and pools: padding (side, amount, value, mode), phase of strides, dilation, what a window makes."""
+"""Convolutions and pools: padding (side, amount, value, mode), phase of strides, dilation, kind of window."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2")
 
 @dataclass(frozen=True)
 class _Window:
-    """A window along the spatial axes: what it is, and the sizes before and after."""
+    """A window along the spatial axes: its attributes, and the sizes of the image before and after."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -59,12 +59,12 @@ class _Window:
         )
 
     def needed(self, axis: int, dilation: int | None = None) -> int:
-        """How much padding, on both sides together, gives the size that the result has."""
+        """The least padding, of both sides together, with which the result has the size that it has."""
         extent = (self.kernel[axis] - 1) * (dilation or self.dilations[axis]) + 1
         return max((self.results[axis] - 1) * self.strides[axis] + extent - self.sizes[axis], 0)
 
     def pads(self, begins: Sequence[int], dilations: Sequence[int] | None = None) -> list[int]:
-        """With this much before: as much behind as the size of the result asks for."""
+        """ONNX's ``pads`` with these in front, and as many behind as the size of the result needs."""
         stated = dilations or self.dilations
         ends = [max(self.needed(axis, stated[axis]) - begin, 0) for axis, begin in enumerate(begins)]
         return [*begins, *ends]
@@ -102,13 +102,19 @@ def _of_kind(piece: Piece, at: int, kind: str, attributes: dict[str, Any]) -> Ca
 
 
 def _other_sides(piece: Piece, at: int, window: _Window) -> Iterator[Hypothesis]:
-    """The same padding, on other sides: which cells a window with strides takes follows from it."""
+    """Padding moved from one side to the other, which shifts the cells that a window with strides reads.
+
+    The usual case is SAME padding: TensorFlow puts the odd cell behind, where torch's symmetric padding has it in front
+    too.
+    """
     layer = piece.layers[at]
     stated = [*window.begins, *window.ends]
     totals = [begin + end for begin, end in zip(window.begins, window.ends, strict=True)]
     counts = [range(max(window.needed(axis), total) + 1) for axis, total in enumerate(totals)]
+    # SAME_UPPER of ONNX and SAME of TensorFlow: half of what is needed in front, rounded down.
     same = tuple(window.needed(axis) // 2 for axis in range(len(window.sizes)))
     choices = [begins for begins in itertools.product(*counts) if begins != window.begins]
+    # The nearest first: three axes have too many to try all.
     choices.sort(key=lambda begins: sum(abs(a - b) for a, b in zip(begins, window.begins, strict=True)))
     for begins in choices[:_MOST]:
         pads = window.pads(begins)
@@ -133,6 +139,7 @@ def _other_padding(piece: Piece, at: int, window: _Window, evidence: Evidence) -
     if not any((*window.begins, *window.ends)):
         return
     widths = [(0, 0), (0, 0), *zip(window.begins, window.ends, strict=True)]
+    # The padding is written out with np.pad, and the layer itself then has none.
     bare = {"pads": [0] * (2 * len(window.sizes)), "ceil_mode": 0}
 
     def padded(array: Array) -> Array:
@@ -166,6 +173,7 @@ def _other_dilations(piece: Piece, at: int, window: _Window) -> Iterator[Hypothe
         if tuple(dilations) == window.dilations:
             continue
         grow = [(size - 1) * (dilation - old) for size, old in zip(window.kernel, window.dilations, strict=True)]
+        # Padded so that the window keeps its centre, or by half of what the result's size needs, as SAME does.
         centred = [begin + more // 2 for begin, more in zip(window.begins, grow, strict=True)]
         halves = [window.needed(axis, dilations[axis]) // 2 for axis in range(rank)]
         for begins in dict.fromkeys((tuple(centred), tuple(halves))):
@@ -191,7 +199,10 @@ def _other_pools(piece: Piece, at: int) -> Iterator[Hypothesis]:
 
 
 def _other_divisors(piece: Piece, at: int) -> Iterator[Hypothesis]:
-    """Averages and maxima over padded windows, times or over the share of the window that is the image's."""
+    """Pools over padded windows that count other cells: averages, and maxima, by the share of cells inside the image.
+
+    The share comes from averaging an image of ones, with the padding counted as zeros.
+    """
     layer = piece.layers[at]
     names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode")
     stated = {name: layer.node.attributes[name].value for name in names if name in layer.node.attributes}
@@ -200,13 +211,14 @@ def _other_divisors(piece: Piece, at: int) -> Iterator[Hypothesis]:
     (share,) = layer.again({0: np.ones_like(layer.data)}, {"count_include_pad": 1})
     (counted,), (inside,) = (layer.again(attributes={"count_include_pad": flag}) for flag in (1, 0))
     (largest,) = layer.again(attributes=stated, operator="MaxPool")
+    # A mean over inner cells is one over all, divided by their share: corrections in the wrong direction.
     averages = (counted * share, inside / share)
     for result in averages:
         words = f"{layer.name} divides by another number of cells at its padding"
         yield Hypothesis(words, partial(piece.after, at, (result,)))
-    for maximum, factor in itertools.product(
-        (largest, np.maximum(largest, np.where(share < 1, 0.0, largest))), (share, 1 / share)
-    ):
+    # Maxima that leave the padding out, or count its zeros.
+    with_zeros = np.maximum(largest, np.where(share < 1, 0.0, largest))
+    for maximum, factor in itertools.product((largest, with_zeros), (share, 1 / share)):
         yield Hypothesis(f"{layer.name} is computed as MaxPool", partial(piece.after, at, (maximum * factor,)))
 
 
@@ -236,7 +248,7 @@ def _of_operand(piece: Piece, at: int, index: int, array: Array) -> Array:
 
 
 def _transposed(piece: Piece, at: int) -> Iterator[Hypothesis]:
-    """A transposed convolution, its result cut off on the other side."""
+    """A transposed convolution whose result is cropped elsewhere, which is what ``pads`` mean there."""
     layer = piece.layers[at]
     rank = layer.data.ndim - 2
     pads = layer.attribute("pads", [0] * (2 * rank))

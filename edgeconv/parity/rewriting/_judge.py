@@ -22,7 +22,8 @@ from edgeconv.parity.writing import GAMMA, HALF_UNIT, UNDERFLOW, Beside, Graph, 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
 _MOST_DRAWS = 128  # as long as more of them explain more: where many elements lie on a jump, some are missed by a few
 _SAFETY = 4.0  # times the largest of these, element by element
-_MOST_EXPLAINED = 2.0**12  # an error that is as many times what a cause may leave unexplained has that cause
+# An error of more half units than this is explained, too, by a hypothesis that leaves a few of them.
+_MOST_EXPLAINED = 2.0**12
 # Products and sums: what they make of some operands tells them apart, and larger operands tell no more.
 _POLYNOMIAL = having_any((Trait.AFFINE, Trait.SIGNED_SUM, Trait.LAYER, Trait.MOVES, Trait.AVERAGES)) | {
     "BatchNormalization",
@@ -67,13 +68,13 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Operands:
-    """What both graphs compute from.
+    """What both graphs are computed on.
 
     Attributes:
         inputs: by name.
-        held: what readers of the held values read, by name.
+        held: arrays that the readers of inner values get in place of what was computed, by name.
         names: the values that are compared.
-        all_finite: whether what is not finite on one side alone is a fault: these are operands of a user's.
+        all_finite: whether a number that is not finite on one side alone is a fault: it is, for a user's sample.
     """
 
     inputs: Mapping[str, Array]
@@ -84,7 +85,7 @@ class _Operands:
 
 @dataclass(frozen=True)
 class _Broken:
-    """A value that the rewritten graph computes otherwise: of which operands, and what it gives."""
+    """A value that the rewritten graph computes wrongly: its operands, and the wrong result."""
 
     after: Graph
     operands: _Operands
@@ -92,8 +93,8 @@ class _Broken:
     actual: Array
 
     @property
-    def is_told(self) -> bool:
-        """Whether it has the shape that it should have."""
+    def has_right_shape(self) -> bool:
+        """Whether only its numbers are wrong."""
         return bool(np.isfinite(self.place.error))
 
 
@@ -171,8 +172,8 @@ class _Rewriting:
                     return
 
     def cause(self) -> str:
-        """What the rewrites did to the value that is another one, in words, where a hypothesis explains it."""
-        if self._broken is None or not self._broken.is_told:
+        """What the rewrites did to the broken value, in words; empty where no hypothesis explains it."""
+        if self._broken is None or not self._broken.has_right_shape:
             return ""
         broken = self._broken
         name, operands = broken.place.value, broken.operands
@@ -187,14 +188,15 @@ class _Rewriting:
         others = {of: array for of, array in self.values.items() if of != name}
         size = magnitude(piece.expected)
         bounds = [broken.place.bound]
-        if broken.place.error > _MOST_EXPLAINED * HALF_UNIT * size:  # a weight that was rounded besides hides no cause
+        # Weights that were rounded besides would hide the cause from the narrow bound.
+        if broken.place.error > _MOST_EXPLAINED * HALF_UNIT * size:
             bounds.append(4 * HALF_UNIT * size)
         with one_thread():
-            told = (
+            causes = (
                 cause_of(piece, Evidence(broken.actual, bound, bound / (size or 1.0)), stored=stored, others=others)
                 for bound in bounds
             )
-            return next(filter(None, told), "")
+            return next(filter(None, causes), "")
 
     def _operands(self, after: Graph, beside: Beside, held: Mapping[str, Array]) -> Iterator[_Operands]:
         """The sample's; of a float graph then larger ones of the same signs, for what clamps or saturates."""
@@ -205,6 +207,7 @@ class _Rewriting:
         larger = {name: raised(array) for name, array in self.inputs.items()}
         free = held.keys() - self.before.moved - after.moved  # nothing else has the same elements
         beside = Beside(self.before.model, after.model, free)
+        # Sums of products are told apart by any operands, and would only overflow on larger ones.
         names = [name for name in beside.apart(changed) if not _POLYNOMIAL.issuperset(beside.operators(name))]
         yield _Operands(larger, {name: raised(held[name]) for name in free}, names, all_finite=False)
 
@@ -216,7 +219,7 @@ class _Rewriting:
 
     def _place(
         self,
-        told: tuple[str, str],
+        sentence: tuple[str, str],
         actual: Array,
         expected: Array,
         least: float | Array,
@@ -224,9 +227,18 @@ class _Rewriting:
         *,
         all_finite: bool = True,
     ) -> _Place:
-        """Judges a value, told by its name and what it is beside, by a bound and as many allowances as it needs."""
+        """Judges a value by a bound, and by as many further allowances as it needs: each costs several evaluations.
+
+        Args:
+            sentence: the value's name, and what it is compared with, in words.
+            actual: the judged array.
+            expected: the right one.
+            least: the bound that is known without an evaluation.
+            allowances: what is added to it, one after another, while the value is beyond.
+            all_finite: see `_Operands`.
+        """
         if actual.shape != expected.shape:
-            return _Place(told[0], float("inf"), 0.0, f"the shape {list(expected.shape)} that it should have")
+            return _Place(sentence[0], float("inf"), 0.0, f"the shape {list(expected.shape)} that it should have")
         distance = errors(actual, expected)
         if all_finite:
             finite = np.isfinite(distance) & np.isfinite(expected)
@@ -235,11 +247,11 @@ class _Rewriting:
         else:
             distance = np.where(np.isfinite(actual) & np.isfinite(expected), distance, 0.0)
         bound = np.zeros(expected.shape) + least
-        place = _worst(told, distance, bound)
+        place = _worst(sentence, distance, bound)
         for allowance in allowances:
             if place.used > 1:
                 bound = bound + allowance()
-                place = _worst(told, distance, bound)
+                place = _worst(sentence, distance, bound)
         return place
 
     def _carried_to(self, name: str) -> Array:
@@ -311,6 +323,7 @@ def _largest(compute: Callable[[Signs], Array], unmoved: Array, change: float, d
     """
     total, left = np.zeros(unmoved.shape), unmoved.size + 1
     for seed in range(_DRAWS if distance is None else _MOST_DRAWS):
+        # After each eight draws: whether they have explained anything that those before had not.
         if distance is not None and seed and seed % _DRAWS == 0:
             before, left = left, int(np.count_nonzero(distance > _SAFETY * total))
             if left in (0, before):
@@ -324,11 +337,11 @@ def _largest(compute: Callable[[Signs], Array], unmoved: Array, change: float, d
     return _SAFETY * total
 
 
-def _worst(told: tuple[str, str], distance: Array, bound: Array) -> _Place:
-    """The element that uses most of its bound; where that is infinite, nothing is told."""
+def _worst(sentence: tuple[str, str], distance: Array, bound: Array) -> _Place:
+    """The element that uses most of its bound; elements of an infinite bound are left out."""
     bound = np.maximum(bound, UNDERFLOW)
     shares = np.where((distance == 0) | np.isinf(bound), 0.0, distance / bound)
-    name, beside = told
+    name, beside = sentence
     if not shares.size:
         return _Place(name, 0.0, 0.0, beside)
     at = np.unravel_index(int(np.argmax(shares)), shares.shape)

@@ -1,4 +1,4 @@
-"""Link 2: what it costs that constants are rounded, to the precision of a file or to integers."""
+"""Link 2: the error of rounding constants, to the precision of a file or to integers. It is stated, and never fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeconv.parity.writing import errors, magnitude
 
 
 def rounding(rounded: Sequence[Mapping[str, Array]], unrounded: Sequence[Mapping[str, Array]]) -> LinkResult:
-    """States the distance of two graphs' outputs; the output that is furthest away for its magnitude is named.
+    """Measures how far apart the outputs of two graphs are; names the output that is furthest away for its magnitude.
 
     Args:
         rounded: of each sample, the outputs of the graph with its constants as files have them, by name.

@@ -1,4 +1,4 @@
-"""Small relative changes of random signs and sizes: what a graph makes of them is how well it is conditioned."""
+"""Small relative changes of random signs and sizes, which estimate how well a graph is conditioned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from edgeconv.reference import evaluate
 class Signs:
     """Changes real numbers by a relative amount, each up or down, by half of it or more.
 
-    Of one size, changes behind each other would cancel: with eight draws, for one element of 256 in all of them.
+    Were all of one size, two changes one behind the other would cancel exactly in half of the draws: with eight draws,
+    for one element of 256 in all of them.
 
     Args:
         change: relative, the largest.
@@ -30,6 +31,7 @@ class Signs:
 
     def on_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         """A float64 tensor, changed; zeros and infinities stay."""
+        # Uniform from half of the change to all of it, of either sign.
         drawn = torch.rand(tensor.shape, generator=self._generator, dtype=torch.float64) - 0.5
         return tensor * (1 + self._change * (drawn + torch.sign(drawn) / 2))
 
@@ -38,9 +40,9 @@ class Signs:
         return {name: self._on_array(array) for name, array in arrays.items()}
 
     def on_rounded(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Arrays of floats, changed relative to their largest number, where they are no numbers of float16.
+        """Arrays of floats, changed relative to their largest number, but for numbers that float16 holds exactly.
 
-        Those are what people write down, and need no rounding.
+        People write such numbers down, and rounding does not change them.
         """
         changed = {}
         for name, array in arrays.items():
@@ -57,8 +59,8 @@ class Signs:
 def moved(model: ir.Model, inputs: Mapping[str, Array], *, seed: int) -> dict[str, Array]:
     """A graph's outputs in float64, with each number on the way moved by up to half a unit of float32.
 
-    Its inputs, its constants and every result are: as much as one rounding of each moves them. It is what float32 makes
-    of the network, told by no runtime.
+    Inputs, constants and every result are moved as much as one rounding of each moves them: an estimate of what float32
+    does to the network, without any runtime.
 
     Args:
         model: a float graph.
@@ -79,6 +81,6 @@ def moved(model: ir.Model, inputs: Mapping[str, Array], *, seed: int) -> dict[st
 
 
 def is_short(array: Array) -> Array:
-    """Whether numbers are some of float16, as those that people write down often are."""
+    """Which numbers float16 holds exactly, as it does most that people write down."""
     with np.errstate(over="ignore"):
         return np.asarray(array.astype(np.float16) == array)
