@@ -20,9 +20,7 @@ def blame(error: BaseException) -> str:
     if not place:
         return ""
     text = " ".join(text_of(error).split())[:300]
-    return (
-        f"the module's code raised {type(error).__name__}{f': {text}' if text else ''} ({place}); fix that code"
-    )
+    return f"the module's code raised {type(error).__name__}{f': {text}' if text else ''} ({place}); fix that code"
 
 
 def _foreign_place(error: BaseException) -> str:

@@ -168,14 +168,16 @@ def _cut(
         operands, expected = _by_graph(file, artifact, variant, layer, sample)
         data, whose = file.cut(layer, operands), "the graph's"
     else:
+        # The file's layers are evaluated with a batch of one where it is open.
         inputs = [
             array[:1] if _is_open(artifact, at) else array
             for at, (_, array) in enumerate(file_inputs(artifact, sample))
         ]
-        names = file.operands(layer, [name for name in file.told if name != layer])
+        names = file.operands(layer, [name for name in file.returned if name != layer])
         values = file.values(inputs, names)
         operands = {name: file.stored(name, values[name]) for name in names}
         data, whose = file.cut(layer, operands), "the file's own, in float64 or exact integers"
+        # Of the layer's own file, on the operands that are written: they were rounded as the file stores them.
         alone = open_layers(artifact.path, data)
         expected = alone.values(list(operands.values()), [layer])[layer]
     arrays = {f"input_{at}": array for at, array in enumerate(operands.values())} | {"expected": expected}
@@ -190,6 +192,7 @@ def _is_open(artifact: Artifact, at: int) -> bool:
 
 def _resolved(layer: str, file: Layers) -> str | None:
     """The value of a file that has a layer's name, with or without what says that it is quantized."""
+    # Else the last value that is named below it: a torch module's own result comes last.
     names = (layer + _QUANTIZED, layer, layer.removesuffix(_QUANTIZED))
     exact = next((name for name in names if name in file.results), None)
     return exact or next((name for name in reversed(file.results) if name.startswith(f"{layer}.")), None)

@@ -47,7 +47,7 @@ class Ends:
     """What the caller says of a file's inputs and outputs.
 
     Attributes:
-        names: the module's name, by the file's, where name and shape do not tell.
+        names: the module's name by the file's, for inputs and outputs that name and shape do not identify.
         layout: ``"nhwc"`` or ``"nchw"``, where a shape is the same in both; empty where that is not known.
     """
 
@@ -75,7 +75,7 @@ def judge_file(
         recipe: of the network that the file should be: module or ``.onnx`` file, samples, bounds.
         out: a folder without another file's report.
         devices: in place of the recipe's.
-        ends: what name and shape do not tell of inputs and outputs.
+        ends: what name and shape do not show of inputs and outputs.
         progress: hears of the stages.
 
     Raises:
@@ -92,7 +92,7 @@ def judge_file(
     with progress.stage("model and inputs"):
         named = devices if devices is not None else recipe.parity.devices
         job = job_of(recipe, variants=(file.variant,), devices=None if named is None else tuple(named))
-    assert job.proof is not None  # job_of makes one unless told otherwise
+    assert job.proof is not None  # job_of makes one by default
     proof, source = job.proof, job.source
     with progress.stage("capture"):
         model = _fixed(source, proof.samples[0]).graph()
@@ -137,12 +137,12 @@ def _judged(
     golden = replace(golden, derived={artifact.variant: kinds} if kinds else {})
     name, data = golden_name(artifact.path.stem), golden_bytes(golden)
     staging.write(name, data)
-    comparisons, told = judge([artifact], golden, proof, source, progress, own_run=own_run)
+    comparisons, devices = judge([artifact], golden, proof, source, progress, own_run=own_run)
     return Report(
         model=artifact.path.stem,
         artifacts=(artifact,),
         comparisons=comparisons,
-        environment=first_environment(proof, "the recipe's bounds", source, data, told),
+        environment=first_environment(proof, "the recipe's bounds", source, data, devices),
         golden=name,
     )
 
@@ -155,7 +155,7 @@ def _writing(
 
     if file.unknown:
         return not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
-    bound = proof.bounds.get(artifact.variant)
+    bound = proof.bounds.get(artifact.variant)  # None for float32: rounding its constants has to explain all
     try:
         if bound is not None:
             link = _by_threshold(artifact, file, golden.of(artifact.variant), bound)
@@ -228,7 +228,7 @@ def _artifact(path: Path, file: ReadBack, model: ir.Model, ends: Ends) -> tuple[
         ParityError: see `matched_specs`.
     """
     sides = []
-    told: list[str] = []
+    remarks: list[str] = []
     for side, specs, values in (
         ("input", file.inputs, model.graph.inputs),
         ("output", file.outputs, model.graph.outputs),
@@ -239,7 +239,7 @@ def _artifact(path: Path, file: ReadBack, model: ir.Model, ends: Ends) -> tuple[
         matched = matched_specs(
             specs, ours, side=side, titles=file.titles, stated=ends.names, layout=ends.layout, where=str(path)
         )
-        told += told_matches(specs, matched)
+        remarks += told_matches(specs, matched)
         sides.append(matched)
     data = read_named(path, kind=path.suffix, error=ParityError)
     layout = NHWC if any(spec.layout == NHWC for side in sides for spec in side) else NCHW
@@ -247,7 +247,7 @@ def _artifact(path: Path, file: ReadBack, model: ir.Model, ends: Ends) -> tuple[
     artifact = Artifact(
         path, format_, file.variant, layout, hashlib.sha256(data).hexdigest(), sides[0], sides[1], len(data)
     )
-    return artifact, (f"{path.name}: {', '.join(told)}",) if told else ()
+    return artifact, (f"{path.name}: {', '.join(remarks)}",) if remarks else ()
 
 
 def _copied(staging: Staging, artifact: Artifact) -> Artifact:

@@ -20,7 +20,12 @@ _COARSEST = 2.0**-6  # of the result: under a wider bound several hypotheses wou
 
 
 def cause_on_runtime(
-    path: Path, data: bytes, layer: Layer, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]
+    path: Path,
+    data: bytes,
+    layer: Layer,
+    inputs: Sequence[Array],
+    outputs: Sequence[Array],
+    middle: Mapping[str, Array],
 ) -> str:
     """Why a layer is not what the file says of the runtime's own operands; empty where no hypothesis explains it.
 
@@ -30,22 +35,27 @@ def cause_on_runtime(
         layer: that is beyond its bound.
         inputs: in the file's order and layout.
         outputs: of the runtime, likewise.
-        told: values of the runtime, by name.
+        middle: the intermediate values that it returned, by name.
     """
     try:
         with whatever_it_brings(path):
-            return _cause(path, data, layer, inputs, outputs, told)
+            return _cause(path, data, layer, inputs, outputs, middle)
     except EdgeconvError:  # a layer that cannot be cut, or is no graph of ours
         return ""
 
 
 def _cause(
-    path: Path, data: bytes, layer: Layer, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]
+    path: Path,
+    data: bytes,
+    layer: Layer,
+    inputs: Sequence[Array],
+    outputs: Sequence[Array],
+    middle: Mapping[str, Array],
 ) -> str:
     from edgeconv.parity.causes import Evidence, Piece, cause_of  # onnx_ir, which the caller may do without
 
     file = open_layers(path, data)
-    held = {**dict(zip(file.inputs, inputs, strict=True)), **told, **dict(zip(file.outputs, outputs, strict=True))}
+    held = {**dict(zip(file.inputs, inputs, strict=True)), **middle, **dict(zip(file.outputs, outputs, strict=True))}
     operands = {name: held[name] for name in file.operands(layer.name, [name for name in held if name != layer.name])}
     graph = file.graph(layer.name, operands)
     values = {value: _real(operands[name]) for value, name in zip(graph.inputs, operands, strict=True)}

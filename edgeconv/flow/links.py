@@ -59,6 +59,7 @@ def with_links(
 
 def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
     """Link 1; one that breaks names the rewrite without which it holds, if there is one."""
+    # Many draws of signs, each an evaluation in float64: the smallest sample is the cheapest.
     index = golden.samples.index(golden.smallest)
     inputs, outputs = golden.samples[index].inputs, golden.reference.outputs[index]
 
@@ -88,6 +89,7 @@ def _broken_by(rewriting: Rewriting, judged: Callable[[ir.Model], LinkResult]) -
         except RewriteError:
             return False
 
+    # Where all of them hold, run anew, none is to blame.
     names = [rewrite.name for rewrite in REWRITES if rewrite.name not in rewriting.skip]
     return "" if holds() else next(filter(holds, names), "")
 

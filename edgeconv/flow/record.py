@@ -113,6 +113,7 @@ def discard_outdated(staging: Staging, out: Path, artifacts: Sequence[Artifact])
     removal = Removal(tuple(f"{name} of the earlier export is removed: {_NOT_MADE}" for name in earlier))
 
     def discard() -> None:
+        # Once more, under the folder's lock: since the devices began, another export may have written here.
         outdated = _outdated(out, written)
         for name in outdated:
             staging.discard(name)

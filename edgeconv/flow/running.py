@@ -21,7 +21,7 @@ from edgeconv.flow.layer_causes import cause_on_runtime
 from edgeconv.parity.running import Judged, Known, ProbedFile, arithmetic_of, open_probed, running_link
 
 _MOST_PROBES = 12  # copies of one file that are run until one computes as the file itself does
-_ENOUGH = 1 << 20  # values: no second sample tells what these do not
+_ENOUGH = 1 << 20  # values of one sample: a second one would show nothing new
 
 
 def judged_running(
@@ -60,7 +60,7 @@ def judged_running(
         file = open_probed(artifact.path, data, arithmetic_of(run.environment), known)
         probe = _Probe(partial(sessions.run_probe, device, artifact, timeout_s=timeout_s), artifact, file)
         walks = _Walks(artifact, data, file, probe)
-        for at in _telling(rows, len(samples)):
+        for at in _worst_first(rows, len(samples)):
             walks.add(samples[at], run.outputs[at])
             if walks.elements > _ENOUGH:
                 break
@@ -89,18 +89,18 @@ class _Walks:
         """Judges a sample; the outputs of the file itself are expected of its probes.
 
         Raises:
-            EdgeconvError: the runtime tells nothing of it.
+            EdgeconvError: the runtime returns no intermediate value of it.
         """
-        outputs, told = self._probe.told(sample, expected)
+        outputs, values = self._probe.values(sample, expected)
         inputs = [array for _, array in file_inputs(self._artifact, sample)]
-        walk = self.judged[sample.name] = self._file.judge(inputs, outputs, told)
+        walk = self.judged[sample.name] = self._file.judge(inputs, outputs, values)
         beyond = next((layer for layer in walk.layers if not layer.used <= 1), None)
         if beyond is not None and not self.cause:
-            self.cause = cause_on_runtime(self._artifact.path, self._data, beyond, inputs, outputs, told)
-        self.elements += sum(array.size for array in told.values())
+            self.cause = cause_on_runtime(self._artifact.path, self._data, beyond, inputs, outputs, values)
+        self.elements += sum(array.size for array in values.values())
 
 
-def _telling(rows: Sequence[Comparison], count: int) -> list[int]:
+def _worst_first(rows: Sequence[Comparison], count: int) -> list[int]:
     """Two samples: the one that uses most of its bound, and the first; where these are one, the last."""
     excess = [[sample.excess for sample in row.samples] for row in rows if len(row.samples) == count]
     worst = max(range(count), key=lambda at: max((row[at] for row in excess), default=0.0))
@@ -121,7 +121,7 @@ class _Probe:
         self._loaded: list[str] | None = None  # the values of the copy that the device holds
         self._why = "whatever value it tells, it computes otherwise than without"
 
-    def told(self, sample: Sample, expected: Mapping[str, Array]) -> _Values:
+    def values(self, sample: Sample, expected: Mapping[str, Array]) -> _Values:
         """The intermediate values of a sample, of as many as change nothing.
 
         Args:
@@ -132,35 +132,39 @@ class _Probe:
             DeviceError: no value can be had without changing what is computed.
         """
         unchanged: list[Collection[str]] = []
-        tell = partial(self._of, sample, expected)
-        told = self._widest(self._groups, unchanged, tell) if self._groups else tell(())
-        if told is None:
+        run = partial(self._of, sample, expected)
+        values = self._widest(self._groups, unchanged, run) if self._groups else run(())
+        if values is None:
             raise DeviceError(self._why)
-        self._groups = unchanged
-        return told
+        self._groups = unchanged  # of the next sample, only these are asked for
+        return values
 
     def _widest(
         self,
         groups: Sequence[Collection[str]],
         unchanged: list[Collection[str]],
-        tell: Callable[[Sequence[Collection[str]]], _Values | None],
+        run: Callable[[Sequence[Collection[str]]], _Values | None],
     ) -> _Values | None:
-        """Adds to the unchanged groups those that change nothing: all, or what is left of either half."""
+        """Adds to the unchanged groups those that change nothing: all, or what is left of either half.
+
+        Returns the values of the last copy that computed as the file does: it has the most.
+        """
         if not self._left or not groups:
             return None
         self._left -= 1
-        told = tell([*unchanged, *groups])
-        if told is not None:
+        values = run([*unchanged, *groups])
+        if values is not None:
             unchanged += groups
-            return told
+            return values
         if len(groups) == 1:
             return None
-        first = self._widest(groups[: len(groups) // 2], unchanged, tell)
-        return self._widest(groups[len(groups) // 2 :], unchanged, tell) or first
+        first = self._widest(groups[: len(groups) // 2], unchanged, run)
+        return self._widest(groups[len(groups) // 2 :], unchanged, run) or first
 
     def _of(self, sample: Sample, expected: Mapping[str, Array], groups: Sequence[Collection[str]]) -> _Values | None:
         """The values of these groups; None where the outputs beside them are not the file's to the last bit."""
         specs, names = self._artifact.outputs, [name for group in groups for name in group]
+        # A file with a state would go on from that of the sample before, and is loaded anew.
         is_held = names == self._loaded and not self._file.remembers
         self._loaded = None
         try:

@@ -23,6 +23,7 @@ from edgeconv.recipe.fields import (
 from edgeconv.recipe.section import Section
 from edgeconv.recipe.variants import VariantNames
 
+# Pillow's filters (`Image.Resampling`), and channels by colour.
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 COLOURS = {"rgb": 3, "bgr": 3, "gray": 1}
 

@@ -15,11 +15,13 @@ from edgeconv.core.values import listed
 from edgeconv.core.wording import complaint
 from edgeconv.errors import RecipeError
 
+# By the type of pydantic's error.
 _HINTS: Mapping[str, str] = {
     "missing": "add it",
     "too_short": "give at least one",
     "too_long": "give fewer",
 }
+# By the beginning of a field: the flag of the command line that states it where there is no recipe.
 _FLAGS: Mapping[str, str] = {
     "inputs": "--shape",
     "parity.arrays": "--samples",

@@ -132,7 +132,7 @@ def _why(result: LinkResult) -> str:
 
 def _link(result: LinkResult) -> LinkView:
     judged = result.verdict is not Verdict.SKIPPED
-    used = result.used if judged and _is_told(result) else None
+    used = result.used if judged and _used_explains(result) else None
     bound = "the tolerance" if result.link is Link.END_TO_END else "its bound"
     return LinkView(
         number=result.link.number,
@@ -145,7 +145,7 @@ def _link(result: LinkResult) -> LinkView:
     )
 
 
-def _is_told(result: LinkResult) -> bool:
+def _used_explains(result: LinkResult) -> bool:
     """Whether the used share explains the verdict: a link may also break for what is no number, as a wrong shape."""
     if result.used is None:
         return False
@@ -156,7 +156,7 @@ def _state(result: LinkResult) -> str:
     """``"37 %"``, ``"148.2 dB"`` where there is no bound, or what else there is to say."""
     if result.verdict is Verdict.SKIPPED:
         return _NOT_JUDGED
-    if result.used is not None and _is_told(result):
+    if result.used is not None and _used_explains(result):
         text = fmt.used(result.used)
         return f"fails at {text}" if result.verdict is Verdict.FAIL and result.used <= 1 else text
     if result.verdict is Verdict.FAIL:

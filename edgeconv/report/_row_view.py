@@ -170,7 +170,7 @@ def _counts(part: int | None, whole: int) -> tuple[str, str]:
 
 
 def _rank(sample: SampleResult) -> tuple[bool, float]:
-    excess = math.inf if math.isnan(sample.excess) else sample.excess
+    excess = math.inf if math.isnan(sample.excess) else sample.excess  # a sort by NaN would have no order
     return sample.verdict is not Verdict.FAIL, -excess
 
 

@@ -142,7 +142,7 @@ def _cautions(report: Report) -> tuple[str, ...]:
         for row in report.comparisons
         if row.verdict is Verdict.PASS and row.reason
     }
-    return (*unproved, *sorted(line.replace("..", ".") for line in lines))
+    return (*unproved, *sorted(line.replace("..", ".") for line in lines))  # a reason may end with a full stop
 
 
 def _figures(report: Report) -> tuple[tuple[str, str], ...]:
@@ -183,6 +183,7 @@ def _chains(report: Report) -> tuple[ChainView, ...]:
 
 def _groups(report: Report, rows: list[RowView]) -> tuple[GroupView, ...]:
     subtitles = {artifact.path.name: _subtitle(artifact) for artifact in report.artifacts}
+    # Files first, in the report's order; rows of files that it does not list; the source's own rows last.
     names = dict.fromkeys([*subtitles, *(row.artifact for row in rows if row.artifact), ""])
     groups = []
     for name in names:

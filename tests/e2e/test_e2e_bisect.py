@@ -185,7 +185,7 @@ def compared_layers(artifact: Artifact, sample: Sample) -> int:
     file = open_layers(artifact.path, artifact.path.read_bytes())
     count = 0
     for layer in file.results:
-        borders = [name for name in file.told if name != layer]
+        borders = [name for name in file.returned if name != layer]
         names = file.operands(layer, borders)
         if not names:  # of constants alone
             continue

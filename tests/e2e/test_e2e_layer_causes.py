@@ -41,7 +41,7 @@ def judged(artifact: Artifact, inputs: dict[str, Array], layer: str, change: Cal
     right = file.values(arrays, file.results)
     (at,) = [at for at, name in enumerate(file.results) if name == layer]
     known = {name: np.asarray(array, np.float32) for name, array in right.items() if name in file.results[: at + 1]}
-    told = {name: array for name, array in known.items() if name in file.told}
+    told = {name: array for name, array in known.items() if name in file.returned}
     told[layer] = np.asarray(change(told[layer]), np.float32)
     probed = open_probed(artifact.path, data, FLOAT32)
     outputs = [np.asarray(right[name], np.float32) for name in file.outputs]

@@ -24,7 +24,7 @@ class Layers(Protocol):
         inputs: names of the file's inputs, in their order.
         outputs: of its outputs.
         results: the names of what its operators compute, in their order.
-        told: those of them that runtimes return as intermediates.
+        returned: those of them that runtimes return as intermediates.
     """
 
     @property
@@ -34,7 +34,7 @@ class Layers(Protocol):
     @property
     def results(self) -> Sequence[str]: ...
     @property
-    def told(self) -> Collection[str]: ...
+    def returned(self) -> Collection[str]: ...
     def operands(self, layer: str, borders: Collection[str]) -> list[str]:
         """What a layer reads: its way back to these values and the file's inputs, by name."""
         ...

@@ -43,7 +43,7 @@ class OnnxLayers:
         self.outputs: Sequence[str] = [info.name for info in graph.output]
         self.results: Sequence[str] = list(self._makers)
         groups = open_probed(path, data, FLOAT32).groups
-        self.told: Collection[str] = {name for group in groups for name in group}
+        self.returned: Collection[str] = {name for group in groups for name in group}
 
     def operands(self, layer: str, borders: Collection[str]) -> list[str]:
         """See `Layers`."""

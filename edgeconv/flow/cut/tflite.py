@@ -36,7 +36,7 @@ class TfliteLayers:
         self.inputs: Sequence[str] = [tensors[at].name for at in self._graph.inputs]
         self.outputs: Sequence[str] = [tensors[at].name for at in self._graph.outputs]
         self.results: Sequence[str] = [tensors[at].name for at in self._makers]
-        self.told: Collection[str] = {name for group in TfliteFile(data, FLOAT32).groups for name in group}
+        self.returned: Collection[str] = {name for group in TfliteFile(data, FLOAT32).groups for name in group}
 
     def operands(self, layer: str, borders: Collection[str]) -> list[str]:
         """See `Layers`."""

@@ -49,6 +49,7 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     sizes = sizes_of(x)
     kernel = list(node.attributes.get_ints("kernel_shape"))
     windows = windows_of(node, kernel, sizes[2:], sizes_of(result)[2:])
+    # A dilated window on the padding skips the border's element, so a repeated one would be found where none is read.
     if any(window.dilation > 1 and (window.begin or window.reach) for window in windows):
         hint = f"{ONNX_ONLY}, or pool with a dilation of 1, or without padding"
         raise refusal(node, "its windows have a dilation and padding, and its indices are used", hint)
@@ -106,7 +107,11 @@ def _every(steps: Steps, value: ir.Value, axis: int, start: int, window: Window)
 def _places(
     steps: Steps, chosen_taps: ir.Value, sizes: list[int], windows: list[Window], *, column_major: bool
 ) -> ir.Value:
-    """Where the element of each window lies that was found there, counted over all planes."""
+    """Where the element of each window lies that was found there, counted over all planes.
+
+    ONNX counts indices over the whole input, batch and channels included, row by row, or column by column where
+    ``storage_order`` says so.
+    """
     rank = len(windows)
     units, unit = [0] * rank, 1
     for axis in range(rank) if column_major else reversed(range(rank)):

@@ -91,7 +91,7 @@ class _Steps:
             _RULES[operator.code] is _broadcast
             and len({tensor.shape for tensor in (*operator.inputs, self.result)}) == 1
         ):
-            return IN_COMPANY
+            return IN_COMPANY  # nothing is broadcast: kernels read such operands as flat arrays
         computed = [tensor for tensor in (*operator.inputs, *operator.outputs) if tensor.data is None]
         floats = all(tensor.dtype == np.float32 and tensor.quantization is None for tensor in computed)
         return MOST[operator.code][0 if floats else 1]
@@ -185,6 +185,7 @@ def _merged(
         sizes = _grouped(sizes, groups)
         if len(sizes) <= max(most, 1):
             return tensors
+        # Too many axes are left, since the operands broadcast along different ones: one of them stops doing so.
         operand, axis = _cheapest(tensors, sizes)
         tensors[operand] = steps.repeated(tensors[operand], axis, sizes[axis])
 
@@ -252,6 +253,7 @@ def _along(steps: _Steps) -> None:
         flat_index = steps.shaped(index, (math.prod(index.shape),))
         steps.finish(steps.add([flat, flat_index], (flat.shape[0], *flat_index.shape, flat.shape[2]), axis=1))
         return
+    # The axis is an operand: of CUMSUM, whose result has the shape of its data, or of ARG_MAX and ARG_MIN.
     place = steps.integers(np.ones(others[0].shape, np.int32))
     is_index = len(steps.result.shape) < len(source.shape)
     steps.finish(steps.add([flat, place], (flat.shape[0], flat.shape[2]) if is_index else flat.shape))
@@ -315,6 +317,7 @@ def _reduction(steps: _Steps) -> None:
     sizes = [math.prod(source.shape[axis] for axis in axes) for _, axes in groups]
     places = [place for place, (key, _) in enumerate(groups) if key]
     flat = steps.shaped(source, sizes)
+    # Kept and reduced axes alternate too often: the kept ones become rows, and the reduced ones their columns.
     if len(groups) > steps.most:
         kept_places = [place for place in range(len(groups)) if place not in places]
         rows = math.prod(sizes[place] for place in kept_places)
@@ -391,7 +394,7 @@ def _moved(steps: _Steps, source: Tensor, perm: Sequence[int]) -> Tensor:
     return steps.shaped(source, [sizes[axis] for axis in perm])
 
 
-_SWAPPED = (0, 2, 1, 3)
+_SWAPPED = (0, 2, 1, 3)  # of four blocks, the two in the middle
 
 _UNARY = (
     *("ABS", "CAST", "CEIL", "COS", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGICAL_NOT"),

@@ -44,6 +44,7 @@ def modulo(low: Lowering, node: ir.Node) -> None:
     if node.attributes.get_int("fmod", 0) and x.dtype.kind == "i":
         remainder = integer_remainder(low, x, divisor, remainder)
     elif node.attributes.get_int("fmod", 0) and x.dtype.kind == "f":
+        # Of magnitudes, both remainders are the same.
         sizes = [magnitude(low, number) for number in (x, divisor)]
         remainder = low.emit("MUL", [_sign(low, x), low.emit("FLOOR_MOD", sizes, shape)], shape)
     low.bind(node.outputs[0], form, remainder)
@@ -55,6 +56,7 @@ def _left(low: Lowering, x: Tensor, divisor: Tensor, shape: tuple[int, ...], *, 
     rest = low.emit("SUB", [x, product], shape)
     if not floored:
         return rest
+    # The rest has the dividend's sign. Where that is not the divisor's, and the rest is not 0, a divisor is added.
     zero = low.graph.constant(np.zeros(1, x.dtype), f"{low.base}/zero")
     below = low.emit("LESS", [rest, zero], shape, dtype=_BOOL)
     if divisor.data is None or not np.all(divisor.data > 0):
