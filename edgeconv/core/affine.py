@@ -29,7 +29,7 @@ _Floats = TypeVar("_Floats", npt.NDArray[Any], "torch.Tensor")
 _Precision = type[np.float32] | type[np.float64]
 
 WEIGHT_LIMITS = (-127, 127)
-"""Of int8 weights: symmetric, so that the negative of every weight is one, too."""
+"""The range of int8 weights: symmetric, so that the negative of every weight is one, too."""
 SCALE_LIMITS = (2.0**-126, 2.0**127)
 """Normal numbers of float32: runtimes may flush smaller ones to zero."""
 

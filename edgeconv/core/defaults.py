@@ -6,13 +6,13 @@ Light: the command line reads them before any stage is imported.
 from __future__ import annotations
 
 DEVICE_TIMEOUT_S = 120.0
-"""What a device may take for one artifact, start and load included; after that it counts as hung."""
+"""Seconds of a device for one artifact, start and load included; after that it counts as hung."""
 
 LONGEST_TIMEOUT_S = 86_400.0
 """A day: the longest time limit that a recipe may state and a report may hold."""
 
 PROBE_TIMEOUT_S = 60.0
-"""What a device may take to start and say what it is."""
+"""Seconds of a device to start and describe itself."""
 
 BATCH = "batch"
 """The symbol of an open batch that nobody names."""

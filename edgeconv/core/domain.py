@@ -16,7 +16,7 @@ from edgeconv.core import Array
 
 Bound = float | npt.NDArray[np.float64]
 _MOST = 8
-"""Of integers that nothing bounds, either way: both signs, and few enough that products stay small."""
+"""The largest magnitude drawn for integers that nothing bounds: products of these stay small."""
 
 
 class Extent(IntEnum):

@@ -25,12 +25,12 @@ from edgeconv.errors import ParityError
 Array = npt.NDArray[Any]
 
 DATA_SUFFIX = ".data"
-"""What the name of an ``.onnx`` file gets behind it where its weights lie in a file of their own."""
+"""Suffix behind the name of an ``.onnx`` file, for the file of its weights where these lie in their own."""
 NCHW = "nchw"
 NHWC = "nhwc"
 Format = Literal["onnx", "tflite"]
 FORMATS: tuple[str, ...] = get_args(Format)
-"""What files there are, and their suffixes without the dot."""
+"""The formats of files; also their suffixes, without the dot."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 from edgeconv.errors import EdgeconvError
 
 MOST_BYTES = 2**31
-"""Of a file that is read whole: neither format holds more in one."""
+"""The most bytes of a file that is read whole: neither format holds more in one."""
 MOST_HASHED = 2**32
-"""Of a file of weights: a slow processor hashes a GiB in 2.5 s, and a sparse file of any size costs nothing."""
+"""The most bytes of a file of weights: hashing a GiB takes a slow processor 2.5 s, and a sparse file has any size."""
 
 
 def is_onnx(path: Path) -> bool:

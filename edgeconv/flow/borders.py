@@ -77,7 +77,7 @@ def told_matches(theirs: Sequence[TensorSpec], matched: Sequence[TensorSpec]) ->
 
 
 def _layouts(spec: TensorSpec, shape: Shape) -> list[str]:
-    """Those in which the file's shape is the module's."""
+    """The layouts in which the file's shape is the module's."""
     layouts = [NCHW] if _fits(spec.shape, shape) else []
     if len(shape) == 4 and _fits(spec.shape, (shape[0], shape[2], shape[3], shape[1])):
         layouts.append(NHWC)

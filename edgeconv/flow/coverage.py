@@ -57,7 +57,7 @@ def with_coverage(
 
 
 Reached = tuple[Coverage | None, tuple[str, ...]]
-"""What was reached, and the kinds of derived inputs."""
+"""The coverage, and the kinds of derived inputs that added to it."""
 
 
 def coverage_of(model: ir.Model, golden: Golden, variant: str, reach: Reach | None = None) -> Reached:
@@ -81,7 +81,7 @@ def coverage_of(model: ir.Model, golden: Golden, variant: str, reach: Reach | No
 
 
 def _evaluated(model: ir.Model, samples: Sequence[Sample]) -> Reach | None:
-    """What samples reach, until nothing is left; None where the reference lacks an operator."""
+    """Runs samples until every part is reached, or all have run; None where the reference lacks an operator."""
     from edgeconv.reference import evaluate_each  # torch, which proving again does not need
 
     reach = Reach(model)

@@ -229,7 +229,7 @@ def proof_of(recipe: Recipe, source: Source, variants: tuple[str, ...]) -> Proof
 
 
 def _domains_of(source: Source) -> Callable[[], Mapping[str, Domain]]:
-    """What its integer inputs may hold, found once, when first needed.
+    """The domains of a source's integer inputs, found once, when first needed.
 
     Nothing where the source cannot be captured: the export itself will say why.
     """
@@ -295,14 +295,14 @@ def _quantization(recipe: Recipe, domains: Callable[[], Mapping[str, Domain]]) -
 
 
 def _pixels(recipe: Recipe) -> Override | None:
-    """What the preprocessing makes of pixels, where one scale has that; images are the input of rank 4."""
+    """The range of preprocessed pixels for the image inputs, where it is the same for all channels."""
     pixels = recipe.preprocessing.pixel_range if recipe.preprocessing is not None else None
     images = [item.name for item in recipe.inputs if item.dtype == "float32" and len(item.shape) == 4]
     return Override(operators=tuple(images), range=pixels) if pixels is not None and images else None
 
 
 def _source_of(recipe: Recipe) -> tuple[Recipe, Source]:
-    """What a recipe exports, and the recipe with every input stated."""
+    """The recipe with every input stated, and the module or file that it exports."""
     path = onnx_path(recipe)
     if path is not None:
         file = open_onnx(path).fixed(recipe.model.fixed)

@@ -116,7 +116,7 @@ def settled(target: Path) -> None:
 
 
 def finish(target: Path) -> None:
-    """As `settled`, for callers that hold the lock."""
+    """Completes the commit of a killed process, as `settled` does, for callers that hold the lock."""
     commit = _read(target)
     if commit is not None:
         complete(target, commit)

@@ -168,7 +168,7 @@ def judge(
 
 
 def source_float32(source: Source, golden: Golden, proof: Proof) -> Run:
-    """What the source's own float32 makes of the samples for it."""
+    """Runs the source itself in float32, on the samples of its variant."""
     outputs = tuple(golden.reference.outputs[0])
     return source.run(golden.of(source.variant).samples, outputs, "float32", timeout_s=proof.timeout_s)
 

@@ -34,7 +34,7 @@ _UNREAD = f"no opset up to {FILE_OPSETS[-1]} has it"
 
 @dataclass(frozen=True)
 class Support:
-    """What a table says of an operator: exactly one of the two, or the table is incomplete.
+    """A table's entry for an operator, or the reason why it has none: exactly one, or the table is incomplete.
 
     Attributes:
         entry: where its entry stands, or how it gets by without one; empty where it does neither.
@@ -171,7 +171,7 @@ def _lowered(name: str) -> str:
 
 
 def _before(name: str) -> str:
-    """What capture makes of an operator that no later stage meets; empty for all others."""
+    """How capture replaces an operator that no later stage meets; empty for all others."""
     return "dissolved by capture" if name in DISSOLVED else "written out by capture" if name in WRITTEN_OUT else ""
 
 

@@ -77,7 +77,7 @@ def judged_running(
 
 
 class _Walks:
-    """What was judged of each sample, by its name, and the cause of the first layer that is beyond its bound."""
+    """The judged layers of each sample, by its name, and the cause of the first one that is beyond its bound."""
 
     def __init__(self, artifact: Artifact, data: bytes, file: ProbedFile, probe: _Probe) -> None:
         self._artifact, self._data, self._file, self._probe = artifact, data, file, probe

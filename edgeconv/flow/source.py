@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from edgeconv.capture import OnnxFile
 
 CAPTURED_BATCH = 11
-"""Of a graph whose batch is freed afterwards: a size that other dimensions seldom have, so that none is taken for it.
+"""The batch with which a graph is captured whose batch is freed afterwards: other dimensions seldom have this size.
 
 A capture takes as long with 11 as with 2 (MobileNetV2, ShuffleNetV2: 1.2 to 2.2 s with either): nothing is computed.
 """
 OTHER_BATCH = 2
-"""Of the second capture, which must give the same graph: small and even, where a forward may well branch otherwise."""
+"""The batch of the second capture, which has to give the same graph: small and even, so that a forward which depends
+on the size most likely takes another branch."""
 _NEGATIVE_IN_TORCH = frozenset({"GatherND"})  # as x[index] is captured; gather, embeddings and scatter refuse -1
 Precision = Literal["float64", "float32"]
 
@@ -85,7 +86,7 @@ class Source(Protocol):
         ...
 
     def domains(self) -> Mapping[str, Domain]:
-        """What inputs of integers may hold, by the operators that read them; open batches are 1.
+        """The domains of integer inputs, from the operators that read them; open batches are 1.
 
         Raises:
             CaptureError: there is no graph.

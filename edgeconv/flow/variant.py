@@ -19,7 +19,7 @@ from edgeconv.recipe import FORMATS
 
 @dataclass(frozen=True)
 class Variant:
-    """What the files of a variant are written from.
+    """The graph and the settings that the files of a variant are written from.
 
     Attributes:
         name: ``"fp32"``, ``"int8"``, …

@@ -90,7 +90,7 @@ def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibrat
 
 
 def _lost_channels(parts: Sequence[Channels]) -> str | None:
-    """What the narrowest channels lose by the scale of the widest; None where that is little, or few of them."""
+    """One line on what the narrowest channels lose by the scale of the widest; None where that is little."""
     parts = [part for part in parts if part.count >= _LEAST_NUMBERS]
     if not parts:
         return None
@@ -118,7 +118,7 @@ def _ends_in_an_output(node: ir.Node) -> bool:
 
 
 def _uneven(concat: ir.Node, calibration: Calibration) -> str | None:
-    """What the narrowest part of a Concat would lose by the scale of the widest; None where that is little."""
+    """One line on what a Concat's narrowest part would lose by the scale of its widest; None where that is little."""
     widths = [width for value in _parts(concat) if (width := _width(value, calibration)) > 0]
     if not widths:
         return None
@@ -148,7 +148,7 @@ def _parts(concat: ir.Node) -> Iterator[ir.Value]:
 
 
 def _width(value: ir.Value, calibration: Calibration) -> float:
-    """Of the range that the value's own scale spans; 0 where nothing was seen but zeros, or nothing at all."""
+    """The width of the range of a value's own scale; 0 where only zeros were seen, or nothing at all."""
     producer = value.producer()
     if producer is not None and producer.op_type in FIXED:
         return FIXED[producer.op_type].scale * _LEVELS

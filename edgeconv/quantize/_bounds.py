@@ -74,7 +74,7 @@ _CLAMPS = (_ENDS - _PICKS - _RANKING - _SUMS_OF_POWERS - {"Sigmoid"}) | {"Exp", 
 
 @dataclass
 class _Seen:
-    """Of one value: finite extremes, those but for masks, and the distinct numbers while they are few."""
+    """Statistics of one value: finite extremes, those without masks, and the distinct numbers while they are few."""
 
     low: float = 0.0
     high: float = 0.0
@@ -165,7 +165,7 @@ def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
 
 
 def _maker(node: ir.Node) -> ir.Node | None:
-    """What makes a node's first operand."""
+    """The node that computes a node's first operand."""
     value = node.inputs[0]
     return value.producer() if value is not None else None
 
@@ -193,7 +193,7 @@ def _axes(node: ir.Node) -> tuple[int, ...] | None:
 
 
 def _sum_of(node: ir.Node) -> ir.Node | None:
-    """What adds up the rows of an Exp, where a steep function reads nothing of it but that."""
+    """The node that adds up the rows of an Exp, where only a steep function of these sums reads it."""
     steep = _steep_readers(node)
     return steep[0] if len(steep) == 1 and steep[0].op_type in _SUMS else None
 
@@ -218,7 +218,7 @@ def _hands_on(node: ir.Node, index: int) -> bool:
 
 
 def _selected(value: ir.Value) -> list[ir.Value]:
-    """What is taken of a result: the value, or what its readers choose of it by place."""
+    """The values that stand for a result: itself, or the slices of it where nothing else is read."""
     readers = [use.node for use in value.uses()]
     if value.is_graph_output() or not all(node.op_type in _SELECTS and node.inputs[0] is value for node in readers):
         return [value]
@@ -227,7 +227,10 @@ def _selected(value: ir.Value) -> list[ir.Value]:
 
 
 def _region(graph: ir.Graph, gated: Mapping[ir.Node, tuple[ir.Value, float]]) -> tuple[list[ir.Value], list[ir.Node]]:
-    """What reaches a softmax, a maximum and the like through operators that a bound passes, where one may mask."""
+    """The softmaxes, maxima and the like whose data may hold masks, and the values that lead to them.
+
+    Values are followed back through operators that carry a bound to their operands.
+    """
     region: dict[ir.Value, None] = {}
     ends = []
     for node in graph:
@@ -296,7 +299,7 @@ class _Backwards:
         return {named(value): bounds for value, bounds in self.found.items() if self._is_evident(value, bounds)}
 
     def _ordered(self) -> list[ir.Value]:
-        """What was looked at, readers first."""
+        """All values that were seen, readers first."""
         produced = [value for node in self.graph for value in node.outputs if value in self.seen]
         rest = [value for value in self.seen if value not in set(produced)]
         return [*reversed(produced), *rest]
@@ -311,7 +314,7 @@ class _Backwards:
         return seen.infinite or seen.high - seen.low > _EVIDENT * reach
 
     def _need(self, node: ir.Node, index: int, value: ir.Value) -> Bounds:
-        """What of a value an operator can tell apart."""
+        """The bounds beyond which an operator cannot tell a value's numbers apart."""
         results = [self.found.get(output, ALL) for output in node.outputs if is_taken(output)]
         if not results:
             return ALL
@@ -364,7 +367,7 @@ class _Backwards:
         return (least + math.log(_COUNTS / math.prod(whole)), math.inf) if is_static else ALL
 
     def _of_largest(self, node: ir.Node, value: ir.Value) -> Bounds:
-        """Of the largest few: as far as what is taken of them reaches; more where their places are taken too."""
+        """For TopK and the like: the bounds of the largest values, wider where their indices are read too."""
         result = node.outputs[0]
         low, high = self.found.get(result, self.rows.get(node, ALL)) if is_taken(result) else (math.inf, -math.inf)
         if not any(map(is_taken, node.outputs[1:])):
@@ -373,14 +376,14 @@ class _Backwards:
         return min(low, least), max(high, most)
 
     def _of_ranks(self, node: ir.Node, value: ir.Value) -> Bounds:
-        """Of what is ranked: all but the masked numbers, and a distance from these to be told from them."""
+        """For indices of ranked numbers: all but the masked ones, and a margin that keeps these apart from the rest."""
         seen = self.seen[value]
         low, high = seen.plain
         apart = _APART * (high - low)
         return low - apart if seen.low < low else -math.inf, high + apart if seen.high > high else math.inf
 
     def _of_comparison(self, node: ir.Node, index: int, value: ir.Value) -> Bounds:
-        """Of one side: as far as either side reaches but for masks, unless a mask is compared with."""
+        """For one side of a comparison: as far as either side reaches without masks, unless a mask is compared with."""
         other = node.inputs[1 - index]
         beside = self.seen.get(other) if other is not None else None
         if beside is None or beside.infinite or beside.plain != (beside.low, beside.high):
@@ -389,7 +392,7 @@ class _Backwards:
         return min(own[0], beside.low), max(own[1], beside.high)
 
     def _of_sum(self, node: ir.Node, index: int, low: float, high: float) -> Bounds:
-        """Of an addend, or of either side of a difference; by what the others can bring."""
+        """For an addend, or a side of a difference: the result's bounds, moved by the other operands' extremes."""
         operands = [operand for at, operand in enumerate(node.inputs) if at != index and operand is not None]
         others = [self.seen.get(operand) for operand in operands]
         if any(other is None for other in others):
@@ -400,7 +403,7 @@ class _Backwards:
         return (low + least, high + most) if index == 0 else (least - high, most - low)
 
     def _of_factor(self, node: ir.Node, index: int, low: float, high: float) -> Bounds:
-        """Of what a constant scales; or of the constant itself where what it meets opens and shuts it, as a mask does.
+        """For what a constant scales; or for the constant itself where its partner opens and shuts it, as a mask does.
 
         (1 - m)·-1e9 of a mask of zeros and ones needs no such constant; what opens it needs all its precision.
         """

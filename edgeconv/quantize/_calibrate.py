@@ -145,7 +145,7 @@ def calibrate(
 
 
 class _Counts:
-    """Of all activations, as the batches come."""
+    """Counts the numbers of all activations into histograms, as the batches come."""
 
     def __init__(
         self, names: Iterable[str], bounds: Mapping[str, tuple[float, float]], may_be_infinite: Collection[str]

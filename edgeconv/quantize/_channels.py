@@ -60,12 +60,12 @@ class Channels:
 
     @property
     def widths(self) -> npt.NDArray[np.float64]:
-        """Of each channel's range, which holds zero."""
+        """The width of each channel's range, which holds zero."""
         return self.high - self.low
 
     @property
     def variances(self) -> npt.NDArray[np.float64]:
-        """Of each channel's numbers about their mean."""
+        """The variance of each channel's numbers."""
         means, squares = self.sums / max(1, self.count)
         return np.asarray(np.maximum(squares - np.square(means), 0.0))
 
@@ -94,7 +94,7 @@ class ChannelCounts:
             self._seen[name].add(values[name])
 
     def channels(self) -> dict[str, Channels]:
-        """By the name of the value."""
+        """The statistics of each value's channels, by the value's name."""
         return self._seen
 
 

@@ -33,7 +33,7 @@ _ACTIVATION_STEPS, _WEIGHT_STEPS = 255, 127  # of a range: 8 bits from end to en
 
 @dataclass
 class _Channels:
-    """What the channels between two layers hold on data: their extremes, zero included, means and mean squares."""
+    """Statistics of the channels between two layers: their extremes, zero included, means and mean squares."""
 
     low: _Floats
     high: _Floats
@@ -106,7 +106,7 @@ def _powers(layer: Layer) -> _Floats:
 
 
 class _Choice:
-    """Of the factors for one pair."""
+    """Chooses the factors for one pair."""
 
     def __init__(self, pair: Pair, reader: Layer | None, channels: Sequence[_Channels], per_channel: bool) -> None:
         groups = pair.second.groups

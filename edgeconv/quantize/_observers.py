@@ -26,7 +26,7 @@ def min_max(seen: Histogram, levels: int, percent: float) -> Range:
 
 
 def percentile(seen: Histogram, levels: int, percent: float) -> Range:
-    """What holds so many percent of the elements, and leaves out the rest by halves at both ends.
+    """The range of so many percent of the elements, which leaves out half of the rest at each end.
 
     Within the width of a bin of ``numpy.quantile(elements, (tail, 1 - tail), method="inverted_cdf")``, outwards, and
     widened to hold zero.

@@ -43,7 +43,7 @@ _Indices = npt.NDArray[np.int64]
 _Real = TypeVar("_Real", np.float32, np.float64)
 
 LARGEST_SUM = 128
-"""Of the sizes of two weights of one sign: 255 · 128 = 32640 is within int16, 255 · 129 is not."""
+"""The largest sum of the magnitudes of two weights of one sign: 255 · 128 = 32640 fits int16, 255 · 129 does not."""
 _HIGHEST = WEIGHT_LIMITS[1]
 _ALONE = -1  # no place: the partner of a tap that has none
 
@@ -161,7 +161,7 @@ def _dequantized(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def safe_growth(channels: _Floats, scales: _Floats, partner: _Indices) -> _Floats:
-    """By what to multiply each channel's scale so that weights which no pair overflows with come nearest to it.
+    """The factor of each channel's scale with which weights that overflow in no pair are nearest to the real ones.
 
     With the scale as it is some weights have to be cut; with one large enough for the largest pair none, and all are
     rounded more coarsely. The least square error of the weights lies at one of the ends or between. EfficientNet-Lite0,

@@ -19,7 +19,7 @@ REQUESTED = "it was asked for"
 """Why an operator stays float that the caller named."""
 _WIDEST = 40  # exponent of a factor of equalization
 RANGES = {dtype: limits_of(dtype) for dtype in ("int8", "int16")}
-"""What a dtype of the plan holds; weights leave out the lowest value."""
+"""The least and the largest integer of each dtype of a plan; weights leave out the lowest value."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class ReadElements:
         self.conditions = tuple(conditions)
 
     def of(self, values: Mapping[str, Array]) -> dict[str, _Read]:
-        """Of one batch: True where somebody reads an element, by the names of the values of which some may go unread.
+        """Masks of one batch, True where an element is read, by the names of the values that may have unread elements.
 
         Args:
             values: those of `conditions` among them.

@@ -126,7 +126,7 @@ def _chains(model: ir.Model) -> Iterator[_Chain]:
 
 
 def _chain(second: Layer) -> _Chain | None:
-    """What is before a layer, up to where its input channels come from."""
+    """The operators before a layer, back to the one that makes its input channels."""
     reader, value = second.node, second.input
     depthwise: list[Layer] = []
     values: list[ir.Value] = []

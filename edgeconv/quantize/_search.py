@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Search:
-    """What was found.
+    """The result of a search for a target.
 
     Attributes:
         steps: that were measured, from the fewest layers in float to all operators.

@@ -29,7 +29,7 @@ _MS_PER_PRODUCT, _MS_PER_NUMBER = 1e-8, 1e-7  # see `float_costs`
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one layer does to the outputs.
+    """The noise that one layer's integers bring to the outputs.
 
     Attributes:
         layer: its name in the plan.

@@ -174,7 +174,7 @@ def _operands(node: ir.Node) -> Iterator[tuple[ir.Value, _Function]]:
 
 
 def _function(node: ir.Node) -> _Function | None:
-    """What an operator computes of each number of its first operand."""
+    """The function that an operator applies to each number of its first operand; None for other operators."""
     if node.domain not in ("", "ai.onnx"):
         return None
     if _divides(node):

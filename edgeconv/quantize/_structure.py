@@ -78,7 +78,7 @@ class Structure:
     spelt: Mapping[ir.Node, ir.Node]
 
     def operator(self, node: ir.Node) -> str:
-        """What a node is, or what the nodes that end in it are together."""
+        """A node's operator, or the one that it computes together with the nodes before it."""
         return "Gelu" if self.spelt.get(node) is node else node.op_type
 
     def members(self) -> dict[str, list[str]]:

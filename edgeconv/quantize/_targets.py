@@ -57,7 +57,7 @@ class Means:
 
 
 class Target:
-    """What one float layer makes.
+    """The outputs of one float layer, over all samples: their means, and a selection of positions.
 
     Args:
         layer: that it is.
@@ -106,7 +106,7 @@ def targets_of(
     positions: Mapping[str, int],
     reads: Mapping[str, Sequence[_Flags]],
 ) -> dict[str, Target]:
-    """What the layers of a float graph make, by name.
+    """The targets of a float graph's layers, by name, from one run over the samples.
 
     Args:
         model: float32.

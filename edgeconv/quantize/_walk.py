@@ -46,7 +46,7 @@ class Dequantized:
         return self.integers.shape
 
     def real(self, integers: Array) -> Array:
-        """What some of the integers stand for, float32."""
+        """The real numbers of some of the integers, float32."""
         return dequantized(integers, self.scale, self.zero_point, np.float32)
 
 
@@ -105,7 +105,7 @@ class Walk:
         self._constants[value] = array
 
     def outputs(self, node: ir.Node) -> Iterator[Array]:
-        """What the layer that the walk has stopped before makes, sample by sample."""
+        """The output of the layer that the walk has stopped before, sample by sample."""
         reached = self._reached = _Reached(_Step(node, self._opset, self._values, self._constants))
         return (reached.first(partial(self._of, index)) for index in range(self._count))
 
@@ -183,7 +183,7 @@ class _Step:
             self._session = _session(node, opset, self._fed, constants)
 
     def run(self, held: Callable[[ir.Value], Held]) -> list[Held]:
-        """What it makes of the values of one sample, in the order of the outputs that are taken."""
+        """Its outputs that are read, computed from the values of one sample."""
         operands = [real(held(value)) for value in self._fed]
         if self._grid is not None:
             return [Dequantized(operands[0], *self._grid)]
@@ -192,7 +192,7 @@ class _Step:
 
 
 class _Reached:
-    """The layer that a walk has stopped before: what it makes, as far as it is kept, and what is added to that."""
+    """The layer that a walk has stopped before: its outputs, as far as memory allows, and the shift to be added."""
 
     def __init__(self, step: _Step) -> None:
         self.step, self.node, self.shift = step, step.node, np.zeros((), np.float32)
@@ -200,7 +200,7 @@ class _Reached:
         self._size = 0
 
     def first(self, held: Callable[[ir.Value], Held]) -> Array:
-        """What the layer makes of one sample by itself; `run` may be asked for it later, in the same order."""
+        """The layer's output of one sample, without the shift; kept for `run`, which comes in the same order."""
         array = real(self.step.run(held)[0])
         self._size += array.nbytes
         if self._size <= _KEPT_BYTES:
@@ -214,7 +214,7 @@ class _Reached:
 
 
 def chosen(model: ir.Model, batches: Iterable[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
-    """As many of the batches as a walk holds in memory, evenly taken; no more than twice as many are held at a time."""
+    """As many batches as a walk holds in memory, evenly spread over all; at most twice as many are held on the way."""
     held, stride, most = [], 1, 1
     for number, batch in enumerate(batches):
         if number % stride:
@@ -237,7 +237,7 @@ def _largest(model: ir.Model, batches: Sequence[Mapping[str, Array]]) -> int:
 
 
 def _bytes(value: ir.Value, rows: int) -> int:
-    """Of a value of so many rows, where its batch is open."""
+    """The bytes of a value in float32, with so many rows where its batch is open."""
     size = 4
     for length in value.shape or ():
         size *= length if isinstance(length, int) else rows
@@ -277,7 +277,7 @@ def _session(
 
 
 def _info(name: str, value: ir.Value) -> onnx.ValueInfoProto:
-    """Of any shape: onnxruntime sees the shapes of what it is given."""
+    """An input or output without a shape: onnxruntime takes those of the arrays that it gets."""
     import onnx
 
     return onnx.helper.make_tensor_value_info(name, int(value.dtype or ir.DataType.FLOAT), None)

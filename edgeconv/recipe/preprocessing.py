@@ -26,7 +26,7 @@ _FILTERS = {
 # What cameras and data sets hold. Pillow knows more, and hands some of them (EPS) to other programs.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**26
-"""Of a decoded or a resized image (8192 x 8192); files of a few bytes may declare more than memory holds."""
+"""The most pixels of a decoded or resized image (8192 x 8192); a tiny file may declare more than memory holds."""
 # Without a handler, what Pillow logs of a damaged file lands on stderr beside our one line.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")

@@ -38,7 +38,7 @@ def saved_state() -> Callable[[], None]:
 
 
 def _functions() -> Callable[[], None]:
-    """What foreign code may have replaced of the functions with which files are written and results printed."""
+    """Remembers the functions that write files and print results, which foreign code may replace."""
     before = [(namespace, dict(vars(namespace))) for namespace in _NAMESPACES]
 
     def put_back() -> None:
@@ -127,7 +127,7 @@ def _torch() -> Callable[[], None]:
 
 
 def _modules() -> Callable[[], None]:
-    """Of the imported modules, those that were there are there again; what else foreign code imported stays.
+    """Remembers the imported modules: these are put back, and what foreign code imported besides stays.
 
     A second copy of one that was there goes: `sys` itself is imported anew, half empty, where it was taken away.
     """

@@ -231,7 +231,10 @@ def _check_dtypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
 
 
 def _is_counter(name: str, tensor: Tensor) -> bool:
-    """Of batches: of no use in eval mode. Of a complex number torch would keep one half, and say so on stderr."""
+    """Whether it counts batches, which has no use in eval mode.
+
+    A complex one is refused as any weight is: torch would keep its real half, and say so on stderr.
+    """
     return name.endswith("num_batches_tracked") and not tensor.is_complex()
 
 

@@ -168,7 +168,7 @@ def _sizes(value: ir.Value) -> list[int] | None:
 
 
 def _padded(graph: ir.Graph, node: ir.Node, pair: ir.Node, pads: Sequence[int], sizes: Sequence[int]) -> ir.Value:
-    """What a node reads with zeros around it, of these sizes then, quantized as it is itself."""
+    """A node's data with zeros around it, quantized with the same parameters; `sizes` are those with the padding."""
     source = pair.outputs[0]
     name, count = f"{node.outputs[0].name}.padded", len(pads) // 2
     amounts = np.array([0, 0, *pads[:count], 0, 0, *pads[count:]], np.int64)

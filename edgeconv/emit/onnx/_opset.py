@@ -131,7 +131,7 @@ def _hard_swish(node: onnx.NodeProto, constants: _Constants, taken: set[str]) ->
 
 @dataclass(frozen=True)
 class _Moved:
-    """What becomes of an operator in the versions before ``since``."""
+    """How an operator is written in the versions before ``since``."""
 
     since: int
     adapt: Callable[[onnx.NodeProto, _Constants, set[str]], list[onnx.NodeProto]]

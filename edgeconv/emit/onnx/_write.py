@@ -223,7 +223,7 @@ def _halved(proto: onnx.ModelProto, written_out: Mapping[str, str]) -> tuple[onn
 
 
 def _on_test_inputs(equal: Callable[[str], bool]) -> bool:
-    """What a comparison says on random inputs; on ones where those, which as integers are 0, divide by zero."""
+    """Compares on random inputs, which are 0 as integers; on ones where the graph divides by zero with these."""
     with mute(), _own_noise():
         try:
             return equal("random")

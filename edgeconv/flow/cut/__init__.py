@@ -36,7 +36,7 @@ class Layers(Protocol):
     @property
     def returned(self) -> Collection[str]: ...
     def operands(self, layer: str, borders: Collection[str]) -> list[str]:
-        """What a layer reads: its way back to these values and the file's inputs, by name."""
+        """The values that a layer reads, by name: going back from it, the first of these borders or of the inputs."""
         ...
 
     def values(self, inputs: Sequence[Array], names: Collection[str]) -> dict[str, Array]:

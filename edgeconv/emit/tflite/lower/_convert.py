@@ -171,7 +171,7 @@ def _refuse_unwritten(low: Lowering, node: ir.Node) -> None:
 
 
 def _output_name(node: ir.Node, index: int) -> str:
-    """What the specification calls an output."""
+    """The name of an output in the operator's specification."""
     from onnx.defs import get_schema
 
     return str(get_schema(node.op_type).outputs[index].name)

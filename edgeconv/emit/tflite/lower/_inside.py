@@ -62,7 +62,7 @@ def _twins(tensor: Tensor, reshaped: Mapping[Tensor, Sequence[Tensor]]) -> list[
 
 
 def described(graph: Graph, holders: Sequence[Held], names: Mapping[Tensor, str]) -> tuple[IntegerTensor, ...]:
-    """What a report says of these tensors: name in the file, shape, dtype, form, scale, zero point, values."""
+    """These tensors for the report: name in the file, shape, dtype, form, scale, zero point, values."""
     return tuple(
         IntegerTensor(
             names[holder.tensor],

@@ -287,7 +287,7 @@ class Lowering:
 
     @property
     def base(self) -> str:
-        """What intermediate tensors of the present node are named after."""
+        """The beginning of the names of the present node's intermediate tensors."""
         return (self.node.outputs[0].name if self.node else None) or "value"
 
     def refuse(self, why: str, *, node: ir.Node | None = None, hint: str = "") -> NoReturn:

@@ -210,7 +210,7 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _results(steps: Steps, node: ir.Node, runs: Sequence[tuple[list[ir.Value], State]]) -> dict[ir.Value, ir.Value]:
-    """What stands for the node's outputs, as far as somebody takes them."""
+    """The values that replace the node's outputs, for those that are read."""
     batch, hidden = sizes_of(runs[0][0][0])
     length, count = len(runs[0][0]), len(runs)
     results: dict[ir.Value, ir.Value] = {}
@@ -230,7 +230,7 @@ def _results(steps: Steps, node: ir.Node, runs: Sequence[tuple[list[ir.Value], S
 
 
 def _run(layer: _Direction, x: ir.Value, state: State, backwards: bool) -> tuple[list[ir.Value], State]:
-    """What each step gives, in the order of the input, and the last states."""
+    """The output of each step, in the order of the input, and the last states."""
     length, batch, inputs = sizes_of(x)
     bias = layer.bias[0].copy()
     # The biases of input and state are one sum, added once for all steps.

@@ -60,7 +60,7 @@ def grid_sample(low: Lowering, node: ir.Node) -> None:
 
 
 def _lines(low: Lowering, places: Tensor, size: int, mode: str, border: str, corners: bool) -> list[_Line]:
-    """What one axis contributes: the elements on both sides of a place, or the nearest one."""
+    """The elements that one axis contributes, with their weights: on both sides of a place, or the nearest one."""
     shape = places.shape
     # -1 to 1 becomes 0 to size - 1 (align_corners: the middles of the outer elements) or -1/2 to size - 1/2 (their
     # edges).
