@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import edgeconv
 from edgeconv.capture import open_onnx
 from edgeconv.cli import run
 from edgeconv.errors import CaptureError
@@ -195,3 +196,15 @@ def test_a_remainder_of_floats_is_stated_as_fmod(tmp_path: Path, attributes: dic
     path = written(tmp_path / "m.onnx", [node], w=np.full(4, 3, np.float32))
     with nullcontext() if fits else pytest.raises(CaptureError, match="node rest: Mod of floats is defined"):
         captured(path)
+
+
+@pytest.mark.parametrize("alpha", [1 / 6, 0.1666667])
+def test_a_slope_near_a_sixth_is_that_slope_in_tflite(alpha: float, tmp_path: Path) -> None:
+    """PaddlePaddle writes 0.1666667, which is two float32 numbers away from 1/6."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 8, 4, 4)) for name in "xy")
+    node = helper.make_node("HardSigmoid", ["x"], ["y"], alpha=alpha, beta=0.5)
+    graph = helper.make_graph([node], "slope", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "n.onnx")
+    result = edgeconv.export_onnx(tmp_path / "n.onnx", tmp_path / "out", name="n", formats="tflite", devices="litert")
+    assert result.report is not None
+    assert [row.reason for row in result.report.comparisons if row.verdict.value != "pass"] == []

@@ -104,8 +104,8 @@ def hard_sigmoid(low: Lowering, node: ir.Node) -> None:
     x, form = read(low, node)
     alpha = node.attributes.get_float("alpha", 0.2)
     beta = node.attributes.get_float("beta", 0.5)
-    # The attribute holds torch's 1/6 in float32: six times that is 1 but for 3e-8.
-    if abs(6 * alpha - 1) > 1e-6:
+    # The attribute holds torch's 1/6 in float32: six times that is 1 but for 3e-8. Paddle's 0.1666667 is no sixth.
+    if abs(6 * alpha - 1) > 1e-7:
         x = times(low, x, 6 * alpha)
     shifted = low.emit("ADD", [x, low.floats(6 * beta)], x.shape)
     # RELU6 becomes the activation of this ADD; a clamp to 0 and 1 could not (ActivationFunctionType of the schema).
