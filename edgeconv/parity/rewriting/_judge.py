@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +14,7 @@ from edgeconv.core.affine import decibels
 from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, RewriteError
+from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.rewriting._signs import Signs, is_short
@@ -215,7 +216,8 @@ class _Rewriting:
         """What the captured graph computes of operands; of a graph of integers before it is rounded."""
         if operands.all_finite and not self.before.quantizers:
             return self.values
-        return self.before.held(operands.inputs, operands.held, {}, operands.names)
+        held = {**operands.held, **_repeated(self.before, operands.held)}
+        return self.before.held(operands.inputs, held, {}, operands.names)
 
     def _place(
         self,
@@ -273,6 +275,31 @@ class _Rewriting:
         distance = errors(actual, self.values[name])
         self.note = _AT_CAPTURE.format(name, magnitude(distance))
         return _largest(compute, self.values[name], HALF_UNIT, distance)
+
+
+def _repeated(graph: Graph, held: Mapping[str, Array]) -> dict[str, Array]:
+    """What a graph quantizes as a held value is, a second time: a rewrite may have made one of the two.
+
+    Only held values are rounded, so that the second one would be read as it is before that.
+    """
+    known: dict[Hashable, Array] = {}
+    again: dict[str, Array] = {}
+    for wanted in (True, False):
+        for name, node in graph.quantizers.items():
+            numbers = [constant(value) for value in node.inputs[1:]]
+            key = (
+                node.inputs[0],
+                *(None if array is None else (array.dtype.str, array.tobytes()) for array in numbers),
+            )
+            if wanted and name in held:
+                known.setdefault(key, held[name])
+            elif not wanted and name not in held and key in known:
+                again[name] = known[key]
+    return again
+
+
+def _key(array: Array | None) -> Hashable:
+    return None if array is None else (array.dtype.str, array.tobytes())
 
 
 def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, few: float) -> Array:
