@@ -207,3 +207,27 @@ def test_artifacts_hold_no_operator_of_one_runtime(float_file: Path, tmp_path: P
     result = edgeconv.export_onnx(tmp_path / "theirs.onnx", tmp_path / "out", name="net", formats="onnx")
     artifact: Artifact = result.artifacts[0]
     assert {node.domain for node in onnx.load(artifact.path).graph.node} == {""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (S8, {"DedicatedQDQPair": True}),
+        (S8, {"AddQDQPairToWeight": True}),
+        (S8, {"WeightSymmetric": False}),
+        (U8, {}),
+        (U8, {"WeightSymmetric": False}),
+    ],
+    ids=["pairs-twice", "weights-rounded", "zero-points", "weights-of-uint8", "uint8-zero-points"],
+)
+def test_right_files_of_onnxruntime_s_settings_pass_their_proof(
+    kind: QuantType, options: dict[str, bool], float_file: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs.onnx"
+    kinds = {"activation_type": U8, "weight_type": kind, "per_channel": kind == U8}
+    quantize_static(float_file, theirs, _Noise(), **kinds, extra_options=options)
+    result = edgeconv.export_onnx(
+        tmp_path / "theirs.onnx", tmp_path / "out", name="net", devices=("onnxruntime", "litert")
+    )
+    assert result.report is not None
+    assert [row.reason for row in result.report.comparisons if row.verdict.value != "pass"] == []

@@ -54,6 +54,7 @@ def match(
     file: Mapping[str, Array],
     steps: Callable[[str], Array],
     ends: Callable[[str], tuple[float, float]] = _unbounded,
+    rounded_again: Collection[str] = (),
 ) -> Matching:
     """Finds each constant of a file among the graph's, and each of these in the file.
 
@@ -62,9 +63,10 @@ def match(
         file: the file's, likewise, float16 among them.
         steps: half a step of each number of one of the file's.
         ends: the least and the greatest number that one of the file's can have; what is beyond saturates.
+        rounded_again: constants of integers, of the graph's, that the file may hold as the nearest of its own.
     """
     work = _Match(graph, file)
-    work.find_quantized(steps, ends)
+    work.find_quantized(steps, ends, rounded_again)
     faults = dict(work.altered_in_place(steps))  # before a half that occurs elsewhere, too, is taken for the graph's
     foreign, lost = dict(work.foreign()), dict(work.lost())
     faults |= {
@@ -101,12 +103,17 @@ class _Match:
         """Single numbers of the file with a partner of another name, which may be theirs by chance."""
         return {name for name, other in self.partners.items() if self.file[name].size == 1 and name != other}
 
-    def find_quantized(self, steps: Callable[[str], Array], ends: Callable[[str], tuple[float, float]]) -> None:
+    def find_quantized(
+        self,
+        steps: Callable[[str], Array],
+        ends: Callable[[str], tuple[float, float]],
+        rounded_again: Collection[str],
+    ) -> None:
         """Partners of constants that the graph has in float and the file as integers: each is the nearest integer's."""
         integers = [name for name, array in self.file.items() if array.dtype == np.float64]
         found = set(self.partners.values())
         for other, due in self.graph.items():
-            if due.dtype == np.float64 or other in found:
+            if (due.dtype == np.float64 and other not in rounded_again) or other in found:
                 continue
             alike = [name for name in integers if self.file[name].size == due.size]
             held = {name: _saturated(due, ends(name), named_alike=name == other) for name in alike}

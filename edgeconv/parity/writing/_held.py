@@ -30,6 +30,7 @@ from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.reference import evaluate
 
 _STORED = "/stored"
+_FURTHEST = 127.5 + 1e-3  # steps from -1/2, of what is among -128 to 127
 _MOST_ELEMENTS = 40_000_000  # of float64, on both sides
 _MOST_LEFT_OUT = 3  # nodes behind each other
 _MOVING = (Trait.MOVES, Trait.PICKS)
@@ -68,11 +69,16 @@ class Graph:
     Attributes:
         model: a copy, if not unrounded with the float32 attributes that files hold; the caller does not change it.
         constant_steps: by the constants that stand for integers, what one integer more is worth, as it broadcasts.
+        rounded_again: of these, such as a file of int8 may have to round to steps of its own: terms of int32, and what
+            is further from its zero point than 8 bits reach.
     """
 
     def __init__(self, model: ir.Model, *, unrounded: bool = False) -> None:
         self.model = unrounded_copy(model) if unrounded else _rounded_attributes(model)
+        terms = _terms(self.model.graph)
         self.constant_steps = _store_real_numbers(self.model)
+        beyond = {name for name, step in self.constant_steps.items() if _is_beyond(self.constants.get(name), step)}
+        self.rounded_again = frozenset(terms & self.constant_steps.keys() | beyond)
         self._cuts: dict[frozenset[str], Cut] = {}
         self._last = _Last()
         self._saturating: frozenset[str] = frozenset()
@@ -343,6 +349,18 @@ def _store_real_numbers(model: ir.Model) -> dict[str, Array]:
         redirect(result, stored)
         graph.remove(node, safe=True)
     return steps
+
+
+def _terms(graph: ir.Graph) -> set[str]:
+    """The real numbers that constants of int32 stand for."""
+    nodes = [node for node in graph if node.op_type == "DequantizeLinear"]
+    kinds = {node.outputs[0].name or "": node.inputs[0].dtype for node in nodes if node.inputs[0] is not None}
+    return {name for name, kind in kinds.items() if kind == ir.DataType.INT32}
+
+
+def _is_beyond(array: Array | None, step: Array) -> bool:
+    """Whether some number takes more steps than int8 has on either side of zero."""
+    return array is not None and bool(np.any(np.abs(array / step + 0.5) > _FURTHEST))
 
 
 def _along(scales: Array, axis: int, rank: int) -> Array:

@@ -96,7 +96,7 @@ class _Judged:
 
 def matched(graph: Graph, file: File) -> Matching:
     """What became of the graph's constants in the file."""
-    return match(graph.real_constants, file.constants, file.half_steps, file.ends)
+    return match(graph.real_constants, file.constants, file.half_steps, file.ends, graph.rounded_again)
 
 
 def writing(
