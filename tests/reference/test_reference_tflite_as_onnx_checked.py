@@ -13,7 +13,10 @@ import pytest
 from tflite_files import Spec, constant, file_of, noise, quantized
 
 from edgeconv.cli import run
+from edgeconv.flow.inspection.as_onnx import _samples
 from edgeconv.flow.inspection.as_onnx_operators import difference
+from edgeconv.graph.domains import domains_of
+from edgeconv.parity.writing import read_back
 from edgeconv.reference import tflite
 from edgeconv.reference.tflite import Quantization, TfliteGraph
 from edgeconv.reference.tflite.as_onnx import to_onnx
@@ -163,3 +166,22 @@ def test_filters_of_rank_one_in_integers_round_what_they_remember() -> None:
     values = tflite.evaluate(graph, _inputs(graph))
     assert len(np.unique(values["y0"])) > 5
     assert difference(graph, values) == ""
+
+
+def test_inputs_of_integers_are_what_their_readers_take(tmp_path: Path) -> None:
+    """Every row of a table, not the first two; no divisor of 0."""
+    table, rows = constant(RNG.standard_normal((7, 3))), Spec((40,), "int32")
+    whole = Spec((40,), "int32")
+    files = {
+        "GATHER": file_of("GATHER", [table, rows], [Spec((40, 3))], table="GatherOptions", axis=0),
+        "FLOOR_DIV": file_of("FLOOR_DIV", [whole, whole], [whole]),
+    }
+    drawn = {}
+    for name, data in files.items():
+        (tmp_path / f"{name}.tflite").write_bytes(data)
+        specs, model = read_back(tmp_path / f"{name}.tflite").inputs, to_onnx(tflite.read(data))
+        sample = next(_samples(specs, {}, domains_of(model, negative=())))
+        drawn[name] = sample.inputs[specs[-1].name]
+    assert set(drawn["GATHER"].tolist()) == set(range(7))
+    assert 0 not in drawn["FLOOR_DIV"]
+    assert len(set(drawn["FLOOR_DIV"].tolist())) > 2

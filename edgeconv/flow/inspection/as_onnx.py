@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from edgeconv.core import NCHW, Array, Artifact, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S
+from edgeconv.core.domain import Domain, draw
 from edgeconv.core.named_files import is_onnx, read_named
 from edgeconv.core.threads import one_thread
 from edgeconv.core.variants import DEFAULT_FIDELITY
@@ -25,6 +26,7 @@ from edgeconv.errors import EmitError
 from edgeconv.flow.inspection.as_onnx_operators import difference
 from edgeconv.flow.output import staged
 from edgeconv.flow.running import judged_running
+from edgeconv.graph.domains import domains_of
 from edgeconv.parity import compare
 from edgeconv.parity.writing import ReadBack
 from edgeconv.reference import tflite
@@ -93,7 +95,7 @@ def _checked(path: Path, data: bytes, model: ir.Model) -> AsOnnx:
     sha256 = hashlib.sha256(data).hexdigest()
     artifact = Artifact(path, "tflite", file.variant, NCHW, sha256, file.inputs, file.outputs, len(data))
     with Sessions() as sessions:
-        for sample in _samples(file.inputs, _shapes(graph)):
+        for sample in _samples(file.inputs, _shapes(graph), domains_of(model, negative=())):
             stored = {spec.name: spec.to_file(sample.inputs[spec.name]) for spec in file.inputs}
             run = sessions.run(find("litert"), artifact, [sample], timeout_s=DEVICE_TIMEOUT_S)
             if run.verdict is not Verdict.FAIL:
@@ -147,15 +149,19 @@ def _compared(
     return compare(run, reference, [sample], artifact=artifact.path.name, tolerance=bound, output_names=names)
 
 
-def _samples(specs: Sequence[TensorSpec], shapes: Mapping[str, Array]) -> Iterator[Sample]:
+def _samples(
+    specs: Sequence[TensorSpec], shapes: Mapping[str, Array], domains: Mapping[str, Domain]
+) -> Iterator[Sample]:
     """Noise; then what refuses less: roots take positive numbers, divisors are not 0, and every index may be 0.
 
     Args:
         specs: of the inputs.
         shapes: values of the inputs that state shapes, by name.
+        domains: of the inputs of integers whose readers do not take every one, by name.
     """
     generator = np.random.default_rng(0)
-    arrays = {**{spec.name: _drawn(spec, generator) for spec in specs}, **shapes}
+    arrays = {spec.name: _drawn(spec, generator, at, domains) for at, spec in enumerate(specs)}
+    arrays |= shapes
     yield Sample("noise", arrays)
     positive = {name: np.abs(array) + np.float32(_LEAST) for name, array in arrays.items() if array.dtype.kind == "f"}
     whole = {name: array for name, array in arrays.items() if array.dtype.kind in "iu" and name not in shapes}
@@ -176,11 +182,13 @@ def _shapes(graph: tflite.TfliteGraph) -> dict[str, Array]:
     return shapes
 
 
-def _drawn(spec: TensorSpec, generator: np.random.Generator) -> Array:
-    """Standard normal numbers, in float32 where the file quantizes them; zeros and ones for plain integers."""
+def _drawn(spec: TensorSpec, generator: np.random.Generator, at: int, domains: Mapping[str, Domain]) -> Array:
+    """Standard normal numbers, in float32 where the file quantizes them; plain integers that their readers take."""
     shape = tuple(size for size in spec.shape if isinstance(size, int))
     if spec.dtype.startswith("float") or spec.scale is not None:
         return generator.standard_normal(shape, np.float32)
+    if np.dtype(spec.dtype).kind in "iu":
+        return draw(domains.get(spec.name, Domain()), shape, spec.dtype, [0, at])
     return generator.integers(0, 2, shape).astype(spec.dtype)
 
 
