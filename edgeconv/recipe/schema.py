@@ -46,6 +46,9 @@ DTYPES = {
     "int32": 4,
     "int64": 8,
     "bool": 1,
+    "uint16": 2,  # these three are inputs of .onnx files; modules seldom compute with them, and say so
+    "uint32": 4,
+    "uint64": 8,
 }
 """Element types by numpy's names, with their sizes in bytes."""
 MIN_OPSET = 13

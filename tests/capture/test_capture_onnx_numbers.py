@@ -208,3 +208,19 @@ def test_a_slope_near_a_sixth_is_that_slope_in_tflite(alpha: float, tmp_path: Pa
     result = edgeconv.export_onnx(tmp_path / "n.onnx", tmp_path / "out", name="n", formats="tflite", devices="litert")
     assert result.report is not None
     assert [row.reason for row in result.report.comparisons if row.verdict.value != "pass"] == []
+
+
+@pytest.mark.parametrize("kind", ["UINT16", "UINT32", "UINT64"])
+def test_unsigned_inputs_of_a_file_need_no_recipe(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = helper.make_tensor_value_info("x", getattr(TensorProto, kind), (1, 4))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4))
+    nodes = [helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT), helper.make_node("Sqrt", ["c"], ["y"])]
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    onnx.save(model, tmp_path / "m.onnx")
+    command = ["export", str(tmp_path / "m.onnx"), "--out", str(tmp_path / "out"), "--device", "onnxruntime", "-q"]
+    assert run([*command, "--format", "onnx"]) == 0
+    assert run([*command, "--format", "tflite"]) == 2
+    assert f"has element type {kind}" in capsys.readouterr().err
