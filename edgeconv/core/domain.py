@@ -131,17 +131,17 @@ def _bounds(
     """The least and largest number to draw."""
     info = np.iinfo(dtype)
     limit = float(min(info.max, 2**53))
-    held = Domain(float(max(info.min, -(2**53))), limit)
+    representable = Domain(float(max(info.min, -(2**53))), limit)
     if below is not None:
         usual = Domain(0, min(below, limit) - 1)
     elif dtype.itemsize == 1:
-        usual = held
+        usual = representable
     else:
         usual = Domain(-_MOST if info.min else 0, _MOST)
     # Integers that are merely allowed are drawn around zero; a table is drawn whole, so that each row is read.
     if domain.extent is Extent.LIMIT or (domain.extent is Extent.TYPICAL and below is not None):
         domain = domain.within(usual)
-    domain = domain.within(held)
+    domain = domain.within(representable)
     low, high = np.broadcast_arrays(np.asarray(domain.low, np.float64), np.asarray(domain.high, np.float64))
     low, high = np.where(np.isfinite(low), low, high - 2 * _MOST), np.where(np.isfinite(high), high, low + 2 * _MOST)
     return np.ceil(low).astype(np.int64), np.floor(high).astype(np.int64)

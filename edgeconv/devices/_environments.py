@@ -164,5 +164,5 @@ def _uv(*arguments: str) -> None:
     if done.returncode != 0:
         lines = [line.strip() for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
         # The first line says what failed, the last one its innermost cause.
-        said = " … ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else f"exit status {done.returncode}"
-        raise DeviceError(f"uv {arguments[0]} failed: {said}", hint="check the network and the package index")
+        message = " … ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else f"exit status {done.returncode}"
+        raise DeviceError(f"uv {arguments[0]} failed: {message}", hint="check the network and the package index")

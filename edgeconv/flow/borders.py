@@ -57,12 +57,12 @@ def matched_specs(
     for spec in theirs:
         # 2. What has no such name is matched by shape, in the file's order.
         if spec.name not in partners:
-            left = [name for name, shape in ours.items() if name not in partners.values() and _layouts(spec, shape)]
-            if not left:
+            fitting = [name for name, shape in ours.items() if name not in partners.values() and _layouts(spec, shape)]
+            if not fitting:
                 what = f"its {side} {spec.name!r:.80} of shape {_sizes(spec.shape)} is none of the module's: "
                 what += ", ".join(f"{name} {_sizes(shape)}" for name, shape in ours.items())
                 raise ParityError(what, where=where, hint="say which it is with --match THEIRS=OURS")
-            partners[spec.name] = left[0]
+            partners[spec.name] = fitting[0]
     return tuple(
         replace(spec, name=name, layout=_layout(spec, ours[name], layout, side, where))
         for spec, name in ((spec, partners[spec.name]) for spec in theirs)

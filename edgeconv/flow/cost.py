@@ -145,9 +145,9 @@ def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
         with torch.no_grad():
             module.eval()(*args)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:  # torch's words on shapes; others are the code's
-        said = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise CaptureError(
-            f"forward failed with {type(error).__name__}: {said}",
+            f"forward failed with {type(error).__name__}: {message}",
             where=type(module).__name__,
             hint=DECLARED,
         ) from error

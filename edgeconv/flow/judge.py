@@ -153,7 +153,7 @@ def judge(
     for variant, bound in proof.bounds.items():
         of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
         comparisons = held_to_all(comparisons, bound, of=of)
-    held = held_to_links(told_as_runtimes_own(comparisons, artifacts), artifacts)
+    judged = held_to_links(told_as_runtimes_own(comparisons, artifacts), artifacts)
 
     def run_source() -> Sequence[Comparison]:
         """The source's own float32, for a figure beside failing rows; it is no row of its own."""
@@ -164,7 +164,7 @@ def judge(
         scales = {} if source.is_read else golden_of.scales()
         return _rows(run, golden=golden_of, variant=source.variant, proof=proof, outputs=outputs, scales=scales)
 
-    return told_as_precision(relieved(held, artifacts), artifacts, run_source), environments
+    return told_as_precision(relieved(judged, artifacts), artifacts, run_source), environments
 
 
 def source_float32(source: Source, golden: Golden, proof: Proof) -> Run:

@@ -55,8 +55,10 @@ def _cause(
     from edgeconv.parity.causes import Evidence, Piece, cause_of  # onnx_ir, which the caller may do without
 
     file = open_layers(path, data)
-    held = {**dict(zip(file.inputs, inputs, strict=True)), **middle, **dict(zip(file.outputs, outputs, strict=True))}
-    operands = {name: held[name] for name in file.operands(layer.name, [name for name in held if name != layer.name])}
+    arrays = {**dict(zip(file.inputs, inputs, strict=True)), **middle, **dict(zip(file.outputs, outputs, strict=True))}
+    operands = {
+        name: arrays[name] for name in file.operands(layer.name, [name for name in arrays if name != layer.name])
+    }
     graph = file.graph(layer.name, operands)
     values = {value: _real(operands[name]) for value, name in zip(graph.inputs, operands, strict=True)}
     for value in graph.initializers.values():
@@ -64,7 +66,7 @@ def _cause(
             values[value] = _real(value.const_value.numpy())
     with one_thread():
         piece = Piece(list(graph), values, graph.outputs[0], graph.opset_imports.get("", 1))
-        actual = _real(held[layer.name])
+        actual = _real(arrays[layer.name])
         magnitude = float(np.max(np.abs(piece.expected), initial=0.0, where=np.isfinite(piece.expected)))
         if actual.dtype.kind == "f" and not layer.widest <= _COARSEST * magnitude:
             return ""

@@ -95,5 +95,5 @@ def _few_samples(samples: Sequence[Sample]) -> list[Sample]:
 
 def _in_place(rows: Iterable[Comparison], judged: Mapping[tuple[str, str], Comparison]) -> tuple[Comparison, ...]:
     """The rows, each judged one in place of the first row of its artifact and device."""
-    left = dict(judged)
-    return tuple(left.pop((row.artifact, row.device), row) for row in rows)
+    waiting = dict(judged)
+    return tuple(waiting.pop((row.artifact, row.device), row) for row in rows)

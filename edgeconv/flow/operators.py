@@ -84,8 +84,8 @@ def opsets_of(operator: str) -> range:
     # An operator is there from its first version on, until one that is marked as deprecated.
     starts = {schema.since_version: not schema.deprecated for schema in history}
     read = range(OLDEST_OPSET, FILE_OPSETS.stop)
-    there = [opset for opset in read if starts.get(max((start for start in starts if start <= opset), default=0))]
-    return range(there[0], there[-1] + 1) if there else range(0)
+    supporting = [opset for opset in read if starts.get(max((start for start in starts if start <= opset), default=0))]
+    return range(supporting[0], supporting[-1] + 1) if supporting else range(0)
 
 
 @dataclass(frozen=True)

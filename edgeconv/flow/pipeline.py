@@ -429,8 +429,8 @@ def _notes(
 ) -> tuple[str, ...]:
     """Notes for the reader: that the slower, official capture was needed, and what variants and emitters say."""
     path = model.metadata_props.get(NOTE, "fast")
-    said = path.replace("official: ", "captured by the official exporter: ", 1)
-    captured: tuple[str, ...] = () if path == "fast" else (said,)
+    how = path.replace("official: ", "captured by the official exporter: ", 1)
+    captured: tuple[str, ...] = () if path == "fast" else (how,)
     if PRECISION in model.metadata_props:
         captured += (f"the module computes in {model.metadata_props[PRECISION]}, too; the files do so in float32",)
     emitter_notes = tuple(f"{artifact.path.name}: {note}" for artifact, contents in written for note in contents.notes)

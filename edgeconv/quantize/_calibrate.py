@@ -112,8 +112,8 @@ def calibrate(
     """
     checked_model(model, QuantizeError)
     overrides = overrides_by_value(model.graph, options.override)
-    kept = dict.fromkeys(options.keep_float, REQUESTED)
-    structure, infinities = structure_of(model, kept), _with_infinities(model.graph)
+    in_float = dict.fromkeys(options.keep_float, REQUESTED)
+    structure, infinities = structure_of(model, in_float), _with_infinities(model.graph)
     names = [named(value) for value in structure.activations]
     counts, elements = _Counts(names, bounds, infinities), ReadElements(model.graph)
     channels = ChannelCounts(model.graph, structure, infinities)
@@ -160,6 +160,7 @@ class _Counts:
         """Counts the elements of a value that are read, by default all; finite ones that are not until any is."""
         # Beyond its bounds a number is as good as the bound (`edgeconv.quantize._bounds`).
         array = np.clip(array, *self.bounds[name]) if name in self.bounds else array
+        # A range is needed even of a value that no batch reads: then that of its elements as they are.
         if read is not None and not read.any() and name not in self._seen:
             self._unread.setdefault(name, Histogram()).add(array[np.isfinite(array)], where)
         elif read is not None:
@@ -202,11 +203,11 @@ def tables_of(value: ir.Value) -> list[Array]:
 
 def _with_infinities(graph: ir.Graph) -> set[str]:
     """The values that infinite constants of the graph may make infinite."""
-    found = {name for name, value in graph.initializers.items() if _is_infinite(value)}
+    infinite = {name for name, value in graph.initializers.items() if _is_infinite(value)}
     for node in graph:
-        if any(value is not None and (value.name in found or _is_infinite(value)) for value in node.inputs):
-            found |= {named(value) for value in node.outputs if value.name}
-    return found
+        if any(value is not None and (value.name in infinite or _is_infinite(value)) for value in node.inputs):
+            infinite |= {named(value) for value in node.outputs if value.name}
+    return infinite
 
 
 def _is_infinite(value: ir.Value) -> bool:
@@ -233,8 +234,8 @@ def run_float(
                 _check_fits(batch[name], value, f"{where}, input {name!r}")
         with mapped(where):
             results = session.run(computed, dict(batch)) if computed else []
-        found = dict(zip(computed, results, strict=True))
-        yield {name: batch[name] if name in batch else found[name] for name in names}
+        activations = dict(zip(computed, results, strict=True))
+        yield {name: batch[name] if name in batch else activations[name] for name in names}
 
 
 def _check_fits(array: object, value: ir.Value, where: str) -> None:

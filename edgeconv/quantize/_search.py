@@ -236,11 +236,13 @@ class _Ladder:
     def step(self, count: int) -> Step:
         """The step with so many layers in float, their weights as they were and the others rounded as without it."""
         if count not in self._steps:
-            kept = self._order[:count]
+            in_float = self._order[:count]
             whole = count == self.top
-            plan = _all_float(self._model) if whole else keep_in_float(self._model, self._plan, kept, TARGET)
+            plan = _all_float(self._model) if whole else keep_in_float(self._model, self._plan, in_float, TARGET)
             plan = dataclasses.replace(plan, scheme=self._plan.scheme)
-            self._steps[count] = self._step(kept, plan, with_own_weights(self._rounded, self._model, plan.kept_float))
+            self._steps[count] = self._step(
+                in_float, plan, with_own_weights(self._rounded, self._model, plan.kept_float)
+            )
         return self._steps[count]
 
     def rounded_for_itself(self, count: int, tuned: Callable[[Plan], ir.Model]) -> Step:

@@ -196,13 +196,13 @@ def _gain_and_mean(layer: Layer, weight: _Floats, seen: Array, target: Target) -
     """
     unit, groups = unit_of(seen), len(weight)  # float32 does not hold the square of 1e20
     with np.errstate(over="ignore", invalid="ignore"):  # by weights near the end of float32, which stay
-        made = np.matmul(seen * unit, np.swapaxes(weight, 1, 2).astype(np.float32))
+        products = np.matmul(seen * unit, np.swapaxes(weight, 1, 2).astype(np.float32))
         right = target.outputs(groups) * unit
-        stand_in = made.mean(axis=1, keepdims=True).astype(np.float64) / unit
+        stand_in = products.mean(axis=1, keepdims=True).astype(np.float64) / unit
     if (bias := constant(layer.bias)) is not None:
         stand_in += bias.reshape(stand_in.shape)
     mean = target.means.value.reshape(stand_in.shape)
-    return _gain(made, right), np.where(np.isfinite(mean), mean, stand_in)
+    return _gain(products, right), np.where(np.isfinite(mean), mean, stand_in)
 
 
 def _gain(made: Array, right: Array) -> float:

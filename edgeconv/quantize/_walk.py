@@ -128,19 +128,19 @@ class Walk:
             elif not varying.isdisjoint(node.inputs):
                 steps.append(_Step(node, self._opset, varying, self._constants))
             else:
-                made = _Step(node, self._opset, (), self._constants).run(partial(self._of, 0))
-                self._constants.update(zip(_results(node), map(real, made), strict=True))
+                outputs = _Step(node, self._opset, (), self._constants).run(partial(self._of, 0))
+                self._constants.update(zip(_results(node), map(real, outputs), strict=True))
                 continue
             varying.update(_results(node))
         # 2. Sample by sample through all steps, so that inner values exist for one sample at a time.
         dead = [value for value in self._values if self._reads[value] <= 0]
-        kept = [value for step in steps for value in _results(step.node) if self._reads[value] > 0]
-        self._values.update({value: [] for value in kept})
+        read_later = [value for step in steps for value in _results(step.node) if self._reads[value] > 0]
+        self._values.update({value: [] for value in read_later})
         for index in range(self._count if steps else 0):
             found: dict[ir.Value, Held] = {}
             for step in steps:
                 found.update(zip(_results(step.node), step.run(partial(self._among, found, index)), strict=True))
-            for value in kept:
+            for value in read_later:
                 self._values[value].append(found[value])
             for value in dead:
                 self._values[value][index] = _FORGOTTEN

@@ -81,13 +81,13 @@ def from_noise(
     """
     generator = np.random.default_rng(noise.seed)
     name = f"random-{noise.seed}-scale-{noise.scale:g}"
-    held = domains() if any(np.dtype(item.dtype).kind in "iu" for item in inputs) else {}
+    by_input = domains() if any(np.dtype(item.dtype).kind in "iu" for item in inputs) else {}
     below = int(min(noise.scale, 2**53)) if noise.scale > _USUAL_SCALE else None
     for index in range(noise.count):
         drawn: dict[str, Array] = {}
         for at, item in enumerate(inputs):
             if np.dtype(item.dtype).kind in "iu":
-                domain, seed = held.get(item.name, Domain()), [noise.seed, index, at]
+                domain, seed = by_input.get(item.name, Domain()), [noise.seed, index, at]
                 drawn[item.name] = draw(domain, item.static_shape, item.dtype, seed, below=below)
             else:
                 drawn[item.name] = _draw(item, noise.scale, generator, where)
@@ -135,9 +135,9 @@ def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sam
 def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sample]:
     """Samples from the rows of an array file, each with as many rows as the inputs' batch."""
     path = locate(arrays.file, recipe.directory, where=where)
-    held = read_arrays(path, where=where)
+    stored = read_arrays(path, where=where)
     columns = {
-        item.name: _rows(_array_of(held, item, arrays, recipe, path, where), item, path, where)
+        item.name: _rows(_array_of(stored, item, arrays, recipe, path, where), item, path, where)
         for item in recipe.inputs
     }
     counts = {len(rows) for rows in columns.values()}
@@ -146,7 +146,7 @@ def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sam
             f"{path.name} holds {sorted(counts)} samples for its inputs", where=where, hint="save as many of each"
         )
     count = counts.pop()
-    labels = _labels(held, arrays, count, path, where)
+    labels = _labels(stored, arrays, count, path, where)
     for index in range(count):
         yield Sample(
             name=f"{path.stem}[{index}]" if count > 1 else path.stem,

@@ -36,8 +36,8 @@ class ResizedAxis:
 
     def take(self, x: Bounded, index: Array) -> Bounded:
         """Elements along the axis; beyond its ends, those at the ends."""
-        held = np.clip(index, 0, self.size - 1).astype(np.int64)
-        return x.move(lambda array: np.take(array, held, self.axis))
+        inside = np.clip(index, 0, self.size - 1).astype(np.int64)
+        return x.move(lambda array: np.take(array, inside, self.axis))
 
     def column(self, values: Array, x: Bounded) -> Array:
         """One number per output element, as it broadcasts over the result."""
@@ -133,12 +133,12 @@ def nearest(x: Bounded, axes: Sequence[ResizedAxis], mode: str, picked: Array) -
             places = [np.floor(end) if mode == "floor" else np.ceil(end) for end in ends]
         else:
             places = [np.ceil(ends[0] - 0.5), np.floor(ends[1] + 0.5)]
-        held = [np.clip(place, 0, axis.size - 1).astype(np.int64) for place in places]
-        same = bool((held[0] == held[1]).all())
+        indices = [np.clip(place, 0, axis.size - 1).astype(np.int64) for place in places]
+        same = bool((indices[0] == indices[1]).all())
         options = [
             (np.take(value, index, axis.axis), np.take(worst, index, axis.axis), np.take(likely, index, axis.axis))
             for value, worst, likely in options
-            for index in held[: 1 if same else 2]
+            for index in indices[: 1 if same else 2]
         ]
     errors = [np.zeros(picked.shape), np.zeros(picked.shape)]
     for value, *parts in options:

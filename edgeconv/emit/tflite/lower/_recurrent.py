@@ -143,6 +143,7 @@ def _lstm(layer: _Direction, x: ir.Value, state: State) -> State:
             return gate
         return layer.add("Add", gate, layer.add("Mul", value, layer.row(layer.holes[index], f"peephole_{index}")))
 
+    # Without a cell before it, nothing is forgotten, and the forget gate is not computed.
     enter = layer.activated(0, seen(enter, 0, cell))
     entered = layer.add("Mul", enter, layer.activated(1, new))
     if cell is not None:
@@ -162,6 +163,7 @@ def _gru(layer: _Direction, x: ir.Value, state: State) -> State:
     """Gates in the order update, reset, new; new + update · (state - new) is the mean of both."""
     (hidden,) = state
     inputs, before_reset = layer.gates(x), bool(layer.node.attributes.get_int("linear_before_reset", 0))
+    # linear_before_reset: the new gate's product takes the state as it is, and is reset; else it takes the reset state.
     past = layer.product(hidden, slice(0, 3 if before_reset else 2), "past")
     pasts: list[ir.Value | None] = [None] * 3
     if past is not None:

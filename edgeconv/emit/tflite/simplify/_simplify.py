@@ -77,6 +77,7 @@ def fuse_activations(graph: Graph) -> None:
         if (operator.keeps_float and not before.keeps_float) or not _is_unrounded(source, operator.outputs[0]):
             continue
         before.options["fusedActivationFunction"] = _ACTIVATIONS[operator.code]
+        # Behind the activation now, the tensors in between hold the activation's numbers, with its scale.
         for move in moves:
             inner = _like(operator.outputs[0], "moved", source)
             before.outputs, move.inputs[0] = [inner], inner
@@ -122,6 +123,7 @@ def add_bias(graph: Graph) -> None:
             before = producers.get(source)
             if before is None or before.code != "FULLY_CONNECTED" or bias.data is None:
                 continue
+            # A layer with an activation adds its bias before that, and one with a bias has it already.
             free = _takes_activation(graph, before, source, consumers) and not np.any(before.inputs[2].data)
             free = free and operator.keeps_float == before.keeps_float and _is_unrounded(source, operator.outputs[0])
             if (
@@ -151,9 +153,11 @@ def sink_reshapes(graph: Graph) -> None:
         if len(consumers[source]) != 1 or source in graph.outputs:
             continue
         value, result = before.inputs[0], operator.outputs[0]
+        # Of more axes, the operator would end the process of some runtimes, see `IN_COMPANY`.
         if len(value.shape) > IN_COMPANY:
             continue
         inner = _like(result, "flat", value)
+        # The two change places: the operator's object becomes the RESHAPE, so that the loop goes on undisturbed.
         position = graph.operators.index(before)
         moved = Operator(operator.code, [value], [inner], operator.options, operator.keeps_float, operator.places)
         operator.code, operator.inputs, operator.options = before.code, [inner, *before.inputs[1:]], before.options
@@ -243,6 +247,7 @@ def subsample_by_convolution(graph: Graph) -> None:
             continue
         if source in infinite:
             continue
+        # Rows and columns that are read with a stride; whatever else the slice cuts off goes before, without one.
         batch, rows, columns, channels = _ranges(operator)
         if batch.step != 1 or channels.step != 1:
             continue

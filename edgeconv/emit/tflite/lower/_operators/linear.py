@@ -36,6 +36,7 @@ def gemm(low: Lowering, node: ir.Node) -> None:
     if node.attributes.get_int("transA", 0):
         tensor = low.transpose(low.tensor(x, first(2)), (1, 0), f"{x.name}/transposed")
     elif x in low.feature_orders:
+        # A flattened image: its features lie in the file's order, and the weight's columns follow them.
         tensor, order = low.feature_orders[x]
         weight = weight[:, order]
     else:

@@ -80,6 +80,7 @@ def local_response(low: Lowering, node: ir.Node) -> None:
     weight = neighbours(shape[1], size) * (alpha / size)
     count = int(np.prod(squares.shape[1:-1]))
     image = low.reshape(squares, (squares.shape[0], 1, count, shape[1]))
+    # Pixels in one row, whatever the rank: a 1x1 convolution, whose weights add up the neighbours of each channel.
     point = [Window(1, 1, 1, 0, 0, 1, 1), Window(1, 1, 1, 0, 0, count, count)]
     bias = np.full(shape[1], node.attributes.get_float("bias", 1.0))
     total = low.reshape(convolved(low, image, weight[:, :, None, None], bias, 1, point, named=False), tensor.shape)
