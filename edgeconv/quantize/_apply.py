@@ -120,8 +120,11 @@ def _raise_opset(graph: ir.Graph) -> None:
 def _quantize_operands(model: ir.Model, structure: Structure, work: _Work) -> None:
     """The constants that operators read, and values that are requantized; before the activations change names."""
     tensors = work.plan.tensors
+    biases = {layer.added[0] for layer in structure.layers.values() if layer.added is not None}
     for node in list(model.graph):
         if name_of(node) in structure.kept_float or node in structure.spelt or layer_of(node) is not None:
+            continue
+        if node in biases:  # 32 bits already
             continue
         shared = tensors.get(node.outputs[0].name or "") if node.op_type in SHARED else None
         for index, value in enumerate(node.inputs):
@@ -216,16 +219,18 @@ class _Work:
 
     def bias(self, layer: Layer, source: TensorParameters, weights: WeightParameters) -> None:
         """Replaces a layer's bias by integers of the accumulator's scale."""
-        array = constant(layer.bias)
-        if array is None or layer.bias is None:
+        array, node, index = constant(layer.vector), layer.node, 2
+        if array is None or layer.vector is None:
             return
+        if layer.added is not None:
+            node, index = layer.added
         # A ConvTranspose with groups has one scale for the same channel of every group: they repeat along the bias.
         scales = np.resize(bias_scales(source.scale, weights.scales), array.size)  # which groups of channels share
         integers = quantized(array.reshape(-1), scales, 0, "int32")
-        name = layer.bias.name or f"{layer.name}.bias"
+        name = layer.vector.name or f"{layer.name}.bias"
         zero = self._once(("zero", scales.size), f"{name}.zero_point", np.zeros(scales.size, np.int32))
-        real = self._dequantized(layer.node, name, integers, scales, zero, axis=0)
-        layer.node.replace_input_with(2, real)
+        real = self._dequantized(node, name, integers, scales, zero, axis=0)
+        node.replace_input_with(index, real)
 
     def operand(self, node: ir.Node, index: int, parameters: TensorParameters) -> None:
         """Replaces a constant operand by integers."""

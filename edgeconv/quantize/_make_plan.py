@@ -190,9 +190,9 @@ def weight_parameters(
 
 def _bias_by_scale(layer: Layer, count: int) -> _Floats:
     """The largest |bias| of the channels that share a scale."""
-    if layer.bias is None:
+    if layer.vector is None:
         return np.zeros(count)
-    bias = np.abs(_finite(layer.bias).astype(np.float64)).reshape(-1)
+    bias = np.abs(_finite(layer.vector).astype(np.float64)).reshape(-1)
     if count == 1:
         return np.asarray(bias.max(keepdims=True, initial=0.0))
     return np.asarray(bias.reshape(-1, count).max(axis=0))  # the groups of a ConvTranspose share scales

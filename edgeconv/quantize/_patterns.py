@@ -14,6 +14,7 @@ from edgeconv.errors import QuantizeError
 from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import MODULE, only_reader
 from edgeconv.quantize._graph import is_activation, name_of, named
+from edgeconv.quantize._structure import bias_add
 
 T = TypeVar("T", bound=QuantizationOptions)
 _WILD = frozenset("*?[")
@@ -87,14 +88,16 @@ def overrides_of(graph: ir.Graph, overrides: Iterable[Override]) -> dict[str, Ov
 
 
 def overrides_by_value(graph: ir.Graph, overrides: Iterable[Override]) -> dict[str, Override]:
-    """The override that counts for each value; of an operator that a clamp is fused into, also for what that makes."""
+    """The override that counts for each value; of an operator that others are fused into, also for what they make."""
     counting = overrides_of(graph, overrides)
     by_value = {named(value): counting[named(value)] for value in graph.inputs if value.name in counting}
     for node in graph:
         if name_of(node) not in counting:
             continue
         values = list(node.outputs)
-        for clamp in [reader for value in node.outputs if (reader := only_reader(value)) is not None]:
+        if (added := bias_add(node)) is not None and name_of(added[0]) not in counting:
+            values += added[0].outputs
+        for clamp in [reader for value in values if (reader := only_reader(value)) is not None]:
             values += clamp.outputs if clip_bounds(clamp) is not None and name_of(clamp) not in counting else ()
         by_value |= {value.name: counting[name_of(node)] for value in values if value.name}
     return by_value

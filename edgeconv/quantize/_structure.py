@@ -6,7 +6,7 @@ This depends on the graph and on the operators that are to stay float; not on da
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -29,6 +29,7 @@ class Layer:
         axis: of the weight, along which the output channels lie (of one group, in a ConvTranspose).
         bias: its initializer of one number per output channel; None where it has none.
         output: the value after the fused activation, whose quantization the layer writes.
+        added: the Add behind a MatMul that makes up for its bias, and which operand of that is the vector.
     """
 
     node: ir.Node
@@ -36,6 +37,12 @@ class Layer:
     axis: int
     bias: ir.Value | None
     output: ir.Value
+    added: tuple[ir.Node, int] | None = None
+
+    @property
+    def vector(self) -> ir.Value | None:
+        """What is added to each output channel: the bias, or the operand of the Add behind it."""
+        return self.bias if self.added is None else self.added[0].inputs[self.added[1]]
 
     @property
     def name(self) -> str:
@@ -109,16 +116,22 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
             reason = WHY
         if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
             reasons[name_of(spelt.get(node, node))] = reason
+    added = {node: behind for node in model.graph if (behind := bias_add(node)) is not None and node not in spelt}
+    for node, (add, _) in added.items():  # no integers lie between the two: what one computes in float is not rounded
+        if name_of(node) in reasons:
+            reasons.setdefault(name_of(add), reasons[name_of(node)])
     # 2. All else is quantized: the layers by their weights, others by their operands.
     quantized = [n for n in model.graph if spelt.get(n, n) is n and name_of(n) not in reasons]
-    fused = dict(_fusions(quantized))
+    added = dict(_biases(added, set(quantized)))
+    fused = dict(_fusions(quantized)) | {node.outputs[0]: add.outputs[0] for node, (add, _) in added.items()}
     layers: dict[str, Layer] = {}
     operands: dict[str, ir.Value] = {}
+    biases = {add for add, _ in added.values()}
     for node in quantized:
         layer = layer_of(node, fused)
         if layer is not None:
-            layers[layer.name] = layer
-        elif node.op_type in CONSTANT_OPERANDS and node not in spelt:
+            layers[layer.name] = replace(layer, added=added.get(node))
+        elif node.op_type in CONSTANT_OPERANDS and node not in spelt and node not in biases:
             operands |= {named(value): value for value in node.inputs if value is not None and _is_operand(node, value)}
     # 3. Which values get parameters, and which of these have to share them.
     activations = tuple(_activations(model.graph, set(quantized), spelt, fused))
@@ -135,7 +148,25 @@ def layer_of(node: ir.Node, fused: Mapping[ir.Value, ir.Value] | None = None) ->
     axis = weight_axis(node, array.ndim)
     assert axis is not None  # of LAYERS
     output = node.outputs[0]
-    return Layer(node, weight, axis, input_of(node, 2), (fused or {}).get(output, output))
+    while fused is not None and output in fused:
+        output = fused[output]
+    return Layer(node, weight, axis, input_of(node, 2), output)
+
+
+def bias_add(node: ir.Node) -> tuple[ir.Node, int] | None:
+    """The Add of a constant vector that alone reads what a MatMul by a constant makes, and which operand it is.
+
+    Integer kernels add it to the sums, before anything is rounded, as the bias of a Gemm.
+    """
+    weight, result = constant(input_of(node, 1)), node.outputs[0]
+    add = only_reader(result)
+    if node.op_type != "MatMul" or weight is None or weight.ndim != 2 or add is None or add.op_type != "Add":
+        return None
+    place = 1 if add.inputs[0] is result else 0
+    vector, rank = constant(input_of(add, place)), len(result.shape or ())
+    if vector is None or vector.dtype != np.float32 or not 0 < vector.ndim <= rank:
+        return None
+    return (add, place) if vector.size == weight.shape[1] == vector.shape[-1] else None
 
 
 def weight_axis(node: ir.Node, rank: int) -> int | None:
@@ -212,6 +243,17 @@ def _fusions(quantized: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Valu
         # A range always holds zero, so one that is clamped to [1, 2] would not be the clamp's range.
         if producer.op_type in FUSING and producer in producers and bounds[0] <= 0 <= bounds[1]:
             yield before, node.outputs[0]
+
+
+def _biases(
+    added: Mapping[ir.Node, tuple[ir.Node, int]], quantized: Collection[ir.Node]
+) -> Iterator[tuple[ir.Node, tuple[ir.Node, int]]]:
+    """The Adds that are biases of quantized layers, of vectors that nothing else reads, which would want 8 bits."""
+    adds = {add for node, (add, _) in added.items() if node in quantized and add in quantized}
+    for node, (add, place) in added.items():
+        vector = add.inputs[place]
+        if add in adds and vector is not None and all(use.node in adds for use in vector.uses()):
+            yield node, (add, place)
 
 
 def _activations(

@@ -114,28 +114,43 @@ def _takes_activation(
 
 
 def add_bias(graph: Graph) -> None:
-    """A constant vector added to a fully connected layer without bias becomes its bias."""
+    """A constant vector added to a fully connected layer without bias becomes its bias.
+
+    So does one behind the 1x1 convolution that such a layer of int8 weights is, past a RESHAPE of its result.
+    """
     producers, consumers = graph.producers(), graph.consumers()
     for operator in list(graph.operators):
         if operator.code != "ADD" or operator.options.get("fusedActivationFunction"):
             continue
+        result = operator.outputs[0]
         for source, bias in (operator.inputs, operator.inputs[::-1]):
-            before = producers.get(source)
-            if before is None or before.code != "FULLY_CONNECTED" or bias.data is None:
+            last = producers.get(source)
+            if last is None or bias.data is None or result.shape != source.shape:
                 continue
+            if not (bias.data.size,) == source.shape[-1:] == bias.shape[-1:]:
+                continue
+            layer, made = last, source
+            if last.code == "RESHAPE" and last.inputs[0].shape[-1:] == source.shape[-1:]:
+                made = last.inputs[0]
+                layer = producers.get(made, last)
             # A layer with an activation adds its bias before that, and one with a bias has it already.
-            free = _takes_activation(graph, before, source, consumers) and not np.any(before.inputs[2].data)
-            free = free and operator.keeps_float == before.keeps_float and _is_unrounded(source, operator.outputs[0])
-            if (
-                free
-                and bias.data.size == source.shape[-1] == bias.shape[-1]
-                and operator.outputs[0].shape == source.shape
-            ):
-                before.inputs[2] = graph.constant(bias.data.reshape(-1), bias.name)
-                before.outputs = operator.outputs
-                producers[operator.outputs[0]] = before
+            if not _takes_bias(layer) or operator.keeps_float != layer.keeps_float:
+                continue
+            alone = all(_is_alone(graph, tensor, consumers) for tensor in {made, source})
+            if alone and made.dtype == np.float32 and all(_is_unrounded(t, result) for t in (made, source)):
+                layer.inputs[2] = graph.constant(bias.data.reshape(-1), bias.name)
+                last.outputs = operator.outputs
+                producers[result] = last
                 graph.operators.remove(operator)
                 break
+
+
+def _takes_bias(layer: Operator) -> bool:
+    """Whether it is a layer of a matrix without a bias or an activation of its own."""
+    is_matrix = layer.code == "FULLY_CONNECTED" or (
+        layer.code == "CONV_2D" and layer.inputs[1].quantization is not None and layer.inputs[1].shape[1:3] == (1, 1)
+    )
+    return is_matrix and not layer.options.get("fusedActivationFunction") and not np.any(layer.inputs[2].data)
 
 
 _UNARY = {"RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "GELU"}
