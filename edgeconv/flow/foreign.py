@@ -13,6 +13,7 @@ import numpy as np
 from edgeconv.capture import whatever_it_brings
 from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Array, Artifact, Fidelity, Run, Sample, Verdict
 from edgeconv.core.named_files import read_named
+from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
 from edgeconv.flow.borders import matched_specs, takes, told_matches
@@ -30,6 +31,7 @@ from edgeconv.graph.joints import joints_of
 from edgeconv.graph.summary import summarize
 from edgeconv.parity import Golden, compare, golden_bytes
 from edgeconv.progress import Progress
+from edgeconv.reference import evaluate
 from edgeconv.report import Report
 from edgeconv.rewrite import optimize
 
@@ -40,6 +42,12 @@ if TYPE_CHECKING:
     from edgeconv.recipe import Recipe
 
 _MOST_READ_BACK = 32  # samples that the reference evaluates a file of integers on
+_FACTORS = (1.0, 16.0)  # of the sample that layers are judged on: clamps are passed by the larger
+_MERGING = (
+    *("merge-branches", "pool-first", "merge-chains", "fold-ahead", "fold-padding", "average-by-matrices"),
+    *("absorb-channel-moves", "split-multipliers", "carry-through", "keep-steps", "merge-common"),
+)
+"""Rewrites that make other constants of several; most converters fold normalizations, and merge nothing."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +166,43 @@ def _writing(
     bound = proof.bounds.get(artifact.variant)  # None for float32: rounding its constants has to explain all
     try:
         if bound is not None:
-            link = _by_threshold(artifact, file, golden.of(artifact.variant), bound)
-            return with_faults(link, file, rewritten)
+            faults = _faults(artifact, file, captured, rewritten, golden)
+            try:
+                link = _by_threshold(artifact, file, golden.of(artifact.variant), bound)
+            except EdgeconvError as error:  # an operator on integers that is computed on real numbers alone
+                link = not_judged(Link.WRITING, error)
+            return with_faults(link, faults)
         sample, expected = golden.samples[0], golden.reference.outputs[0]
         computed = _computed(artifact, file, sample)
         remark = told_constants(captured, rewritten, file.constants)
         return outputs_link(expected, computed, rounding_bound(captured, sample.inputs), remark)
     except EdgeconvError as error:
         return not_judged(Link.WRITING, error)
+
+
+def _faults(
+    artifact: Artifact, file: ReadBack, captured: ir.Model, rewritten: ir.Model, golden: Golden
+) -> Sequence[tuple[str, str]]:
+    """What is wrong with a file of integers, beside the module in each form that a converter may have it in."""
+    from edgeconv.parity.writing import Ends as FileEnds
+    from edgeconv.parity.writing import Graph, OnValues, integer_faults
+
+    graphs = (captured, optimize(captured.clone(), skip=_MERGING), rewritten)
+    samples = []
+    for factor in _FACTORS:
+        inputs = {name: _times(array, factor) for name, array in golden.samples[0].inputs.items()}
+        values = {name: array.astype(np.float64) for name, array in inputs.items()}
+        for graph in graphs:
+            names = [value.name or "" for node in graph.graph for value in node.outputs]
+            with one_thread():
+                values = {**evaluate(graph, inputs, keep=names), **values}
+        samples.append(OnValues(inputs, values))
+    constants = [Graph(graph).real_constants for graph in graphs]
+    return integer_faults(file, constants, samples, FileEnds(artifact.inputs, artifact.outputs)).faults
+
+
+def _times(array: Array, factor: float) -> Array:
+    return np.asarray(array * np.float32(factor)) if array.dtype.kind == "f" else array
 
 
 def _by_threshold(artifact: Artifact, file: ReadBack, golden: Golden, bound: Fidelity) -> LinkResult:

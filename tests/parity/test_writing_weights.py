@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeconv.parity.writing._weights import wrong_integers
+from edgeconv.parity.writing._weights import Rounding
 
 DUE = np.random.default_rng(0).standard_normal((16, 8, 3, 3))
 STEP = np.abs(DUE).max((1, 2, 3), keepdims=True) / 127
@@ -15,7 +15,8 @@ HELD = np.rint(DUE / STEP)
 def told(held: np.ndarray, step: np.ndarray = STEP) -> list[str]:
     """Of integers in the order of `.tflite`, channels last."""
     arrays = tuple(array.transpose(0, 2, 3, 1) for array in (held * step, step))
-    return [text for _, text in wrong_integers({"w": (arrays[0], arrays[1])}, {"weight": DUE, "bias": DUE[0, 0, 0]})]
+    rounding = Rounding({"w": (arrays[0], arrays[1])}, [{"weight": DUE, "bias": DUE[0, 0, 0]}])
+    return [text for _, text in rounding.faults()]
 
 
 def test_the_nearest_integers_are_right() -> None:

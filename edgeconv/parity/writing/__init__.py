@@ -19,6 +19,7 @@ from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import Matching, half_steps
 from edgeconv.parity.writing._ends import GAMMA, HALF_UNIT, UNDERFLOW, errors, magnitude, raised
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, integer_faults
 from edgeconv.parity.writing._judge import File, both_sides, matched, writing
 from edgeconv.parity.writing._onnx import OnnxFile
 from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants, with_faults
@@ -30,15 +31,19 @@ __all__ = [
     "HALF_UNIT",
     "UNDERFLOW",
     "Beside",
+    "Ends",
     "File",
     "Graph",
+    "IntegerFaults",
     "Matching",
+    "OnValues",
     "OnnxFile",
     "ReadBack",
     "TfliteFile",
     "both_sides",
     "errors",
     "half_steps",
+    "integer_faults",
     "magnitude",
     "matched",
     "outputs_link",

@@ -26,7 +26,7 @@ _MOST_OFF = 3.0  # steps, that right numbers are off; a fit that leaves more exp
 
 
 def outlying(held: Array, due: Array, steps: Array) -> tuple[Array, Array] | None:
-    """Which elements are wrong, and what the fit expects of all; none where the fit explains nothing, or all.
+    """Which elements are wrong, and what the fit expects of all; none where the fit explains nothing.
 
     Args:
         held: the real numbers that integers stand for, rows on axis 0 and columns on axis 1.
@@ -58,7 +58,7 @@ def _behind_a_gap(apart: Array, fitted: Array) -> tuple[Array, Array] | None:
     rest = apart[~wrong]
     wrong |= apart > _end_of_most(rest)
     right = np.count_nonzero(~wrong)
-    if not wrong.any() or right < (1 - _FEW) * apart.size or right < _PER_FACTOR * sum(apart.shape[:2]):
+    if right < (1 - _FEW) * apart.size or right < _PER_FACTOR * sum(apart.shape[:2]):
         return None
     if apart[~wrong].max(initial=0.0) > _MOST_OFF:
         return None

@@ -13,7 +13,7 @@ alone has (a sixth, in a hard swish) are rounded, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,8 +26,6 @@ from edgeconv.core.values import counted
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.parity.writing._ends import HALF_UNIT, UNDERFLOW, errors, magnitude
 from edgeconv.parity.writing._held import Graph
-from edgeconv.parity.writing._read_back import ReadBack
-from edgeconv.parity.writing._weights import wrong_integers
 from edgeconv.reference import evaluate
 
 _PATTERNS = 16
@@ -107,18 +105,13 @@ def outputs_link(
     )
 
 
-def with_faults(link: LinkResult, file: ReadBack, rewritten: ir.Model) -> LinkResult:
-    """The link of a file of integers, failed where it reads them wrongly, or some are not the module's, rounded.
+def with_faults(link: LinkResult, faults: Sequence[tuple[str, str]]) -> LinkResult:
+    """The link of a file of integers, failed where something in it is wrong.
 
     Args:
         link: of its outputs.
-        file: read back.
-        rewritten: the module's graph, with normalizations folded in float64.
-
-    Raises:
-        RewriteError: its constants cannot be evaluated.
+        faults: tensor and one line, the first of which is told first.
     """
-    faults = [*file.misread, *wrong_integers(file.integers, Graph(rewritten).real_constants)]
     if not faults:
         return link
     told = [text for _, text in faults[:3]] + [link.reason] * bool(link.reason)

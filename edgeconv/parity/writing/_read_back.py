@@ -17,6 +17,7 @@ from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import misread, spell_out
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._real_file import RealFile, real_tflite
 from edgeconv.parity.writing._tflite_integers import tflite_integers, tflite_misread
 from edgeconv.reference import OPERATORS, evaluate, tflite
 
@@ -31,6 +32,7 @@ class ReadBack(Protocol):
         titles: what else its inputs and outputs are called, by name: a signature's names.
         constants: the numbers of its floating-point constants, by name.
         integers: of its quantized constants, by name: the real numbers that they stand for, and a step that broadcasts.
+        real: the file on real numbers; None where it is not read so.
         misread: tensors whose integers are read as other numbers than they were written as, with one line each.
         unknown: its operators that the reference does not compute.
     """
@@ -47,6 +49,8 @@ class ReadBack(Protocol):
     def constants(self) -> Mapping[str, Array]: ...
     @property
     def integers(self) -> Mapping[str, tuple[Array, Array]]: ...
+    @property
+    def real(self) -> RealFile | None: ...
     @property
     def misread(self) -> tuple[tuple[str, str], ...]: ...
     @property
@@ -111,6 +115,10 @@ class _Onnx:
         return {name: (constants[name], step) for name, step in graph.constant_steps.items() if name in constants}
 
     @property
+    def real(self) -> RealFile | None:
+        return None
+
+    @property
     def misread(self) -> tuple[tuple[str, str], ...]:
         return tuple(misread(self._model))
 
@@ -155,6 +163,10 @@ class _Tflite:
     @property
     def integers(self) -> Mapping[str, tuple[Array, Array]]:
         return dict(tflite_integers(self._graph))
+
+    @property
+    def real(self) -> RealFile:
+        return real_tflite(self._graph)
 
     @property
     def misread(self) -> tuple[tuple[str, str], ...]:

@@ -18,9 +18,10 @@ from edgeconv.core.affine import limits_of
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End, errors, is_equal, magnitude
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._real_file import as_stored, in_real_numbers, range_of
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
-from edgeconv.parity.writing._steps import Steps, steps_of
-from edgeconv.parity.writing._tflite_integers import parameters_of, real_numbers, tflite_misread
+from edgeconv.parity.writing._steps import Steps
+from edgeconv.parity.writing._tflite_integers import real_numbers, tflite_misread
 from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
 
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
@@ -58,7 +59,7 @@ class TfliteFile:
         intermediates: Sequence[IntegerTensor],
     ) -> None:
         self._stated, self._inputs, self._outputs = file, inputs, outputs
-        self._real = replace(file, tensors=tuple(map(_in_real_numbers, file.tensors)))
+        self._real = replace(file, tensors=tuple(map(in_real_numbers, file.tensors)))
         names = {operator.name for operator in file.operators}
         self.unknown = tuple(sorted(name for name in names if name not in OPERATORS))
         self._makers = {index: operator for operator in file.operators for index in operator.outputs}
@@ -144,7 +145,7 @@ class TfliteFile:
                 # What only picks (SLICE, CONCATENATION, MAX_POOL_2D) hands integers on: the result has their scale.
                 due = tensors[result].quantization
                 indices.update(at for at in operator.inputs if due and at >= 0 and tensors[at].quantization == due)
-        steps = {self._holders[at].name: _steps(tensors[at]) for at in indices & self._holders.keys()}
+        steps = {self._holders[at].name: range_of(tensors[at]) for at in indices & self._holders.keys()}
         return {name: of for name, of in steps.items() if of is not None}
 
     def quantized(self) -> Iterator[tuple[str, str, float, int]]:
@@ -255,11 +256,11 @@ class TfliteFile:
         wanted = self._index[tensor]
         inner = {index for operator in self._before(wanted) for index in operator.outputs}
         inner -= self._holders.keys() | {wanted}
-        return frozenset(tensor.name for tensor in map(self._stated.tensors.__getitem__, inner) if _steps(tensor))
+        return frozenset(tensor.name for tensor in map(self._stated.tensors.__getitem__, inner) if range_of(tensor))
 
     def _compared(self, index: int, array: Array) -> Array:
         """As the graph's quantized values are compared; what is rounded already is not saturated again."""
-        steps = None if index in self._written_again else _steps(self._stated.tensors[index])
+        steps = None if index in self._written_again else range_of(self._stated.tensors[index])
         return array if steps is None else steps.saturated(array)
 
     def operands(self, tensor: str) -> frozenset[str]:
@@ -308,7 +309,7 @@ class TfliteFile:
 
     def ends(self, constant: str) -> tuple[float, float]:
         """The least and the greatest number that a constant can have: of integers with one scale, what these reach."""
-        steps = _steps(self._stated.tensors[self._index[constant]])
+        steps = range_of(self._stated.tensors[self._index[constant]])
         return (-np.inf, np.inf) if steps is None else (steps.least, steps.greatest)
 
     def constants_before(self, tensor: str) -> frozenset[str]:
@@ -335,7 +336,7 @@ class TfliteFile:
         if operator.name in _SAME:
             results: tuple[Array, ...] = (values[operator.inputs[0]],)
         elif operator.name == "CAST" and source is not None and source.quantization is not None:
-            stored = {operator.inputs[0]: _stored(source, values[operator.inputs[0]])}
+            stored = {operator.inputs[0]: as_stored(source, values[operator.inputs[0]])}
             results = evaluate_operator(self._stated, operator, stored)
         else:
             results = evaluate_operator(self._real, operator, values)
@@ -345,31 +346,10 @@ class TfliteFile:
         ]
 
 
-def _in_real_numbers(tensor: Tensor) -> Tensor:
-    """A quantized tensor as one of real numbers, float16 constants as they are."""
-    if tensor.quantization is None or tensor.floating:
-        return tensor
-    data = None if tensor.data is None else real_numbers(tensor, tensor.data)
-    return replace(tensor, dtype="float32", quantization=None, data=data)
-
-
-def _stored(tensor: Tensor, real: Array) -> Array:
-    """The integers that stand for real numbers."""
-    (scale, *_), (point, *_) = parameters_of(tensor)
-    return np.asarray(np.clip(np.rint(real / scale) + point, *limits_of(str(tensor.held_as))), tensor.held_as)
-
-
 def _saturated(tensor: Tensor, array: Array, factor: float = 1.0) -> Array:
     """Within the range of a quantized tensor, times a factor."""
-    steps = _steps(tensor)
+    steps = range_of(tensor)
     return array if steps is None else np.clip(array, steps.least * factor, steps.greatest * factor)
-
-
-def _steps(tensor: Tensor) -> Steps | None:
-    if tensor.quantization is None or tensor.floating or tensor.quantization.per_channel:
-        return None
-    (scale, *_), (point, *_) = parameters_of(tensor)
-    return steps_of(scale, point, str(tensor.held_as))
 
 
 def _axes_of(spec: TensorSpec) -> tuple[int, ...]:

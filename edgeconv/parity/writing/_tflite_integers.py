@@ -19,7 +19,7 @@ _MOVING = frozenset(
 """Whose results have the scale of what they read: their kernels do not look at it (quantization specification:
 "Input and outputs must all have same scale/zero_point")."""
 
-_WITH_BIAS = {
+WITH_BIAS = {
     "CONV_2D": (0, 1, 2),
     "DEPTHWISE_CONV_2D": (0, 1, 2),
     "FULLY_CONNECTED": (0, 1, 2),
@@ -51,16 +51,19 @@ def tflite_misread(graph: TfliteGraph, apart: float = APART) -> Iterator[tuple[s
                 )
         off = _bias_off(graph, operator)
         if off > apart:
-            name = graph.tensors[operator.inputs[_WITH_BIAS[operator.name][2]]].name
+            name = graph.tensors[operator.inputs[WITH_BIAS[operator.name][2]]].name
             yield name, f"the scale of the bias {name} is {off:.3g} off the product of those of data and weight"
 
 
 def _bias_off(graph: TfliteGraph, operator: Operator) -> float:
     """How far the scale of a bias is from the product of those of data and weight; 0 where there is no such bias."""
-    places = _WITH_BIAS.get(operator.name, ())
+    places = WITH_BIAS.get(operator.name, ())
     if not places or len(operator.inputs) <= places[2] or any(operator.inputs[place] < 0 for place in places):
         return 0.0
     tensors = [graph.tensors[operator.inputs[place]] for place in places]
+    stored = tensors[2].data
+    if stored is not None and not np.any(stored):
+        return 0.0  # zeros are zeros, whatever the scale: several layers may have one such bias
     if any(tensor.quantization is None or tensor.floating for tensor in tensors):
         return 0.0
     data, weight, bias = (np.array(parameters_of(tensor)[0], np.float64) for tensor in tensors)

@@ -9,7 +9,7 @@ moves them by less than the quantization itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,45 +23,99 @@ _LEAST = 4  # numbers, of which a share says something
 _MOST_AGREE = 2 / 3
 _FEW = 0.02  # of the numbers; where more are off, the converter learnt which way to round (Nagel et al. 2020)
 _NEAR = 2.0**-10  # relative to a step: folding in float32 moves a number that lies between two integers
+_FOLDED = 2.0**-20  # relative to the largest number of a constant: the same of a bias of many steps
 _FIT = 0.25  # steps, that a factor found by least squares may be off at the largest number
 _FURTHEST = 4  # steps that a zero point is looked for at
+_CONSTANTS = 3  # that have the nearest integers throughout, and tell that a converter rounds so
+_MOST_SIGNS = 0.3  # of the numbers, more of the same sign than of the other
+_PAIR = 128
+_REACH = 256  # steps: a sum that a converter made one layer of, and another none, has other numbers in few places
+
+Orders = tuple[Array | None, Array | None]
 
 
-def wrong_integers(
-    integers: Mapping[str, tuple[Array, Array]], constants: Mapping[str, Array]
-) -> Iterator[tuple[str, str]]:
-    """Name and one line of each quantized constant that is one of a module's, but for something.
+class Rounding:
+    """The integer constants of a file beside those of a module.
 
     Args:
         integers: of the file, by name: the real numbers that they stand for, and a step as it broadcasts.
-        constants: of the module, normalizations folded, by name.
+        constants: of the module, by name, for each graph of it: as it was captured, and with normalizations folded in
+            one way and another. Which of them a converter has is its own affair.
     """
-    by_size: dict[int, list[Array]] = {}
-    for array in constants.values():
-        by_size.setdefault(array.size, []).append(array.astype(np.float64))
-    rounded: dict[str, _Rounded] = {}
-    for name, (held, step) in integers.items():
-        steps = np.broadcast_to(step, held.shape)
-        alike = by_size.get(held.size, []) if _is_telling(held) and (steps > 0).all() else []
-        layouts = [moved for due in alike for moved in _layouts(due, held)]
-        if not layouts:
-            continue
-        best = max((_Rounded(held, due, steps) for due in layouts), key=lambda item: float(item.agree.mean()))
-        if best.agree.mean() >= _MOST_AGREE:
-            rounded[name] = best
-            continue
-        text = next(filter(None, (_shifted(held, due, steps) for due in layouts)), "")
-        text = text or next(filter(None, (_wrong_beside_others(held, due, steps) for due in alike)), "")
-        if text:
-            yield name, f"constant {name}: {text}"
-    for name, item in rounded.items():
-        if 0 < item.wrong <= max(1, _FEW * item.held.size) and item.furthest > 1 + _NEAR:
-            yield name, f"constant {name}: {item.told()}"
-        elif item.wrong:
-            alike = by_size[item.held.size]
-            text = next(filter(None, (_wrong_beside_others(item.held, due, item.steps) for due in alike)), "")
+
+    def __init__(
+        self,
+        integers: Mapping[str, tuple[Array, Array]],
+        constants: Sequence[Mapping[str, Array]],
+    ) -> None:
+        self._by_size: dict[int, list[Array]] = {}
+        for graph in constants:
+            for array in graph.values():
+                alike = self._by_size.setdefault(array.size, [])
+                if not any(other.shape == array.shape and np.array_equal(other, array) for other in alike):
+                    alike.append(array.astype(np.float64))
+        self._found: dict[str, _Rounded] = {}
+        self._layouts: dict[str, list[Array]] = {}
+        for name, (held, step) in integers.items():
+            steps = np.broadcast_to(step, held.shape)
+            alike = self._by_size.get(held.size, []) if _is_telling(held) and (steps > 0).all() else []
+            layouts = [moved for due in alike for moved in _layouts(due, held)]
+            if layouts:
+                self._layouts[name] = layouts
+                found = (_Rounded(held, due, steps) for due in layouts)
+                self._found[name] = max(found, key=lambda item: float(item.agree.mean()))
+
+    @property
+    def to_nearest(self) -> bool:
+        """Whether the converter rounds each number to the nearest, and evens out nothing.
+
+        Evening out changes at least two weights.
+        """
+        weights = [item for item in self._found.values() if item.held.ndim > 1]
+        exact = sum(not item.wrong for item in self._found.values())
+        return exact >= _CONSTANTS and sum(item.wrong > 0 for item in weights) <= 1
+
+    def faults(self, orders: Mapping[str, Orders] | None = None) -> Iterator[tuple[str, str]]:
+        """Name and one line of each constant that is one of the module's, but for something.
+
+        Args:
+            orders: which rows and columns of the module's those of a constant are, by name; as they are without.
+        """
+        nearest = self.to_nearest
+        for name, item in self._found.items():
+            text = self._told(name, item, nearest, (orders or {}).get(name, (None, None)))
             if text:
                 yield name, f"constant {name}: {text}"
+
+    def _told(self, name: str, item: _Rounded, nearest: bool, orders: Orders) -> str:
+        if not item.wrong:
+            return ""
+        if item.agree.mean() >= _MOST_AGREE and item.is_seen:
+            return ""
+        if nearest and item.agree.mean() >= _MOST_AGREE:
+            return item.told()
+        if item.agree.mean() >= _MOST_AGREE and item.wrong <= max(1, _FEW * item.held.size):
+            return item.told() if item.furthest > 1 + item.slack else ""
+        layouts = self._layouts[name]
+        if item.agree.mean() < _MOST_AGREE:
+            text = next(filter(None, (_shifted(item.held, due, item.steps) for due in layouts)), "")
+            if text:
+                return text
+        alike = [due for due in self._by_size.get(item.held.size, []) if due.ndim > 1]
+        alike += [moved for due in alike if (moved := _reordered(due, orders)) is not None]
+        texts = [_wrong_beside_others(item.held, due, item.steps) for due in alike]
+        return "" if "" in texts else next((text for text in texts if text is not None), "")
+
+
+def _reordered(due: Array, orders: Orders) -> Array | None:
+    """A constant with its rows and columns in another order; none where it stays as it is, or has others."""
+    rows, columns = orders
+    if columns is not None and (due.shape[1] != columns.size):
+        columns = None
+    if (rows is None and columns is None) or (rows is not None and due.shape[0] != rows.size):
+        return None
+    due = due if rows is None else due[rows]
+    return due if columns is None else due[:, columns]
 
 
 def _is_telling(held: Array) -> bool:
@@ -78,12 +132,39 @@ class _Rounded:
     steps: Array
 
     @cached_property
+    def slack(self) -> float:
+        """Steps that a number may be further off than half a one."""
+        return _NEAR + _FOLDED * float(np.abs(self.due / self.steps).max(initial=0.0))
+
+    @cached_property
     def agree(self) -> Array:
-        return _agreeing(self.held, self.due, self.steps)
+        return _agreeing(self.held, self.due, self.steps, self.slack) | self._pair_safe
+
+    @property
+    def _pair_safe(self) -> Array:
+        """Those one step nearer to zero, so that two beside each other do not overflow 16 bits on x86 without VNNI.
+
+        Such a pair is at most 128: its products with 255 are added up in int16 (VPMADDUBSW).
+        """
+        if self.held.ndim < 2:
+            return np.zeros(self.held.shape, np.bool_)
+        magnitude = np.abs(np.rint(self.held / self.steps))
+        beside = np.zeros(magnitude.shape)
+        beside[..., 1:] = magnitude[..., :-1]
+        after = np.zeros(magnitude.shape)
+        after[..., :-1] = magnitude[..., 1:]
+        full = (magnitude + beside == _PAIR) | (magnitude + after == _PAIR)
+        nearer = (np.abs(self.due) > np.abs(self.held)) & (self.due * self.held >= 0)
+        return np.asarray(full & nearer & (np.abs(self.due - self.held) <= self.steps))
 
     @property
     def wrong(self) -> int:
         return int(np.count_nonzero(~self.agree))
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether a number is further off than integers reach: what reads it says then whether it is the module's."""
+        return self.held.ndim > 1 and self.furthest > _REACH
 
     @cached_property
     def _apart(self) -> Array:
@@ -103,23 +184,32 @@ class _Rounded:
         )
 
 
-def _wrong_beside_others(held: Array, due: Array, steps: Array) -> str:
-    """Of a constant that is the module's times factors of its rows and columns, but for a few numbers."""
+def _wrong_beside_others(held: Array, due: Array, steps: Array) -> str | None:
+    """Of a constant that is the module's times factors of its rows and columns, but for a few numbers.
+
+    Empty where it is so for all numbers; none where it is not the module's.
+    """
+    told = None
     for order in _ORDERS.get(due.ndim, ()):
         shape = due.transpose(order).shape
         back = np.argsort(order)
         stored, stored_steps = (array.reshape(shape).transpose(back) for array in (held, steps))
+        if np.sum(np.sign(stored) * np.sign(due)) < _MOST_SIGNS * due.size:
+            continue  # factors are positive
         found = outlying(stored, due, stored_steps)
-        if found is not None:
-            wrong, fitted = found
-            count = int(np.count_nonzero(wrong))
-            at = np.unravel_index(int(np.argmax(np.where(wrong, np.abs(stored - fitted), 0.0))), due.shape)
-            return (
-                f"{count} of {held.size} numbers {'is' if count == 1 else 'are'} further from the module's than all "
-                f"others, but for a factor of each channel; {[int(place) for place in at]} stands for "
-                f"{stored[at]:.6g} where {fitted[at]:.6g} is expected"
-            )
-    return ""
+        if found is None:
+            continue
+        wrong, fitted = found
+        if not wrong.any():
+            return ""
+        count = int(np.count_nonzero(wrong))
+        at = np.unravel_index(int(np.argmax(np.where(wrong, np.abs(stored - fitted), 0.0))), due.shape)
+        told = told or (
+            f"{count} of {held.size} numbers {'is' if count == 1 else 'are'} further from the module's than all "
+            f"others, but for a factor of each channel; {[int(place) for place in at]} stands for "
+            f"{stored[at]:.6g} where {fitted[at]:.6g} is expected"
+        )
+    return told
 
 
 def _layouts(due: Array, held: Array) -> Iterator[Array]:

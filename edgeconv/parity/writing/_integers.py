@@ -1,0 +1,138 @@
+"""Link 3 of a file of integers of another converter: its constants, its layers, and what its integers stand for.
+
+Whoever wrote it chose scales and zero points, and how to round. What has to be right nevertheless:
+
+1. Each constant stands for one of the module's, rounded ([_weights.py](_weights.py)): to the nearest where the file
+   does so throughout; where channels were evened out, but for a factor of each.
+2. Each layer computes what the module does, of the module's own values in float64, within what rounding its own
+   constants makes of it ([_layers.py](_layers.py)).
+3. What is moved, pooled or joined has the scale of what it was, and a bias that of a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from edgeconv.core import Array, TensorSpec
+from edgeconv.parity.writing._alike import Alike
+from edgeconv.parity.writing._layers import LayerOff, Walk, first_wrong, first_wrong_enlarged
+from edgeconv.parity.writing._real_file import RealFile
+from edgeconv.parity.writing._weights import Orders, Rounding
+
+_NEAREST, _LEARNT = 0.5, 1.0  # steps, that constants may be off
+
+
+class File(Protocol):
+    """See `ReadBack`."""
+
+    @property
+    def integers(self) -> Mapping[str, tuple[Array, Array]]: ...
+    @property
+    def misread(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def real(self) -> RealFile | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class OnValues:
+    """One sample, and what a module makes of it.
+
+    Attributes:
+        inputs: of the module, by name, in torch's layout.
+        values: of all its graphs, by name, float64.
+    """
+
+    inputs: Mapping[str, Array]
+    values: Mapping[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Inputs and outputs of a file, in its order, by the module's names."""
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+
+
+@dataclass(frozen=True)
+class IntegerFaults:
+    """What is wrong with a file.
+
+    Attributes:
+        faults: tensor and one line each.
+        layers: how many of its tensors were found to be a value of the module.
+        used: the largest share of a bound that one of these uses.
+    """
+
+    faults: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    layers: int = 0
+    used: float = 0.0
+
+
+def integer_faults(
+    file: File, constants: Sequence[Mapping[str, Array]], samples: Sequence[OnValues], ends: Ends
+) -> IntegerFaults:
+    """Judges a file of integers beside the module that it should be.
+
+    Args:
+        file: read back.
+        constants: of the module, for each graph of it, see `Rounding`.
+        samples: on which layers are judged; all but the first may be beyond what ranges were chosen for.
+        ends: of the file.
+
+    Raises:
+        EmitError: the file cannot be evaluated on real numbers.
+        RewriteError: likewise.
+    """
+    real = file.real
+    rounding = Rounding(file.integers, constants)
+    layers: list[LayerOff] = []
+    wrong: list[tuple[str, str]] = []
+    if real is not None and samples:
+        nearest = rounding.to_nearest
+        walk = Walk(real, reach=_NEAREST if nearest else _LEARNT, factors=not nearest)
+        outputs = {key: Alike(spec.name, _axes_of(spec)) for key, spec in zip(real.outputs, ends.outputs, strict=True)}
+        for sample in samples:
+            inputs = {
+                key: sample.inputs[spec.name].astype(np.float64).transpose(_axes_of(spec))
+                for key, spec in zip(real.inputs, ends.inputs, strict=True)
+            }
+            judged = walk.layers(inputs, sample.values, outputs)
+            first = first_wrong_enlarged(judged, layers) if layers else first_wrong(judged, real.outputs)
+            layers += judged
+            if first is not None:
+                wrong.append((real.names[first.tensor], _told(first, real)))
+                break
+    orders = {} if real is None else dict(_orders(layers, real))
+    faults = [*file.misread, *rounding.faults(orders), *wrong]
+    holding = [layer for layer in layers if layer.holds]
+    return IntegerFaults(faults, len({layer.tensor for layer in holding}), max((x.used for x in holding), default=0.0))
+
+
+def _orders(layers: Sequence[LayerOff], real: RealFile) -> Iterator[tuple[str, Orders]]:
+    """By weight, the order of channels of what its layer makes, and of what it reads."""
+    order = {layer.tensor: layer.alike.order for layer in layers if layer.alike is not None}
+    for layer in layers:
+        if len(layer.part.factors) > 1:
+            data, weight = layer.part.factors[:2]
+            rows, columns = order.get(layer.tensor), order.get(data)
+            if rows is not None or columns is not None:
+                yield real.names[weight], (rows, columns)
+
+
+def _told(layer: LayerOff, real: RealFile) -> str:
+    place = f"{layer.part.operator} {real.names[layer.tensor]}"
+    if layer.alike is None:
+        return f"{place} is no value of the module, nor is what is computed of it"
+    return (
+        f"{place} is {layer.error:.3g} from the module's {layer.alike.value}, {layer.used:.3g} times what rounding its "
+        "constants explains"
+    )
+
+
+def _axes_of(spec: TensorSpec) -> tuple[int, ...]:
+    return (0, 2, 3, 1) if spec.layout == "nhwc" else tuple(range(len(spec.shape)))

@@ -1,0 +1,268 @@
+"""The layers of a file of integers, each on the module's own values in float64.
+
+No error adds up: wherever a tensor is one of the module's values, what reads it reads that value. A layer may then be
+off by what rounding its own constants makes of it, and by nothing else, as activations are not rounded here. A number
+is off by up to half a step s (a whole one where the converter does not round to the nearest), evenly: its variance is
+s^2 / 12 (s^2 / 3). That of a sum of products is what the sum makes of the squares of data and of these variances. What
+is computed of that before the next known value is measured: the operators are evaluated again with each quantized
+constant moved at random. What independent roundings add up to exceeds 8 of their standard deviations with a probability
+of 2 exp(-32) (Hoeffding; Higham and Mary 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.core.threads import one_thread
+from edgeconv.parity.writing._alike import Alike, Candidates, by_channel, cut_alike
+from edgeconv.parity.writing._real_file import Part, RealFile
+from edgeconv.parity.writing._steps import Steps
+
+_AGAIN = 8
+_DEVIATIONS = 8.0
+_LEAST = 2.0**-12  # of the largest number: a sixteenth of an 8-bit step, which float32 and approximations may take
+_NOTHING = 1e-30  # is what is allowed where all is zero
+_SIX = 6.0
+_CLAMPING = frozenset(
+    {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "ADD", "RELU", "RELU6", "RELU_N1_TO_1"}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerOff:
+    """A tensor of a file beside a value of the module.
+
+    Attributes:
+        tensor: its key.
+        part: the operator that computes it.
+        alike: which value it holds; None where it is none of the module's.
+        error: the largest distance that uses most of its bound.
+        bound: there.
+        used: error / bound.
+        direct: whether all that it is computed from is the module's.
+    """
+
+    tensor: Hashable
+    part: Part
+    alike: Alike | None
+    error: float = 0.0
+    bound: float = 0.0
+    used: float = 0.0
+    direct: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is that value, within its bound; what reads it then reads the module's own."""
+        return self.alike is not None and self.used <= 1
+
+
+class Walk:
+    """A file on the values of a module.
+
+    Args:
+        file: on real numbers.
+        reach: of the roundings of its constants, in steps.
+        factors: whether its channels may have factors, and another order.
+    """
+
+    def __init__(self, file: RealFile, *, reach: float, factors: bool) -> None:
+        self._file, self._reach, self._factors = file, reach, factors
+        self.alike: dict[Hashable, Alike] = {}
+        generator = np.random.default_rng(0)
+        self._moved = [
+            {key: self._moved_constant(key, generator) for key in file.steps if key in file.constants}
+            for _ in range(_AGAIN)
+        ]
+
+    def _moved_constant(self, key: Hashable, generator: np.random.Generator) -> Array:
+        array = self._file.constants[key]
+        drawn = generator.uniform(-self._reach, self._reach, array.shape)
+        return np.asarray(array + drawn * self._file.steps[key])
+
+    def layers(
+        self, inputs: Mapping[Hashable, Array], values: Mapping[str, Array], outputs: Mapping[Hashable, Alike]
+    ) -> list[LayerOff]:
+        """Each result of the file, in its order; those that were found on an earlier sample are what they were.
+
+        Args:
+            inputs: of the file, real numbers, by key.
+            values: of the module, float64, by name.
+            outputs: what those of the file have to be.
+
+        Raises:
+            EmitError: an operator cannot be evaluated.
+            RewriteError: likewise.
+        """
+        with one_thread():
+            return self._layers(inputs, Candidates(values), values, outputs)
+
+    def _layers(
+        self,
+        inputs: Mapping[Hashable, Array],
+        candidates: Candidates,
+        values: Mapping[str, Array],
+        outputs: Mapping[Hashable, Alike],
+    ) -> list[LayerOff]:
+        known: dict[Hashable, Array] = {**self._file.constants, **inputs}
+        noisy: list[dict[Hashable, Array]] = [{} for _ in range(_AGAIN)]
+        last = {key: part for part in self._file.parts for key in part.inputs}
+        judged: list[LayerOff] = []
+        loose: set[Hashable] = set()
+        for part in self._file.parts:
+            results = part.compute(known)
+            again = self._again(part, known, noisy)
+            for at, key in enumerate(part.outputs[: len(results)]):
+                array, steps = results[at], self._file.ranges.get(key)
+                known[key] = array
+                if array.dtype.kind != "f":
+                    continue
+                around = [others[at] for others in again]
+                deviation = self._deviation(part, array, around, known, loose)
+                layer, due = self._best(key, part, array, deviation, candidates, values, outputs)
+                layer = replace(layer, direct=loose.isdisjoint(part.inputs))
+                judged.append(layer)
+                if layer.holds and layer.alike is not None and layer.alike.plain:
+                    known[key] = due
+                    continue  # a factor is as good as the numbers that it was found from, and goes on with their errors
+                loose.add(key)
+                known[key] = _as_clamped(array, steps)
+                for other, others in zip(noisy, again, strict=False):
+                    other[key] = _as_clamped(others[at], steps)
+            for key in part.inputs:
+                if last[key] is part and key not in self._file.constants:
+                    known.pop(key, None)
+                    for other in noisy:
+                        other.pop(key, None)
+        return judged
+
+    def _best(
+        self,
+        key: Hashable,
+        part: Part,
+        array: Array,
+        deviation: Array | float,
+        candidates: Candidates,
+        values: Mapping[str, Array],
+        outputs: Mapping[Hashable, Alike],
+    ) -> tuple[LayerOff, Array]:
+        """The value that a tensor was found to be before, or, where it is not that here, the one that it is near to.
+
+        Values before and after a clamp are the same where no number reaches it.
+        """
+        steps = self._file.ranges.get(key)
+        known = outputs.get(key) or self.alike.get(key)
+        best: tuple[LayerOff, Array] = LayerOff(key, part, None), array
+        if known is not None and values[known.value].size == array.size:
+            due = known.arranged(values[known.value], array.shape)
+            best = _judged(key, part, known, array, due, deviation, steps), due
+        clamped = steps is not None and bool(((array < steps.least) | (array > steps.greatest)).any())
+        if key in outputs or (best[0].holds and not clamped):
+            return best
+        found = candidates.find(array, steps, factors=self._factors)
+        if found is not None:
+            due = found.arranged(values[found.value], array.shape)
+            layer = _judged(key, part, found, array, due, deviation, steps)
+            self.alike.setdefault(key, found)
+            if layer.holds or best[0].alike is None:
+                return layer, due  # of two that a range makes one, the one that it makes nothing of
+        return best
+
+    def _deviation(
+        self,
+        part: Part,
+        array: Array,
+        around: list[Array],
+        known: Mapping[Hashable, Array],
+        loose: AbstractSet[Hashable],
+    ) -> Array | float:
+        """The standard deviation of what rounding constants makes of a result."""
+        if part.added_up is not None and loose.isdisjoint(part.inputs):
+            moved = {key: self._file.steps.get(key, np.zeros(1)) for key in part.factors[1:]}
+            squares = {key: np.square(np.broadcast_to(step, known[key].shape)) for key, step in moved.items()}
+            squares[part.factors[0]] = np.square(known[part.factors[0]])
+            (variance, *_) = part.added_up({**known, **squares})
+            return np.asarray(self._reach * np.sqrt(variance / 3))
+        if not around:
+            return 0.0
+        variance = np.mean([np.square(moved - array) for moved in around], axis=0)
+        channels = by_channel(variance)
+        channel = np.broadcast_to(channels.mean(0), channels.shape).reshape(variance.shape)
+        return np.asarray(np.sqrt(np.maximum(np.maximum(variance, channel), variance.mean())))
+
+    def _again(
+        self, part: Part, known: Mapping[Hashable, Array], noisy: list[dict[Hashable, Array]]
+    ) -> list[list[Array]]:
+        """The results with other roundings; none where nothing that is read is rounded."""
+        if not any(key in self._moved[0] or key in noisy[0] for key in part.inputs):
+            return []
+        return [
+            list(part.compute({**known, **moved, **other})) for moved, other in zip(self._moved, noisy, strict=True)
+        ]
+
+
+def _as_clamped(array: Array, steps: Steps | None) -> Array:
+    """Where a range is that of a ReLU or ReLU6, it may stand in its place; all others cut off what is rare."""
+    if steps is None or array.dtype.kind != "f" or steps.least != 0:
+        return array
+    return np.clip(array, 0, steps.greatest if abs(steps.greatest - _SIX) <= steps.scale else None)
+
+
+def _judged(
+    key: Hashable, part: Part, alike: Alike, array: Array, due: Array, deviation: Array | float, steps: Steps | None
+) -> LayerOff:
+    """The element that uses most of its bound; what saturates is alike."""
+    held, expected = cut_alike(array, due, steps)
+    off = np.abs(held - expected)
+    bound = _DEVIATIONS * deviation + (_LEAST * float(np.abs(expected).max(initial=0.0)) or _NOTHING)
+    if not np.isfinite(off).all():
+        return LayerOff(key, part, alike, float("inf"), 0.0, float("inf"))
+    bound = np.broadcast_to(bound, off.shape)
+    at = np.unravel_index(int(np.argmax(off / bound)), off.shape)
+    return LayerOff(key, part, alike, float(off[at]), float(bound[at]), float(off[at] / bound[at]))
+
+
+def first_wrong(layers: Sequence[LayerOff], outputs: Collection[Hashable]) -> LayerOff | None:
+    """The first layer of a file that is none of the module's.
+
+    A tensor that is near to a value of the module, but beyond its bound, is wrong where no other tensor is that value:
+    else it is a step on the way there. One that is near to none is a step, too, where what is computed of it is a value
+    again; where an output is wrong, the first that leads to none is where it begins.
+
+    Args:
+        layers: of `Walk.layers`.
+        outputs: keys of the file's outputs.
+    """
+    near = _near(layers)
+    lost = any(layer.tensor in outputs and not layer.holds for layer in layers)
+    leading: set[Hashable] = set()
+    for layer in reversed(layers):
+        if layer.holds or layer.tensor in leading:
+            leading.update(layer.part.inputs)
+    wrong = (layer for layer in layers if layer in near or (lost and not layer.holds and layer.tensor not in leading))
+    return next(wrong, None)
+
+
+def first_wrong_enlarged(layers: Sequence[LayerOff], before: Sequence[LayerOff]) -> LayerOff | None:
+    """The same on operands that no range was chosen for: of layers with a clamp, which they reach.
+
+    What saturates in between is no fault there, so that only layers count that read nothing but the module's values.
+
+    Args:
+        layers: of `Walk.layers`.
+        before: those on operands that ranges were chosen for.
+    """
+    held = {layer.tensor for layer in before if layer.holds}
+    wrong = (layer for layer in _near(layers) if layer.direct and layer.tensor in held)
+    return next((layer for layer in wrong if layer.part.operator in _CLAMPING), None)
+
+
+def _near(layers: Sequence[LayerOff]) -> list[LayerOff]:
+    """Those beyond the bound of a value that no tensor is."""
+    claimed = {layer.alike.value for layer in layers if layer.alike is not None and layer.holds}
+    near = [layer for layer in layers if layer.alike is not None and not layer.holds]
+    return [layer for layer in near if layer.alike is not None and layer.alike.value not in claimed]
