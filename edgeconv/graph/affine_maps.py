@@ -1,4 +1,4 @@
-"""Nodes that do no more than ``y = scale[c] * x + shift[c]`` along one axis, as data."""
+"""Nodes that compute ``y = scale[c] * x + shift[c]`` along one axis: BatchNormalization, arithmetic with constants."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Affine:
     Attributes:
         node: the node that does it.
         source: x.
-        axis: the channel axis; None when ``scale`` and ``shift`` are single numbers, good for every axis.
+        axis: the channel axis; None if ``scale`` and ``shift`` are single numbers, which hold along every axis.
         scale: float64, [C] or [1].
         shift: float64, [C] or [1].
     """
@@ -37,7 +37,7 @@ class Affine:
         return self.node.outputs[0]
 
     def along(self, axis: int, channels: int) -> tuple[Float64, Float64] | None:
-        """Scale and shift, [channels] each, when the map runs along ``axis``; else None."""
+        """Scale and shift, [channels] each, if the map is along ``axis``; else None."""
         if self.axis not in (None, axis) or self.scale.size not in (1, channels):
             return None
         return np.broadcast_to(self.scale, (channels,)), np.broadcast_to(self.shift, (channels,))
@@ -69,13 +69,13 @@ def batch_normalization(node: ir.Node) -> Affine | None:
 
 
 def _arithmetic(node: ir.Node) -> Affine | None:
-    """Add, Sub, Mul or Div with one constant operand that has one number per channel, or one in all.
+    """Add, Sub, Mul or Div with one constant operand that has one number per channel, or a single one.
 
-    The 1 of ln(1 + x) and of exp(x) - 1 is no shift: rounded together with another one, nothing is left of a small x.
+    The 1 of ln(1 + x) and of exp(x) - 1 is no shift: merged with another one and rounded, it would lose a small x.
     """
     left, right = node.inputs
     constants = exact(left), exact(right)
-    # Two constants are folded elsewhere, and two variables are no map of one.
+    # Two constants are left to constant folding; two variables are no map.
     if (constants[0] is None) == (constants[1] is None):
         return None
     constant_first = constants[0] is not None
@@ -93,8 +93,8 @@ def _arithmetic(node: ir.Node) -> Affine | None:
 
 
 def _channels(constant: Float64, shape: ir.Shape) -> tuple[int | None, Float64] | None:
-    """The one axis of x along which a broadcast constant varies, and its numbers; None when it also enlarges x."""
-    # It would add axes to x, and the result would be no map of each element.
+    """The axis of x along which a broadcast constant varies, and its numbers; None if it would also enlarge x."""
+    # A constant of more axes adds axes to the result.
     if constant.ndim > len(shape):
         return None
     wide = [axis for axis, size in enumerate(constant.shape) if size != 1]

@@ -1,4 +1,4 @@
-"""A graph, and what is stored with it, as arguments of the public functions of a room."""
+"""Checks of arguments of public functions: a graph, and the metadata of a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HINTS = {
 
 
 def checked_model(model: object, error: type[EdgeconvError], where: str = "model") -> ir.Model:
-    """The graph, if it is one.
+    """Returns the graph unchanged.
 
     Raises:
         EdgeconvError: of the class `error`; it is no `onnx_ir.Model`.
@@ -29,7 +29,7 @@ def checked_model(model: object, error: type[EdgeconvError], where: str = "model
 
 
 def checked_metadata(metadata: object) -> Mapping[str, str]:
-    """What is stored in a file beside its graph.
+    """Returns the metadata that a file is to hold.
 
     Raises:
         EmitError: it is no mapping from texts to texts.

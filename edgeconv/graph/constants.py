@@ -1,9 +1,8 @@
 """The numbers of constants: those that the file holds, and those that they were rounded from.
 
-A constant has two faces: the tensor that the file will hold, rounded to the graph's dtype, and the exact float64
-array that it was rounded from. The exact face travels in ``Value.meta`` (never serialized), so that a weight that
-three rewrites touch is still rounded only once, from real arithmetic done in float64. The proof asks for it, too: what
-the rewrites compute is judged apart from what rounding costs.
+A constant has a tensor, rounded to the graph's dtype, which the file will hold, and the float64 array that it was
+rounded from. The array is kept in ``Value.meta`` (not serialized), so that a weight which three rewrites change is
+rounded only once. The proof reads it, too: it judges rewrites apart from rounding.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def exact(value: ir.Value | None) -> Float64 | None:
 
 
 def unrounded(value: ir.Value | None) -> Array | None:
-    """A constant as arithmetic takes it: floats by `exact`, the rest as stored; None for text and what is computed."""
+    """A constant to compute with: floats as of `exact`, others as stored; None for text and non-constants."""
     tensor = tensor_of(value)
     if tensor is None or tensor.dtype == ir.DataType.STRING:
         return None
@@ -88,7 +87,7 @@ def is_float(dtype: ir.DataType | None) -> bool:
 def holds(dtype: ir.DataType, array: Float64) -> bool:
     """Whether the array is finite and within the range of a floating dtype."""
     limit = float(dtype.max)
-    return array.size == 0 or bool(-limit <= array.min() and array.max() <= limit)  # both false for NaN
+    return array.size == 0 or bool(-limit <= array.min() and array.max() <= limit)  # comparisons with NaN are false
 
 
 def add_constant(graph: ir.Graph, name: str, array: Array, dtype: ir.DataType) -> ir.Value:
@@ -111,14 +110,14 @@ def new_constant(graph: ir.Graph, preferred: str, array: Array) -> ir.Value:
 
 
 def remember_exact(value: ir.Value, array: Float64) -> None:
-    """Remembers what the tensor of a constant was rounded from; nothing where it was not rounded."""
+    """Keeps the array that a constant's tensor was rounded from, if it is another one."""
     tensor = value.const_value
     if tensor is not None and not np.array_equal(tensor.numpy(), array):
         value.meta[_EXACT] = (tensor, array)
 
 
 def unrounded_copy(model: ir.Model) -> ir.Model:
-    """A copy of a graph that holds each constant as the float64 array it was rounded from, where that is remembered.
+    """A copy of a graph whose constants are the float64 arrays that they were rounded from, if those are kept.
 
     Arrays are shared, not copied.
     """
@@ -131,13 +130,13 @@ def unrounded_copy(model: ir.Model) -> ir.Model:
 
 
 def take_exact(model: ir.Model) -> dict[str, Face]:
-    """Takes the float64 faces of all constants away, which weigh twice what was rounded; returns them by name."""
+    """Removes and returns the float64 arrays of all constants, by name; they take twice the memory of the tensors."""
     values = model.graph.initializers.items()
     return {name: value.meta.pop(_EXACT) for name, value in values if _EXACT in value.meta}
 
 
 def give_exact(model: ir.Model, faces: Mapping[str, Face]) -> None:
-    """Gives constants that are still the same tensors their float64 faces back."""
+    """Restores the arrays that `take_exact` removed, for constants whose tensor is still the same."""
     for name, (tensor, array) in faces.items():
         value = model.graph.initializers.get(name)
         if value is not None and value.const_value is tensor:

@@ -1,8 +1,8 @@
-"""Which integers an input may hold, told by the operators that read it: indices, divisors, lengths.
+"""Which integers an input may hold, from the operators that read it: indices, divisors, lengths.
 
-`READERS` has one rule per operand that not every integer suits, after the specification of its operator. Between the
-input and such a reader may stand what moves or casts it, and arithmetic with constants; then the rule is that of the
-reader, carried back (`_back`).
+Parity inputs of integers are drawn from these. `READERS` has one rule for each operand that does not take every
+integer, by the specification of its operator. Casts, moves and arithmetic with constants may be between the input and
+such a reader; the reader's domain is then carried back through them (`_back`).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from edgeconv.graph.constants import is_float, unrounded
 from edgeconv.graph.edit import dims, input_of
 from edgeconv.graph.traits import Trait, having
 
-_DEPTH = 48  # operators behind each other, beyond which no reader is looked for
-_NEAR = 2  # of a number that the input is compared with
-_LARGE = 1000  # a factor that only a mask of zeros and ones is multiplied by
+_DEPTH = 48  # operators in a row that are followed to a reader
+_NEAR = 2  # distance of typical inputs from a number that they are compared with
+_LARGE = 1000  # a factor as large as this (-1e4, -1e9) multiplies a mask of zeros and ones
 _Rule = Callable[[ir.Node], Domain | None]
 
 INDICES = frozenset({"Gather", "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND", "OneHot"})
-"""The operators that take -1 for the last place, as ONNX specifies them."""
+"""Operators for which -1 is the last index, by ONNX's specification."""
 
 
 def domains_of(model: ir.Model, negative: Collection[str] = INDICES) -> dict[str, Domain]:
-    """The domain of each input of integers, by name; inputs that nothing bounds are left out.
+    """The domain of each input of integers, by name; inputs without a bound are left out.
 
     Args:
         model: every shape static.
-        negative: the operators of `INDICES` whose negative indices the source of the graph takes, too: torch refuses
+        negative: operators of `INDICES` whose negative indices the source of the graph accepts as well: torch refuses
             those of ``gather`` and of embeddings.
     """
     search = _Search(frozenset(negative), {})
@@ -47,18 +47,23 @@ def domains_of(model: ir.Model, negative: Collection[str] = INDICES) -> dict[str
 
 @dataclass(frozen=True)
 class _Search:
-    """The domains that readers give a value, each beside the Where that it came through: an element takes one way."""
+    """The domains that readers require of a value.
+
+    Each is paired with the Where that it was carried back through, or None: an element goes through a Where on one
+    side only, so that of the domains behind one Where any is enough.
+    """
 
     negative: frozenset[str]
     known: dict[ir.Value, list[tuple[ir.Node | None, Domain]]]
 
     def read(self, value: ir.Value, depth: int) -> list[tuple[ir.Node | None, Domain]]:
+        """The domains of all readers of a value, at most so many operators away."""
         if value not in self.known:
-            found: list[tuple[ir.Node | None, Domain]] = []
+            domains: list[tuple[ir.Node | None, Domain]] = []
             if depth:
                 for use in value.uses():
-                    found += self._used(value, use.node, use.idx, depth)
-            self.known[value] = found
+                    domains += self._used(value, use.node, use.idx, depth)
+            self.known[value] = domains
         return self.known[value]
 
     def _used(self, value: ir.Value, node: ir.Node, index: int, depth: int) -> Iterator[tuple[ir.Node | None, Domain]]:
@@ -78,6 +83,7 @@ class _Search:
         for way, domain in behind:
             before = back(domain)
             if before is not None:
+                # Bounds per element hold only if each element of the value is at the same place of the result.
                 fits = dims(value) == dims(node.outputs[0]) and node.op_type not in having(Trait.MOVES)
                 yield way, before if fits or node.op_type in _SAME_PLACES else before.uniform()
 
@@ -85,14 +91,14 @@ class _Search:
 _SAME_PLACES = frozenset({"Cast", "Identity"})
 
 
-def _all_of(found: list[tuple[ir.Node | None, Domain]]) -> Domain | None:
-    """What all readers allow: of those behind one Where, any.
+def _all_of(pairs: list[tuple[ir.Node | None, Domain]]) -> Domain | None:
+    """The intersection of all domains, after the union of those behind one Where.
 
-    Numbers around a comparison count only where no other reader says more.
+    Typical numbers around a comparison count only if no reader has a domain to be drawn from as a whole.
     """
     ways: dict[ir.Node, Domain] = {}
     domains = []
-    for way, domain in found:
+    for way, domain in pairs:
         if way is None:
             domains.append(domain)
         else:
@@ -108,7 +114,7 @@ def _all_of(found: list[tuple[ir.Node | None, Domain]]) -> Domain | None:
 
 
 def _back(node: ir.Node, index: int) -> Callable[[Domain], Domain | None] | None:
-    """Leads from a domain of a node's result to that of its operand; None where none is told."""
+    """A function from the domain of a node's result to that of its operand `index`; None if there is none."""
     op = node.op_type
     if op in having(Trait.MOVES):
         is_data = op.startswith(("Concat", "Sequence")) or index == 0
@@ -133,7 +139,7 @@ def _same(domain: Domain) -> Domain:
 
 
 def _with_constant(op: str, index: int, other: tuple[float, float]) -> Callable[[Domain], Domain | None] | None:
-    """Back through arithmetic with a constant, whose least and largest number are given."""
+    """The same for arithmetic with a constant operand, of which `other` is the least and the largest number."""
     least, most = other
 
     def shifted(domain: Domain) -> Domain:
@@ -150,7 +156,7 @@ def _with_constant(op: str, index: int, other: tuple[float, float]) -> Callable[
         return replace(domain, low=domain.low * least, high=domain.high * least, nonzero=False)
 
     def cut(domain: Domain) -> Domain:
-        """Beyond the constant the other number is taken; nothing says how far beyond is worth drawing."""
+        """Max and Min replace numbers beyond the constant: that side has no bound, and need not be drawn from."""
         if op == "Max" and np.all(least >= np.asarray(domain.low)):
             return replace(domain, low=-np.inf, extent=Extent.LIMIT)
         if op == "Min" and np.all(most <= np.asarray(domain.high)):
@@ -190,7 +196,7 @@ def _places(size: int) -> Domain | None:
 
 
 def _axis_of(operand: int, attribute: str = "axis", default: int = 0) -> _Rule:
-    """Indices along the axis of an operand that an attribute names."""
+    """Indices of an axis of an operand, which an attribute names."""
 
     def rule(node: ir.Node) -> Domain | None:
         sizes = dims(input_of(node, operand))
@@ -200,7 +206,7 @@ def _axis_of(operand: int, attribute: str = "axis", default: int = 0) -> _Rule:
 
 
 def _scattered(node: ir.Node) -> Domain | None:
-    """Along an axis; what is written must not meet, as ONNX leaves open which value stays."""
+    """Indices of an axis, all different along it: of two updates with one index ONNX leaves open which one stays."""
     domain, sizes = _axis_of(0)(node), dims(input_of(node, 0))
     if domain is None or sizes is None or node.attributes.get_string("reduction", "none") != "none":
         return domain
@@ -208,7 +214,7 @@ def _scattered(node: ir.Node) -> Domain | None:
 
 
 def _rows(node: ir.Node) -> Domain | None:
-    """Coordinates: each place of a row is an index along an axis of its own."""
+    """GatherND, ScatterND: each position of a row (the last axis of the indices) is an index of another axis."""
     sizes, indices = dims(input_of(node, 0)), dims(input_of(node, 1))
     first = node.attributes.get_int("batch_dims", 0)
     if sizes is None or not indices or not indices[-1] or not math.prod(sizes):
@@ -231,7 +237,7 @@ def _unpooled(node: ir.Node) -> Domain | None:
 
 
 def _lengths(operand: int, attribute: str, default: int) -> _Rule:
-    """Lengths of sequences, which lie along the axis of an operand that an attribute names."""
+    """Lengths of sequences along an axis of an operand, which an attribute names."""
 
     def rule(node: ir.Node) -> Domain | None:
         sizes = dims(input_of(node, operand))
@@ -258,7 +264,7 @@ def _between(low: float, high: float) -> _Rule:
 
 
 def _compared(operand: int) -> _Rule:
-    """All numbers of a list that the input is compared with, as of classes; those around a single one."""
+    """An input that is compared with a list (of classes): its range; with a single number: the numbers around it."""
 
     def rule(node: ir.Node) -> Domain | None:
         array = unrounded(input_of(node, operand))
@@ -279,12 +285,12 @@ def _narrowed(node: ir.Node) -> Domain | None:
 
 
 def _complement(node: ir.Node) -> Domain | None:
-    """One minus it: of a mask."""
+    """The operand of 1 - x is a mask."""
     return _whole(0, 1) if is_float(node.outputs[0].dtype) and _constant(input_of(node, 0)) == (1, 1) else None
 
 
 def _mask(operand: int) -> _Rule:
-    """Times a number as large as those that stand for infinity."""
+    """The operand of a product with a number that stands for infinity is a mask."""
 
     def rule(node: ir.Node) -> Domain | None:
         factor = _constant(input_of(node, operand)) if is_float(node.outputs[0].dtype) else None
@@ -335,7 +341,7 @@ READERS: Mapping[str, Mapping[int, _Rule]] = {
     "Sub": {1: _complement},
     "Trilu": {1: _diagonals},
 }  # fmt: skip
-"""What an operand of integers may hold, by operator and the operand's place; all others take any integer.
+"""By operator and operand: the integers that it may hold; all other operands take any integer.
 
-Floats that were cast from integers count: an exponential stays finite, a divisor is not 0.
+Operands that were cast to float count, too: an exponential must stay finite, a divisor must not be 0.
 """

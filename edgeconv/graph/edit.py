@@ -1,4 +1,4 @@
-"""What stages ask of a graph and do to it: constants, shapes, readers, and the removal of what nothing reads.
+"""Basic questions to a graph (constants, shapes, readers), and the removal of what nothing reads.
 
 Names of new values come from `edgeconv.graph.names`; attributes from `onnx_ir` itself (``node.attributes.get_int``).
 """
@@ -18,22 +18,23 @@ NODE = "edgeconv.node"
 """metadata_props key: what a file that was read calls the node."""
 
 WRITTEN_OUT = "edgeconv.written_out"
-"""metadata_props key: the torch operation that a node writes out with others, by numbers that may be of any size.
+"""metadata_props key: the torch operation that this node writes out together with others.
 
-Products of many elements, say, where neither what the operation reads nor what it gives leaves float16.
+Intermediate values may leave float16's range (products of many elements, say) although neither inputs nor results do:
+a float16 file computes these nodes in float32.
 """
 
 LOG1P = "ln(1 + x)"
-"""The operation of `WRITTEN_OUT` whose result is of an ordinary size, whatever x is."""
+"""The operation of `WRITTEN_OUT` whose result never is large."""
 
 KEEP_FLOAT = "edgeconv.keep_float"
-"""metadata_props key: why a node with an integer form is to be computed in float.
+"""metadata_props key: why a node is computed in float although it has an integer form.
 
-Between what is quantized on either side it would look like one that is not.
+Between quantized values a node without QuantizeLinear could not be told from one that was forgotten.
 """
 
 MEETING = "edgeconv.meeting"
-"""metadata_props key: why several updates of a ScatterElements may come to one place."""
+"""metadata_props key: why several updates of a ScatterElements may have the same index."""
 
 _MARKS = (MODULE, WRITTEN_OUT)
 
@@ -108,7 +109,7 @@ def graph_of(node: ir.Node) -> ir.Graph:
 
 
 def hand_on(node: ir.Node, new: ir.Node) -> None:
-    """Says of a new node, which takes over the node's work or a part of it, what the node's marks say."""
+    """Copies the marks of a node (`_MARKS`) to a new one that does its work or a part of it."""
     new.metadata_props.update((key, node.metadata_props[key]) for key in _MARKS if key in node.metadata_props)
 
 
@@ -121,7 +122,7 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
 
 
 def remove_unread(values: Iterable[ir.Value | None]) -> None:
-    """Removes the nodes that make these values, where nothing reads what they make, and the nodes before them."""
+    """Removes the nodes that compute these values, if nothing reads their results, and then the nodes before them."""
     pending = [value for value in values if value is not None]
     while pending:
         node = pending.pop().producer()
@@ -139,10 +140,13 @@ def remove_unread_constants(graph: ir.Graph) -> None:
 
 
 def stand_in(old: ir.Value, new: ir.Value) -> bool:
-    """Removes the node of ``old`` in favour of ``new``, which holds the same numbers; False where it must stay.
+    """Removes the node of ``old``, and lets ``new``, which has the same value, replace it.
 
-    Both names are right for the value, so ``new`` keeps its own unless ``old`` is a graph output: graph outputs keep
-    their names, and ``new``'s own then goes to its metadata. Graph inputs and constants cannot be graph outputs.
+    Both names are right for the value, so ``new`` keeps its own, unless ``old`` is a graph output: outputs keep their
+    names, and ``new``'s former name goes to its metadata.
+
+    Returns:
+        False if ``old`` must stay: it is a graph output, and ``new`` is an input, a constant or another output.
     """
     producer = old.producer()
     if producer is None:

@@ -1,4 +1,7 @@
-"""GELUs that several ONNX nodes spell out, for stages to which each is one operator: no rewrite, nothing changes."""
+"""Finds GELUs that are written out with several ONNX nodes, for stages that treat each as one operator.
+
+Nothing is rewritten: runtimes and the TFLite emitter fuse these nodes by themselves.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import constant, only_reader
 
-_CLOSE = 1e-6  # constants are rounded: to float32, or by whoever wrote them
-
+_CLOSE = 1e-6  # constants are rounded to float32, or were typed with few digits
 
 # Hendrycks and Gimpel 2016 (arXiv 1606.08415), section 2: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))).
 _TANH_SLOPE = math.sqrt(2 / math.pi)
@@ -22,7 +24,7 @@ _DEEP = 6  # nodes between x and the tanh, in any spelling
 
 @dataclass(frozen=True)
 class Gelu:
-    """A group of nodes that is one GELU of x; its gate is Erf, or Tanh where that function approximates it."""
+    """A group of nodes that computes a GELU of x; its gate is Erf, or Tanh for the approximation."""
 
     x: ir.Value
     gate: ir.Node
@@ -71,13 +73,18 @@ def _match(gate: ir.Node, x: ir.Value) -> tuple[ir.Node, set[ir.Node]] | None:
 
 
 def _of_tanh(value: ir.Value | None) -> ir.Value | None:
-    """The x of which the value is the polynomial that GELU's approximation gives to tanh."""
-    seen, level = [value], [value]
+    """The x such that a value is the polynomial of x that GELU's approximation passes to tanh."""
+    # Candidates for x: every value within so many sums and products of the tanh's operand.
+    candidates, level = [value], [value]
     for _ in range(_DEEP):
-        makers = [item.producer() for item in level if item is not None]
-        level = [operand for node in makers if node is not None and node.op_type in _ALGEBRA for operand in node.inputs]
-        seen += level
-    return next((x for x in seen if x is not None and _is_close(_polynomial(value, x), _TANH_POLYNOMIAL)), None)
+        producers = [item.producer() for item in level if item is not None]
+        algebra = [node for node in producers if node is not None and node.op_type in _ALGEBRA]
+        level = [operand for node in algebra for operand in node.inputs]
+        candidates += level
+    for x in candidates:
+        if x is not None and _is_close(_polynomial(value, x), _TANH_POLYNOMIAL):
+            return x
+    return None
 
 
 _ALGEBRA = {"Mul", "Add", "Pow"}
@@ -89,7 +96,7 @@ _Polynomial = dict[int, float]
 
 
 def _polynomial(value: ir.Value | None, x: ir.Value, depth: int = _DEEP) -> _Polynomial | None:
-    """The coefficients, by power of x, of a value that sums, products and whole powers make of x and scalars."""
+    """The coefficients, by power of x, of a value that is computed of x and scalars by Add, Mul and Pow."""
     if value is x:
         return {1: 1.0}
     scalar = _scalar(value)
@@ -105,6 +112,7 @@ def _polynomial(value: ir.Value | None, x: ir.Value, depth: int = _DEEP) -> _Pol
         return {power: a.get(power, 0.0) + b.get(power, 0.0) for power in a | b}
     if node.op_type == "Mul":
         return _product(a, b)
+    # Pow: squares and cubes only.
     return _product(a, _product(a, a)) if b == {0: 3.0} else _product(a, a) if b == {0: 2.0} else None
 
 
@@ -122,7 +130,7 @@ def _is_close(polynomial: _Polynomial | None, target: _Polynomial) -> bool:
 
 
 def _factors(node: ir.Node, operand: ir.Value, x: ir.Value) -> set[str] | None:
-    """Which of x and 0.5 a product multiplies the operand by."""
+    """Which of the factors x and 0.5 a product has beside the operand."""
     if _scaled_by(node.outputs[0], 0.5) is operand:
         return {"half"}
     other = node.inputs[1] if node.inputs[0] is operand else node.inputs[0]
@@ -134,7 +142,7 @@ def _factors(node: ir.Node, operand: ir.Value, x: ir.Value) -> set[str] | None:
 
 
 def _scaled_by(value: ir.Value | None, factor: float) -> ir.Value | None:
-    """What the value is ``factor`` times, if a product or quotient by that constant made it."""
+    """The value that a product or quotient by a constant multiplies by ``factor``; None for anything else."""
     node = value.producer() if value is not None else None
     if node is None or node.op_type not in ("Mul", "Div"):
         return None
@@ -152,6 +160,6 @@ def _has_constant(node: ir.Node, number: float) -> bool:
 
 
 def _scalar(value: ir.Value | None) -> float | None:
-    """The constant's only element: of an initializer, or of a Constant node."""
+    """The only element of a constant."""
     array = constant(value)
     return float(array.reshape(())) if array is not None and array.size == 1 else None

@@ -1,9 +1,9 @@
-"""What quantization does to each operator: the table that everything else in this room reads.
+"""How each operator is quantized: the table that `edgeconv.quantize` and the int8 emitters read.
 
 The rules are those of the TFLite int8 quantization specification
-(https://ai.google.dev/edge/litert/models/quantization_spec), applied to ONNX operators. An operator that has no
-row, is no layer and is not in `FIXED` stays float, and `FLOAT` says why. What is true of an operator, whoever computes
-it, stands in `edgeconv.graph.traits`.
+(https://ai.google.dev/edge/litert/models/quantization_spec), applied to ONNX operators. An operator that has no row, is
+no layer and is not in `FIXED` stays float, and `FLOAT` says why. Facts that do not depend on the kernels are in
+`edgeconv.graph.traits`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from edgeconv.graph.traits import Trait, having
 
 
 class Rule(Flag):
-    """What the integer kernels make of an operator."""
+    """A property of an operator's integer kernels."""
 
     OWN = auto()
-    """Its output has a scale of its own, found by calibration. (ReduceMean and GlobalAveragePool are MEAN in TFLite,
-    which rescales; a mean's range is a small part of its input's. A GELU that several nodes spell out is one Gelu.)"""
+    """Its output has a scale of its own, from calibration. (ReduceMean and GlobalAveragePool are MEAN in TFLite, which
+    rescales; a mean's range is a small part of its input's. A GELU that is written out counts as one Gelu.)"""
 
     SHARED = auto()
     """Its float inputs and outputs all have the same scale and zero point: it moves integers or picks them."""
 
     READS = auto()
-    """It reads integers as well as numbers, and makes neither: of equal scales, the order is the same."""
+    """It reads quantized integers as they are, but its result is not quantized: ArgMax depends on their order only."""
 
     TABLE = auto()
     """A function of one number that is a table of 256 integers in TFLite, where its input and output are int8."""
@@ -34,10 +34,10 @@ class Rule(Flag):
     INT8_ONLY = auto()
     """TFLite computes it with int8 activations, but not with int16.
 
-    Elu, Selu and Celu could be spelt out in its int16 operators. By the reference kernels of LiteRT 2.3, Conv -
-    Celu(0.2) - Conv on noise of scale 1, 4, 16 and 60 then makes 49.2, 45.2, 46.3 and 42.3 dB, and 49.2, 45.2, 46.8 and
-    44.9 dB with the Celu in float: the table of EXP is as wide as the numbers, and the layer 1, 3, 9 and 47 steps off.
-    Selu: up to 25."""
+    Elu, Selu and Celu could be written out in its int16 operators. Measured with the reference kernels of LiteRT 2.3,
+    Conv - Celu(0.2) - Conv on noise of scale 1, 4, 16 and 60 then has 49.2, 45.2, 46.3 and 42.3 dB, and 49.2, 45.2,
+    46.8 and 44.9 dB with the Celu in float: the table of EXP spans the whole range of its input, and the layer is 1, 3,
+    9 and 47 steps off. Selu: up to 25."""
 
     FUSES = auto()
     """A Relu or Clip after it fuses into it: the quantization of the clamped value clamps by saturation."""
@@ -130,10 +130,10 @@ LOOKED_UP, WITHOUT_INT16 = _ruled(Rule.TABLE), _ruled(Rule.INT8_ONLY)
 FUSING, CONSTANT_OPERANDS = _ruled(Rule.FUSES), _ruled(Rule.CONSTANTS)
 
 MOVING = SHARED - having(Trait.PICKS) - {"AveragePool", "Resize"}
-"""Those of `SHARED` that choose elements by their place alone, and compute nothing."""
+"""Operators of `SHARED` that only move elements."""
 
 KNOWN_RANGES: dict[str, tuple[float, float]] = {"HardSigmoid": (0.0, 1.0)}
-"""Operators of `OWN` whose range is no matter of data: where they saturate, both ends are exact."""
+"""Operators of `OWN` whose range is known without calibration; both ends, where they saturate, are exact."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ WITH_INTEGERS = LAYERS | OWN | SHARED | READING | FIXED.keys()
 """Operators that integers compute, where their parameters allow it."""
 
 LOWEST_LOG = -16.0
-"""What a LogSoftmax of integers can give; one that gives less stays float."""
+"""The least value of an int8 LogSoftmax (its scale is fixed at 16 / 256); one with smaller values stays float."""
 
 WITHOUT_KERNEL: Mapping[str, str] = {
     "Ceil": "CEIL",
@@ -172,7 +172,7 @@ WITHOUT_KERNEL: Mapping[str, str] = {
     **dict.fromkeys(("InstanceNormalization", "LRN", "LayerNormalization", "LpNormalization"), "DIV"),
     **dict.fromkeys(("GlobalLpPool", "LpPool", "ReduceL2", "ReduceSumSquare", "Sinh"), "SQUARE"),
 }
-"""Operators that are lowered to an operator of TFLite of which tflite-runtime 2.14 has no int8 kernel."""
+"""By ONNX operator: the TFLite operator in its lowering that has no int8 kernel in tflite-runtime 2.14."""
 
 _COMPARES = "TFLite compares integers only after rounding them to 1/256"
 _INTEGERS = "its integers are the model's own, and stand for no real numbers"

@@ -1,4 +1,8 @@
-"""Of what parts the outputs of a graph are joined: boxes in pixels beside scores of 0 to 1 have no unit in common."""
+"""Finds the parts that the outputs of a graph are concatenated of.
+
+A detector joins boxes in pixels and scores of 0 to 1 in one tensor: an error relative to the largest element of the
+whole would judge the scores by the boxes. Tolerances are therefore relative to each part.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,16 @@ from edgeconv.core import Parts
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 
-_HOLDS_ITS_SHAPE = having(Trait.SCALED) | {"Cast"}  # what quantizes on the way moves nothing
+_HOLDS_ITS_SHAPE = having(Trait.SCALED) | {"Cast"}  # QuantizeLinear and the like keep every element at its place
 _Divisions = dict[int, tuple[int, ...]]  # axis: sizes along it
 
 
 def joints_of(graph: ir.Graph) -> dict[str, tuple[Parts, ...]]:
-    """Along which axes each output is joined by Concat, and of what; outputs of one piece are left out.
+    """The parts of each output along its axes; outputs of a single part are left out.
 
-    A layer's channels are one part.
-
-    Transpose, Reshape and the like between the Concat and the output move the axis. Parts that differ between the parts
-    of another axis (scales of a detector that are joined of other parts each) are none.
+    Parts are the operands of a Concat; the channels of a layer are one part. Transpose, Reshape and the like behind
+    the Concat move its axis. Where two operands of a Concat have different parts along another axis (a detector whose
+    scales are joined of different parts), that axis counts as undivided.
     """
     by_value: dict[ir.Value, _Divisions] = {}
     for node in graph:
@@ -36,7 +39,7 @@ def joints_of(graph: ir.Graph) -> dict[str, tuple[Parts, ...]]:
 
 
 def _divisions(node: ir.Node, by_value: dict[ir.Value, _Divisions]) -> _Divisions:
-    """Of a node's results, given those of all that comes before."""
+    """The divisions of a node's results, from those of the values before it."""
     sources = [value for value in node.inputs if value is not None]
     if node.op_type in having(Trait.LAYER):
         return _channels(node)
@@ -58,7 +61,7 @@ def _divisions(node: ir.Node, by_value: dict[ir.Value, _Divisions]) -> _Division
 
 
 def _channels(node: ir.Node) -> _Divisions:
-    """The channels that a layer makes; of two activations that are multiplied there are none."""
+    """The channel axis of a layer's result, as one part; none for a product of two activations."""
     shape = sizes_of(node.outputs[0])
     if constant(input_of(node, 1)) is None or len(shape) < 2:
         return {}
@@ -67,7 +70,7 @@ def _channels(node: ir.Node) -> _Divisions:
 
 
 def _joined(node: ir.Node, sources: Sequence[ir.Value], before: Sequence[_Divisions]) -> _Divisions:
-    """Along its own axis the parts of all; along others what all have in common."""
+    """The divisions of a Concat: along its axis the parts of all operands, along others those that all share."""
     sizes = [sizes_of(value) for value in sources]
     if not all(sizes):
         return {}
@@ -82,12 +85,19 @@ def _joined(node: ir.Node, sources: Sequence[ir.Value], before: Sequence[_Divisi
 
 
 def place_after(node: ir.Node, axis: int, before: Sequence[int], after: Sequence[int]) -> int | None:
-    """Where an axis is after a node that rearranges, of shapes as `sizes_of` gives; None where it is none any more."""
+    """The number of an axis after a node that rearranges elements; None if it is no axis any more.
+
+    Args:
+        node: REARRANGES holds for it.
+        axis: before the node.
+        before: the shape before, as of `sizes_of`.
+        after: the shape after.
+    """
     if not before or not after:
         return None
     if node.op_type == "Transpose":
         return list(node.attributes.get_ints("perm", range(len(before))[::-1])).index(axis)
-    if node.op_type in having(Trait.BY_SAMPLE):  # a part of one axis goes into another
+    if node.op_type in having(Trait.BY_SAMPLE):  # DepthToSpace: a part of the channels goes into height and width
         return axis if axis == 0 else None
     ahead = math.prod(before[:axis])
     places = [place for place, size in enumerate(after) if size == before[axis] and math.prod(after[:place]) == ahead]

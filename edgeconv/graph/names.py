@@ -1,10 +1,10 @@
-"""The one place where names are invented: none is a name that the graph has, or had when it was captured.
+"""Names of new values: never one that the graph has, or had when it was captured.
 
-1. `unique_name` invents at once. A value that a rewrite took away keeps its name to itself, too: whoever compares a
-   file with the captured graph goes by names, and would take the new value for the old one.
-2. While a graph is captured its own names are not all known: a value invented there is named later. `name_later` gives
-   it a temporary name, and remembers the preferred one in ``Value.meta``, which is not serialized; `preferred_name`
-   tells it to who names all values in the end.
+1. `unique_name` gives a name at once. Names of values that a rewrite has removed are not used again: the proof compares
+   files with the captured graph by name, and would take a new value for the old one.
+2. During capture the final names are not all known yet. `name_later` gives a new value a temporary name, and keeps the
+   preferred one in ``Value.meta``, which is not serialized; whoever names all values in the end reads it by
+   `preferred_name`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import onnx_ir as ir
 
 _RESERVED = "edgeconv.names"
 _TEMPORARY = "edgeconv.temporary_names"
-"""Graph.meta key: what temporary names begin with and no other name does, and a counter."""
+"""Graph.meta key: the prefix of temporary names, with which no other name begins, and a counter."""
 
 _PREFERRED = "edgeconv.preferred_name"
-"""Value.meta key: what the value is to be called once all names are known; its present name is temporary."""
+"""Value.meta key: the preferred name of a value whose present name is temporary."""
 
 
 def reserve_names(graph: ir.Graph) -> None:
-    """Keeps the present names of computed values from being invented later on, in this graph and its clones."""
+    """Reserves the present names of computed values: `unique_name` avoids them, in this graph and its clones."""
     computed = {value.name for node in graph for value in node.outputs if value.name}
     graph.meta[_RESERVED] = reserved_names(graph) | computed
 
@@ -42,12 +42,12 @@ def names_of(graph: ir.Graph) -> frozenset[str]:
 
 
 def unique_name(graph: ir.Graph, preferred: str) -> str:
-    """``preferred``, or ``preferred_1``, ``preferred_2``, … where that name is or was taken in the graph."""
+    """``preferred``, or ``preferred_1``, ``preferred_2``, … if the graph has or had that name."""
     return free_name(preferred, names_of(graph) | reserved_names(graph))
 
 
 def free_name(preferred: str, taken: Iterable[str]) -> str:
-    """``preferred``, or ``preferred_1``, ``preferred_2``, … where it is among the taken names."""
+    """``preferred``, or ``preferred_1``, ``preferred_2``, … if it is among the taken names."""
     names = taken if isinstance(taken, set | frozenset) else set(taken)
     name, number = preferred, 0
     while name in names:
@@ -57,20 +57,20 @@ def free_name(preferred: str, taken: Iterable[str]) -> str:
 
 
 def take_name(preferred: str, taken: set[str]) -> str:
-    """A free name, as `free_name` gives it, which counts as taken from then on."""
+    """A name as of `free_name`, which is added to the taken ones."""
     name = free_name(preferred, taken)
     taken.add(name)
     return name
 
 
 def begin_temporary_names(graph: ir.Graph, foreign: Iterable[str] = ()) -> None:
-    """From now on `temporary_name` avoids the graph's names, those of its branches, and foreign ones that may come."""
+    """Starts the temporary names of a graph, which avoid its names, those of its subgraphs, and `foreign` ones."""
     taken = {*foreign, *(name for part in (graph, *graph.subgraphs()) for name in names_of(part))}
     graph.meta[_TEMPORARY] = (_unmet_prefix(taken), itertools.count())
 
 
 def temporary_name(graph: ir.Graph) -> str:
-    """A name that no value of the graph has, for a value that is named later."""
+    """A name that no value of the graph has, for a value that gets its final name later."""
     if _TEMPORARY not in graph.meta:
         begin_temporary_names(graph)
     prefix, counter = graph.meta[_TEMPORARY]
@@ -78,12 +78,12 @@ def temporary_name(graph: ir.Graph) -> str:
 
 
 def name_later(graph: ir.Graph, value: ir.Value, preferred: str) -> None:
-    """Gives a value of the graph, or one that is about to enter it, a temporary name until all names are known.
+    """Gives a value a temporary name until all names are known.
 
     Args:
-        graph: whose names the temporary one avoids.
+        graph: that the value is, or will be, part of.
         value: changed in place.
-        preferred: what it is to be called then; a number is added where that name is taken.
+        preferred: its name then; with a number if that is taken.
     """
     value.name = temporary_name(graph)
     value.meta[_PREFERRED] = preferred
@@ -95,19 +95,19 @@ def is_named_later(value: ir.Value) -> bool:
 
 
 def preferred_name(value: ir.Value) -> str:
-    """What the value is to be called; its own name where it is not named later."""
+    """The name that a value prefers; its own name if it is not temporary."""
     name: str = value.meta.get(_PREFERRED, value.name or "")
     return name
 
 
 def forget_all_but_name(value: ir.Value) -> None:
-    """Empties ``Value.meta`` but for what the value is to be called."""
+    """Empties ``Value.meta``, except for the preferred name."""
     for key in value.meta.keys() - {_PREFERRED}:
         del value.meta[key]
 
 
 def move_name(source: ir.Value, target: ir.Value) -> None:
-    """The target gets the source's name, and what is to come of it; the source, no initializer, is left without."""
+    """Moves the name, and the preferred name, from one value to another; the source is no initializer."""
     target.meta.pop(_PREFERRED, None)
     if _PREFERRED in source.meta:
         target.meta[_PREFERRED] = source.meta.pop(_PREFERRED)
@@ -116,7 +116,7 @@ def move_name(source: ir.Value, target: ir.Value) -> None:
 
 
 def rename_values(graph: ir.Graph, chosen: Mapping[ir.Value, str]) -> None:
-    """Gives all these names at once, for good: through names that clash with nothing, as values may exchange theirs."""
+    """Gives values their final names. It goes through temporary ones, as values may exchange names."""
     prefix = _unmet_prefix(names_of(graph) | set(chosen.values()))
     for number, value in enumerate(chosen):
         value.name = f"{prefix}{number}"
@@ -129,12 +129,12 @@ def rename_values(graph: ir.Graph, chosen: Mapping[ir.Value, str]) -> None:
 
 
 def _unmet_prefix(names: Iterable[str]) -> str:
-    """What no name begins with."""
+    """A prefix that no name has."""
     return free_name("temporary", {name.partition(".")[0] for name in names}) + "."
 
 
 def input_name(op_type: str, domain: str, index: int, opset: int) -> str:
-    """An operator's own name of its input, in lower case: what a constant that has no name is called after."""
+    """The specification's name of an operator's input, in lower case: a constant without a name is named after it."""
     import onnx
 
     try:

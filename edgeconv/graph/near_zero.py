@@ -1,6 +1,7 @@
-"""ln(1 + x) and exp(x) - 1 as two nodes spell them out, for stages to which each is one function: nothing changes.
+"""Finds ln(1 + x) and exp(x) - 1 that are written with two nodes, for stages that treat each as one function.
 
-Next to zero the number that is added, or taken off, leaves nothing of x in float32.
+For x near zero, float32 loses x in 1 + x and in exp(x) - 1: emitters write these functions in another way. Nothing is
+changed here.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def near_zero(nodes: Iterable[ir.Node]) -> tuple[dict[ir.Node, NearZero], set[ir
 
 
 def holds_one(node: ir.Node) -> bool:
-    """Whether the 1 that a node adds, or takes off, belongs to such a function, and is to stay where it is."""
+    """Whether the 1 that a node adds or subtracts belongs to such a function, so that it must not be folded away."""
     reader = only_reader(node.outputs[0])
     return _function(node) is not None or (reader is not None and reader.op_type == "Log" and bool(_summand(node, 1.0)))
 
@@ -52,18 +53,18 @@ def _function(node: ir.Node) -> NearZero | None:
     if node.domain != "" or not node.outputs or node.outputs[0].dtype != ir.DataType.FLOAT:
         return None
     if node.op_type == "Log":
-        add = _maker(node.inputs[0], "Add")
+        add = _producer_of_kind(node.inputs[0], "Add")
         x = _summand(add, 1.0) if add is not None else None
         return None if add is None or x is None else NearZero(x, add)
     difference = _summand(node, -1.0)
-    exponential = _maker(difference, "Exp")
+    exponential = _producer_of_kind(difference, "Exp")
     if exponential is None or exponential.inputs[0] is None:
         return None
     return NearZero(exponential.inputs[0], exponential)
 
 
 def _summand(node: ir.Node, number: float) -> ir.Value | None:
-    """The value that a node adds this number to, of the value's own shape."""
+    """The value that a node adds this number to; None if it adds another one, or broadcasts the value."""
     if node.op_type not in ("Add", "Sub"):
         return None
     for source, other in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
@@ -76,6 +77,6 @@ def _summand(node: ir.Node, number: float) -> ir.Value | None:
     return None
 
 
-def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
+def _producer_of_kind(value: ir.Value | None, op_type: str) -> ir.Node | None:
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == op_type and node.domain == "" else None

@@ -39,16 +39,16 @@ class Origin:
 
 
 def set_origin(node: ir.Node, origin: Origin) -> None:
-    """Remembers the origin on the node, outside of what is serialized."""
+    """Sets the origin of a node, in ``Node.meta``, which is not serialized."""
     node.meta[_KEY] = origin
 
 
 def origin_of(node: ir.Node) -> Origin:
-    """The node's origin; the root with the operator's own name when nobody set one."""
+    """The origin of a node; if none was set, the root module with the operator's own name."""
     origin = node.meta.get(_KEY)
     return origin if isinstance(origin, Origin) else Origin(operation=node.op_type.lower(), key=f"{id(node)}")
 
 
 def place_of(node: ir.Node) -> str:
-    """How an error names a node: by its module, or what the file calls it; at the root, by its operator."""
+    """A node's name in errors: its torch module, or its name in the file; at the root, its operator."""
     return origin_of(node).module or node.op_type

@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear in a row, which round to the steps of a scale: found, and written again."""
+"""Pairs of QuantizeLinear and DequantizeLinear, which round to multiples of a scale: finds and repeats them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 
 PICKS = frozenset({"GlobalMaxPool", "MaxPool", "Pad", "Relu"})
-"""What moves or picks elements, or zeros, which are on the steps of every scale."""
+"""Operators whose result has only elements of the operand, or zeros: multiples of the operand's scale."""
 
 
 def pair_before(node: ir.Node, kinds: Set[str] = PICKS | having(Trait.MOVES)) -> tuple[ir.Node, ir.Node] | None:
-    """The QuantizeLinear and DequantizeLinear that round what an operator reads; None where its result needs none.
+    """The pair before an operator, if its result could be quantized by the same parameters and is not yet.
 
     Args:
-        node: any.
-        kinds: operators whose result may be rounded by these.
+        node: any node.
+        kinds: operators for whose result the operand's parameters are right.
+
+    Returns:
+        The QuantizeLinear and the DequantizeLinear; None if there are none, or the result needs none.
     """
     if node.domain != "" or node.op_type not in kinds or not node.inputs:
         return None
@@ -28,7 +31,8 @@ def pair_before(node: ir.Node, kinds: Set[str] = PICKS | having(Trait.MOVES)) ->
     is_tensor = isinstance(result.type, ir.TensorType) and result.dtype == ir.DataType.FLOAT  # and no sequence of them
     if any(map(is_taken, node.outputs[1:])) or not is_taken(result) or not is_tensor:
         return None
-    keeps = node.op_type in PICKS | having(Trait.MOVES)  # and what is padded with is on the steps, too
+    # A Pad by another number than zero may leave the multiples of the scale.
+    keeps = node.op_type in PICKS | having(Trait.MOVES)
     if keeps and any(v.dtype is None or (v.dtype.is_floating_point() and not _is_zero(v)) for v in others):
         return None
     if any(use.node.op_type == "QuantizeLinear" for use in result.uses()):
@@ -45,7 +49,7 @@ def pair_before(node: ir.Node, kinds: Set[str] = PICKS | having(Trait.MOVES)) ->
 
 
 def _parameters(node: ir.Node) -> list[list[float]] | None:
-    """Scale and zero point as numbers, None where one is computed; a zero point that is left out is 0."""
+    """Scale and zero point as numbers, 0 for one that is left out; None if one is computed."""
     arrays = [constant(value) for value in node.inputs[1:3] if value is not None]
     numbers = [array.reshape(-1).tolist() for array in arrays if array is not None]
     return numbers + [[0]] * (2 - len(numbers)) if len(numbers) == len(arrays) else None
@@ -57,7 +61,7 @@ def _is_zero(value: ir.Value) -> bool:
 
 
 def repeat(node: ir.Node, quantize: ir.Node, dequantize: ir.Node) -> None:
-    """The pair again, behind a node; what it gives takes the name."""
+    """Inserts copies of the pair behind a node; their result takes over the node's name and readers."""
     graph, result = graph_of(node), node.outputs[0]
     name = result.name or "value"
     integers = ir.Value(name=unique_name(graph, f"{name}.quantized"), type=quantize.outputs[0].type, shape=result.shape)

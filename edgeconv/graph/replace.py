@@ -1,4 +1,4 @@
-"""The few ways in which a stage may change a graph."""
+"""The ways in which stages change a graph: replace a constant, insert a node, let one value take over another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from edgeconv.graph.names import unique_name
 
 
 def replace_constant(node: ir.Node, index: int, array: Array, dtype: ir.DataType, name: str) -> None:
-    """Gives input ``index`` of ``node`` a new constant named ``name``; other users of the old one keep the old one."""
+    """Replaces input ``index`` of ``node`` by a new constant; other readers of the old one keep it.
+
+    The new one gets the old one's name if nothing else reads that, else `name` with a number if it is taken.
+    """
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     old = node.inputs[index]
@@ -25,7 +28,7 @@ def replace_constant(node: ir.Node, index: int, array: Array, dtype: ir.DataType
 
 
 def drop(value: ir.Value) -> bool:
-    """Unregisters an initializer that nothing uses any more, so that its name is free; says whether it did."""
+    """Unregisters an initializer that nothing reads any more, which frees its name; returns whether it did."""
     graph = value.graph
     if not value.is_initializer() or value.uses() or value.is_graph_input() or value.is_graph_output():
         return False
@@ -45,7 +48,17 @@ def insert_like(
     like: ir.Value | None = None,
     shape: Sequence[int | ir.SymbolicDim] | None = None,
 ) -> ir.Value:
-    """Puts a node before ``node``; its result, under that free name, is like that node's, but for what is stated."""
+    """Inserts a node before ``node``; returns its result.
+
+    Args:
+        node: whose marks the new node gets, too.
+        op_type: of the new node.
+        inputs: of the new node.
+        attributes: of the new node.
+        name: of the result and the node; no value may have it.
+        like: gives the result its type and shape; None for the result of ``node``.
+        shape: of the result, if it is another one.
+    """
     model = node.outputs[0] if like is None else like
     value = ir.Value(name=name, type=model.type, shape=model.shape if shape is None else ir.Shape(shape))
     new = ir.Node("", op_type, inputs, attributes, outputs=[value], name=name)
@@ -55,12 +68,12 @@ def insert_like(
 
 
 def has_constants(node: ir.Node) -> bool:
-    """Whether all operands behind the first are float constants, or left out."""
+    """Whether all inputs but the first are float constants, or left out."""
     return all(value is None or exact(value) is not None for value in node.inputs[1:])
 
 
 def is_over_space(node: ir.Node) -> bool:
-    """Whether a reduction states its axes, and they are all behind batch and channels."""
+    """Whether a reduction states its axes, and none of them is the batch or the channels."""
     dimensions, axes = rank(node.inputs[0]), stated_axes(node)
     return dimensions is not None and bool(axes) and all(axis % dimensions > 1 for axis in axes or ())
 
@@ -71,10 +84,10 @@ def where(node: ir.Node) -> str:
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
-    """Lets ``new`` stand for ``old`` everywhere: its users, its name, its place among the graph outputs.
+    """Makes ``new`` replace ``old`` (readers, name, metadata, graph outputs), and removes the node of ``old``.
 
-    For a ``new`` that now holds what ``old`` held and that no longer holds what its own name says (a convolution
-    that absorbed its BatchNormalization). The node that made ``old`` stays, unused.
+    For a ``new`` that now has the value of ``old``, and not that of its own former name: a convolution that absorbed
+    its BatchNormalization. If the names of both are right, `edit.stand_in` is the one to use.
     """
     name, producer = old.name, old.producer()
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
@@ -86,6 +99,6 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
 
 
 def disown(value: ir.Value, graph: ir.Graph) -> None:
-    """Takes the module's name off a value that no longer holds the module's output."""
+    """Renames a value that no longer is the output of the torch module that it is named after."""
     value.metadata_props.pop(MODULE, None)
     value.name = unique_name(graph, f"{value.name}.unscaled")

@@ -1,13 +1,14 @@
 """What TFLite's two resizing operators compute along one axis, by the arithmetic of their kernels.
 
-All of them reckon in float32, and not in the same order. TensorFlow Lite's own kernels take the place
-(x + 1/2) * scale - 1/2 (``reference/resize_bilinear.h``, which the optimized ones share), XNNPACK
-x * scale + (scale / 2 - 1/2), cut to the image (``src/indirection.c``); the nearest element is that of
-``reference/resize_nearest_neighbor.h``. So a bilinear place is off by some roundings, which its weights follow; where
-a nearest one lies on a border between two elements, or next to it, the kernel's own arithmetic says which it is.
+The kernels compute positions in float32, in different orders: TensorFlow Lite (x + 1/2) * scale - 1/2
+(``reference/resize_bilinear.h``, which the optimized ones share), XNNPACK x * scale + (scale / 2 - 1/2), clamped to the
+image (``src/indirection.c``); the nearest element is that of ``reference/resize_nearest_neighbor.h``. A bilinear
+position is therefore off by some roundings, and its weights with it; a nearest one that is on a border between two
+elements, or next to it, has to be computed as the kernel does.
 
-Of integers the kernels of TensorFlow Lite (but not XNNPACK) reckon with a scale in 1024ths of an element: from 20 to 28
-they end 0.01 elements off, from 67 to 159 0.08, and where the scale was rounded up they may read behind the image.
+For integers the kernels of TensorFlow Lite (but not XNNPACK) round the scale to 1/1024 element: from 20 to 28 elements
+the last position is 0.01 elements off, from 67 to 159 0.08, and if the scale was rounded up it may be outside of the
+image.
 """
 
 from __future__ import annotations
@@ -22,23 +23,24 @@ from edgeconv.core import Array
 MODES = ((False, True), (True, False), (False, False))  # (align corners, half-pixel centers)
 _HALF = np.float32(0.5)
 _PARTS = 1024  # of an element
-# Of int16 the products with matrices are exact but for their rounding. Of int8 they round their weights, too, which
-# costs some two steps on every runtime; XNNPACK's operator has none of this error, and is faster.
+# Beyond these steps, products with constant matrices are written instead. In int16 they only round the result. In int8
+# they round their weights, too, which costs about two steps on every runtime, while XNNPACK's operator has none of the
+# error, and is faster: so more is allowed.
 MOST_STEPS = {"int8": 4.0, "int16": 0.5}
-"""So many steps the operator may be off where it is written."""
-_ROUNDINGS = 4  # of a place: the scale's, the product's, and those of two sums
+"""By integer type: the steps that RESIZE_BILINEAR may be off."""
+_ROUNDINGS = 4  # of a position: the scale's, the product's, and those of two sums
 
 
 def nearest_elements(size: int, count: int, align: bool, half: bool) -> Array:
     """The input element of each of ``count`` output elements, by RESIZE_NEAREST_NEIGHBOR."""
     places = (_numbers(count) + np.float32(0.5 if half else 0)) * _scale(size, count, align)
-    # TfLiteRound rounds halves away from zero, and not what is just below a half.
+    # TfLiteRound rounds halves up; float64 keeps 0.49999997 + 0.5 below 1, which float32 would not.
     rounded = np.floor(places.astype(np.float64) + 0.5) if align else np.floor(places)
     return np.clip(rounded, 0, size - 1).astype(np.int64)
 
 
 def agrees_with_linear(weights: Array, align: bool, half: bool) -> bool:
-    """Whether RESIZE_BILINEAR takes these weighted means, but for float32's roundings of a place, on every kernel."""
+    """Whether RESIZE_BILINEAR has these weights (output, input) on every kernel, up to float32's roundings."""
     count, size = weights.shape
     allowed = _ROUNDINGS * max(size, count) * 2.0**-24
     return all(
@@ -48,7 +50,7 @@ def agrees_with_linear(weights: Array, align: bool, half: bool) -> bool:
 
 
 def linear_places(size: int, count: int, align: bool, half: bool) -> tuple[Array, Array]:
-    """Where RESIZE_BILINEAR looks, in input elements: TensorFlow Lite's kernels and XNNPACK."""
+    """The positions that RESIZE_BILINEAR reads, in input elements: of TensorFlow Lite's kernels, and of XNNPACK."""
     numbers, scale = _numbers(count), _scale(size, count, align)
     if not half:
         return numbers * scale, np.minimum(numbers * scale, np.float32(size - 1))
@@ -57,21 +59,21 @@ def linear_places(size: int, count: int, align: bool, half: bool) -> tuple[Array
 
 
 def integer_steps(weights: Sequence[Array], align: bool, half: bool, kind: str) -> float:
-    """How many steps RESIZE_BILINEAR of integers of this type may be off by its places, for both axes together."""
+    """The steps that RESIZE_BILINEAR of this integer type may be off by its positions, for both axes together."""
     return sum(integer_error(matrix, align, half) for matrix in weights) * (2**16 if kind == "int16" else 2**8)
 
 
 def linear_weights(size: int, count: int, align: bool, half: bool) -> Array:
-    """The (output, input) weights at the exact places."""
+    """The (output, input) weights at the exact positions."""
     numbers = np.arange(count, dtype=np.float64)
     whole, parts = (size - 1, count - 1) if align and count > 1 else (size, count)
     return _shares((numbers + 0.5) * size / count - 0.5 if half else numbers * whole / parts, size)
 
 
 def integer_error(weights: Array, align: bool, half: bool) -> float:
-    """How far off these weighted means are by RESIZE_BILINEAR's arithmetic of integers, in parts of the whole range.
+    """The largest error of RESIZE_BILINEAR's integer kernel against these weights, as a fraction of the whole range.
 
-    Infinite where it reads what is no element of the image: 4 to 160, neither corners nor pixel centers aligned.
+    Infinite if it reads outside of the image: 4 to 160, with neither corners nor pixel centers aligned.
     """
     count, size = weights.shape
     whole, parts = (size - 1, count - 1) if align and count > 1 else (size, count)

@@ -1,8 +1,8 @@
-"""What is true of the ONNX operators: one row of traits for each, as the specification defines it.
+"""Facts of the ONNX operators, by the specification: one row of traits for each.
 
-Stages ask for the operators that share a trait (`having`), and keep no lists of their own. What a stage does with an
-operator (its kernel, its TFLite form, its int8 parameters) stands in that stage's table. Each trait that numbers can
-show is shown for every row by evaluating the operator: ``tests/graph/test_graph_traits.py``.
+Stages ask for the operators that have a trait (`having`), and keep no lists of their own. What a stage does with an
+operator (its kernel, its TFLite form, its int8 parameters) is in that stage's table. Traits that can be tested are
+tested for every row by evaluating the operator: ``tests/graph/test_graph_traits.py``.
 
 To add an operator, add its row; a test names the operators of `edgeconv.reference` that have none.
 
@@ -17,27 +17,27 @@ from functools import cache
 
 
 class Trait(Flag):
-    """A property of an operator: of its first result, at the attributes' defaults or not.
+    """A property of an operator's first result, whatever its attributes are.
 
-    Of further results it says nothing: whoever changes what an operator reads asks `edgeconv.graph.edit.is_taken` of
-    these. Parts of one operand (of Split, say) count as one result.
+    It says nothing of further results (see `edgeconv.graph.edit.is_taken`). The parts that Split gives count as one
+    result.
     """
 
     NONE = 0
 
     FUNCTION = auto()
-    """Each element of the result is the same function of the element at its place of the first operand. The other
+    """Each element of the result is the same function of the element at that position of the first operand. The other
     operands are parameters of the function: one number each."""
 
     FINITE = auto()
     """A function that gives a number for every number; infinite only where it overflows."""
 
     BROADCASTS = auto()
-    """Each element of the result is the same function of the elements at its place of all operands, which are broadcast
-    to one shape."""
+    """Each element of the result is the same function of the elements at that position of all operands, after
+    broadcasting."""
 
     AFFINE = auto()
-    """It broadcasts; with constants for all operands but the first, a factor times that one plus a term."""
+    """It broadcasts; with constants for all operands but the first, it is a factor times the first plus a term."""
 
     SIGNED_SUM = auto()
     """An affine operator whose factors are 1 and -1, of whichever operand."""
@@ -50,13 +50,13 @@ class Trait(Flag):
     """Each channel (axis 1) of the result is the same function of that channel of the only operand: a pool."""
 
     MOVES = auto()
-    """The result's elements are elements of the operands, chosen by their place alone."""
+    """The result's elements are elements of the operands, chosen by position only."""
 
     REARRANGES = auto()
     """It moves, and each element of the operand appears exactly once."""
 
     PICKS = auto()
-    """The result's elements are elements of the operands, chosen by their size."""
+    """The result's elements are elements of the operands, chosen by value."""
 
     LARGEST = auto()
     """It picks the largest: of a window, along axes, or of the operands."""
@@ -65,14 +65,14 @@ class Trait(Flag):
     """It picks the smallest."""
 
     RANKS = auto()
-    """A result holds the places along an axis (integers, from zero on) of elements chosen by their size."""
+    """A result holds indices along an axis (from zero on) of elements that are chosen by value."""
 
     REDUCES = auto()
-    """One number of all elements along axes (``keepdims``, axes as an operand or attribute)."""
+    """One number for all elements along axes (``keepdims``, axes as an operand or attribute)."""
 
     ADDS_UP = auto()
-    """A sum over axes or windows of what it makes of each element: the element, its size, square or exponential. The
-    result is the sum, its mean, root or logarithm."""
+    """A sum over axes or windows of the elements, their absolute values, squares or exponentials. The result is the
+    sum, or a mean, root or logarithm of it."""
 
     AVERAGES = auto()
     """It adds up, and the result is the mean of the elements themselves (zeros of a padding may be among them)."""
@@ -84,59 +84,58 @@ class Trait(Flag):
     """Sums of products with a weight, the second operand."""
 
     WEIGHTED = auto()
-    """The operands behind the data are multiplied by it or added to it: weights, scales, biases. What is no number in
-    one of them is none in the result."""
+    """The operands after the data multiply it or are added to it: weights, scales, biases. A NaN in one of them is a
+    NaN in the result."""
 
     HOMOGENEOUS = auto()
-    """A positive factor on a channel of the data comes out as that factor on that channel of the result."""
+    """A positive factor on a channel of the data is the same factor on that channel of the result."""
 
     IDENTITY_ABOVE_ZERO = auto()
-    """Of what is not negative, the result is elements of the operand as they are."""
+    """For operands that are not negative, the result's elements are elements of the operand."""
 
     RECTIFIES = auto()
-    """The identity above zero; below, it neither falls nor rises faster than its operand, where its slopes (``alpha``,
-    the operand of PRelu) are of 0 to 1."""
+    """The identity above zero; below, its slope is from 0 to 1, if ``alpha`` (or the operand of PRelu) is."""
 
     CLAMPS = auto()
     """The identity between two bounds, and the nearer bound beyond them."""
 
     PIECEWISE_CONSTANT = auto()
-    """A function that is constant but for jumps."""
+    """A step function."""
 
     SATURATES = auto()
-    """A function that is finite of infinite numbers, too."""
+    """A function that is finite for infinite numbers, too."""
 
     BOUNDED = auto()
     """No finite element of the result is beyond 128, whatever float32 numbers the operands hold."""
 
     NO_LARGER = auto()
-    """No element of the result is more than twice as large as the largest of the operands, but for a constant: the
-    logarithm of how many there are, at most 16."""
+    """No element of the result is more than twice as large as the largest of the operands plus a constant: the
+    logarithm of their number, at most 16."""
 
     BEYOND_FLOAT16 = auto()
-    """Of one operand of a few thousand numbers from -100 to 100, the result may hold numbers beyond 65504."""
+    """For a few thousand numbers from -100 to 100, the result may hold numbers beyond 65504."""
 
     SCALE_INVARIANT = auto()
-    """The result has the operand's type, and a positive factor on all of the operand leaves it as it is, but for an
-    epsilon."""
+    """The result has the operand's type, and a positive factor on the whole operand does not change it (except through
+    an epsilon)."""
 
     NEVER_NEGATIVE = auto()
     """No element of the result is below zero."""
 
     KEEPS_SIGN = auto()
-    """Of operands without negative elements, no element of the result is below zero."""
+    """For operands without negative elements, no element of the result is below zero."""
 
     COMPARES = auto()
-    """The result says how two numbers compare (bool)."""
+    """The result is a comparison of two numbers (bool)."""
 
     SHAPE_ONLY = auto()
-    """The result is told by the shape of the operand, whatever its elements are."""
+    """The result depends on the shape of the operand only."""
 
     RANDOM = auto()
-    """The result is no function of the operands."""
+    """The result is drawn at random."""
 
     QUANTIZES = auto()
-    """It leads from real numbers to integers of a scale and zero point, or back."""
+    """It quantizes or dequantizes: from real numbers to integers with scale and zero point, or back."""
 
     SCALED = auto()
     """It quantizes or dequantizes by its operands: the scale is the second, the zero point the third."""

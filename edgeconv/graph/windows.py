@@ -1,4 +1,4 @@
-"""What windows count and how they are padded: the elements that an average pool divides by, ``auto_pad`` in numbers."""
+"""Arithmetic of sliding windows: their number, the divisors of average pools, the channels of LRN, ``auto_pad``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 def window_counts(
     sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int], dilation: Sequence[int]
 ) -> tuple[int, ...]:
-    """The windows along each axis that end within the elements and equal padding on both sides of them.
+    """The number of windows along each axis that end within the input and its padding, which is alike on both sides.
 
     Specification: MaxPool, the output's shape without ``ceil_mode``.
     """
@@ -22,10 +22,10 @@ def window_counts(
 def counted_elements(
     size: int, count: int, kernel: int, pads: tuple[int, int], *, stride: int, dilation: int, with_padding: bool
 ) -> npt.NDArray[np.int64]:
-    """The elements of each window that count, along one axis.
+    """The number of elements that an average divides by, for each window along one axis.
 
-    Specification: AveragePool. What a window reaches beyond the padding, where sizes are rounded up, never counts.
-    `edgeconv.reference` has its own count, which tests hold against this one.
+    Specification: AveragePool. Elements beyond the padding, which a window reaches in ceil_mode, never count.
+    `edgeconv.reference` has a count of its own, which tests compare with this one.
 
     Args:
         size: of the input.
@@ -37,7 +37,7 @@ def counted_elements(
         with_padding: ``count_include_pad``.
 
     Returns:
-        Shape ``(count,)``; 0 for a window of nothing that counts.
+        Shape ``(count,)``; 0 for a window of padding that does not count.
     """
     before, behind = pads
     starts = np.arange(count) * stride - before
@@ -47,9 +47,9 @@ def counted_elements(
 
 
 def neighbours(channels: int, size: int) -> npt.NDArray[np.bool_]:
-    """The channels that LRN adds up for each channel; of an even size more lie behind.
+    """The channels that LRN adds up for each channel; of an even size, one more after it than before it.
 
-    Specification: LRN. `edgeconv.reference` has its own sum, which tests hold against this one.
+    Specification: LRN. `edgeconv.reference` has a sum of its own, which tests compare with this one.
 
     Returns:
         Shape ``(channels, channels)``: whether the column's channel counts for the row's.
@@ -60,9 +60,9 @@ def neighbours(channels: int, size: int) -> npt.NDArray[np.bool_]:
 
 
 def same_pads(totals: Sequence[int], automatic: str) -> list[int]:
-    """The attribute ``pads``, all in front, then all behind, of so much padding in all for each axis.
+    """The attribute ``pads`` (starts of all axes, then ends) for a total of padding per axis.
 
-    Specification: of an odd number the larger half lies behind under ``SAME_UPPER``, and in front otherwise.
+    Specification of ``auto_pad``: the larger half of an odd total is at the end under SAME_UPPER, else at the start.
     """
     halves = [(total // 2, total - total // 2) for total in totals]
     ordered = halves if automatic == "SAME_UPPER" else [half[::-1] for half in halves]
