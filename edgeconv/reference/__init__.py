@@ -1,11 +1,11 @@
-"""What a graph computes, in float64: the one source of truth for rewrites and tolerances.
+"""Evaluates graphs in float64: the reference that rewrites, files and runtimes are compared with.
 
 Public names
     `evaluate`: every value of an `onnx_ir.Model`, by name.
-    `evaluate_each`: the same for many samples, with what is constant computed once.
-    `evaluate_node`: one node on arrays; how constants are folded, at capture and in rewrites.
-    `shape_result`: what Shape and Size tell of a shape.
-    `OPERATORS`: the table of what it evaluates, ONNX operator -> function.
+    `evaluate_each`: the same for many samples; what depends on constants only is computed once.
+    `evaluate_node`: one node on arrays; constant folding, at capture and in rewrites.
+    `shape_result`: the result of Shape and Size for a shape.
+    `OPERATORS`: ONNX operator -> function.
 
 The package `tflite` reads `.tflite` files back and evaluates them, in float64 and in exact integers.
 
@@ -38,7 +38,7 @@ __all__ = [
     "shape_result",
 ]
 
-# The engine, which is torch, comes on first use: shapes are folded without it, and files are read without graphs.
+# torch is imported on first use only: shapes are folded without it, and .tflite files are read without it.
 __getattr__ = on_first_use(
     __name__,
     {

@@ -1,4 +1,4 @@
-"""What an operator of the engine sees of the node that it computes, in torch's tensors."""
+"""A node with the torch tensors of its inputs, which is the argument of every operator's function."""
 
 from __future__ import annotations
 

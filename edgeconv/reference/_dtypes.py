@@ -1,7 +1,8 @@
-"""How the reference holds each ONNX element type.
+"""The torch dtype in which the reference computes each ONNX element type.
 
-Floats of every width are float64. Integers keep their dtype where torch computes with it; those below 8 bits are held
-in 8, and the unsigned ones above 8 in the next wider signed dtype. Strings and complex numbers are refused.
+Floats of every width are float64. Integers keep their dtype if torch computes in it; those below 8 bits are held in 8,
+and unsigned ones above 8 in the next wider signed dtype (torch has few operators for uint16 to uint64). Strings and
+complex numbers are refused.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ def from_numpy(array: npt.NDArray[Any], dtype: ir.DataType) -> torch.Tensor:
 
 
 def shared(array: npt.NDArray[Any], dtype: ir.DataType) -> torch.Tensor:
-    """As `from_numpy`, of an array that nobody changes as long as the tensor is there: copied where it has to be."""
-    held = np.asarray(array, dtype=str(held_as(dtype)).removeprefix("torch."), order="C")
-    return torch.from_numpy(held if held.flags.writeable else held.copy())
+    """As `from_numpy`, but shares the array's memory if it can: nobody may change it while the tensor is in use."""
+    converted = np.asarray(array, dtype=str(held_as(dtype)).removeprefix("torch."), order="C")
+    return torch.from_numpy(converted if converted.flags.writeable else converted.copy())  # torch warns of read-only
 
 
 def wrapped(tensor: torch.Tensor, dtype: ir.DataType | None) -> torch.Tensor:
-    """A result of element type ``dtype``, where that is an integer held in a wider one: modulo its own range."""
+    """A result of an integer type that is held in a wider one, wrapped into the range of its own type."""
     if dtype not in _WIDENED or tensor.is_floating_point():
         return tensor
     low, high = integer_range(dtype)

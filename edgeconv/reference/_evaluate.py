@@ -1,4 +1,4 @@
-"""The walk over the graph."""
+"""Evaluates the nodes of a graph in order."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def evaluate(
 
     Args:
         model: opset 7 or newer; not modified. Functions are inlined.
-        inputs: one array per graph input, by name, in torch's layout. An initializer may be named too: the array is
-            then used in its place (the float64 weights that stored ones were rounded from, for instance).
-        keep: names of the values to return; only what they depend on is computed, and memory is given back as soon as
-            it is no longer needed. None returns every graph input and every value that a node makes.
-        altered: what readers of a floating-point result get in its place: how far a graph carries a change.
+        inputs: one array per graph input, by name, in torch's layout. An initializer may be named too, and is then
+            replaced by the array (by the float64 weights that it was rounded from, for instance).
+        keep: names of the values to return; only what they depend on is computed, and memory is freed early. None
+            returns every graph input and every result of a node.
+        altered: applied to each floating-point result before it is read: to measure how far a graph carries a change.
 
     Returns:
         The values by name. Sequences, and values inside subgraphs, are left out. Arrays may share memory with one
@@ -74,7 +74,7 @@ def evaluate_each(
         model: see `evaluate`.
         samples: the inputs of each; all name the same ones.
         keep: see `evaluate`.
-        observe: hears of each input and result while it is there: the sample's index, the value's name, and its array.
+        observe: called with each input and result while it is in memory: sample's index, value's name, array.
         altered: see `evaluate`.
 
     Yields:
@@ -95,8 +95,11 @@ def evaluate_each(
     opset, retained = graph.opset_imports.get("", 1), None if keep is None else frozenset(targets)
     settled: dict[ir.Value, Value] | None = None
     for index, inputs in enumerate(samples):
-        fed = {value: _checked(value, array) for name, array in inputs.items() for value in (_fed(by_name, name),)}
-        if settled is None:
+        fed = {}
+        for name, array in inputs.items():
+            value = _fed(by_name, name)
+            fed[value] = _checked(value, array)
+        if settled is None:  # the first sample: all name the same inputs
             settled = _constants(graph, frozenset(targets), fed.keys(), opset)
         walk = _Walk(opset, retained, altered=altered)
         walk.values = {**settled, **fed}
@@ -114,7 +117,7 @@ def evaluate_each(
 def _constants(
     graph: ir.Graph, targets: frozenset[ir.Value], fed: Collection[ir.Value], opset: int
 ) -> dict[ir.Value, Value]:
-    """What the other nodes read of those that depend on constants alone: dequantized weights, above all."""
+    """The results of nodes that depend on constants only, as far as other nodes read them: dequantized weights."""
     nodes = _needed(graph, targets, fed)
     varying = set(graph.inputs) | set(fed)
     constant: list[ir.Node] = []
@@ -158,7 +161,14 @@ def evaluate_alone(node: ir.Node, arrays: Sequence[Array | None], *, opset: int)
 
 
 class _Walk:
-    """The values so far, and how often each is still to be read."""
+    """The values so far, and how many reads of each are still to come.
+
+    Args:
+        opset: version of the default ONNX domain.
+        keep: values that are not freed after their last read; None frees nothing.
+        folds: whether results replace nodes as constants, which must not be large.
+        altered: see `evaluate`.
+    """
 
     def __init__(
         self,
@@ -176,7 +186,7 @@ class _Walk:
         self._reads: Counter[ir.Value] = Counter()
 
     def count(self, nodes: list[ir.Node]) -> None:
-        """Counts the reads of nodes that will be stepped through."""
+        """Counts the reads of nodes that are to be computed."""
         self._reads.update(value for node in nodes for value in _read_by(node))
 
     def step(self, node: ir.Node) -> None:
@@ -188,7 +198,7 @@ class _Walk:
         self._forget(node)
 
     def tell(self, values: Iterable[ir.Value]) -> None:
-        """Tells whoever observes of some values."""
+        """Passes values to the observer."""
         for value in values if self.observe is not None else ():
             result = self.values.get(value)
             if isinstance(result, torch.Tensor) and self.observe is not None:
@@ -212,12 +222,13 @@ class _Walk:
         self._check_extent(node, arguments)
         try:
             result = operator(Call(node, arguments, self._opset, self._body))
-        # The border to torch: these are what it raises for operands that do not fit.
+        # The border to torch. The first of these have no result on any runtime; the others may be a form of the
+        # operator that this reference lacks.
         except (ZeroDivisionError, IndexError, OverflowError, MemoryError) as cause:
-            what = f"{node.op_type} has no result on shapes {_said(arguments, cause)}"
+            what = f"{node.op_type} has no result on shapes {_described(arguments, cause)}"
             raise ImpossibleError(what, where=place_of(node)) from cause
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as cause:
-            what = f"{node.op_type} cannot be evaluated on shapes {_said(arguments, cause)}"
+            what = f"{node.op_type} cannot be evaluated on shapes {_described(arguments, cause)}"
             raise RewriteError(what, where=place_of(node)) from cause
         results = result if isinstance(result, tuple) else (result,)
         return tuple(
@@ -226,7 +237,7 @@ class _Walk:
         )
 
     def _check_extent(self, node: ir.Node, arguments: tuple[Value | None, ...]) -> None:
-        """Refuses what would take all memory, before it does."""
+        """Refuses a result that would be too large for the memory, before it is computed."""
         elements = result_elements(node, arguments)
         most = MOST_FOLDED if self._folds and elements > largest(arguments) else MOST_ELEMENTS
         if not elements <= most:
@@ -234,7 +245,7 @@ class _Walk:
             raise ImpossibleError(what, where=place_of(node), hint="make the tensor smaller")
 
     def read(self, value: ir.Value) -> Value:
-        """A value that was computed or given, or a constant."""
+        """A value: computed, an input, or a constant."""
         if value not in self.values:
             if value.const_value is None:
                 raise RewriteError(f"nothing gives the value {value.name!r}", hint="name every graph input once")
@@ -242,7 +253,7 @@ class _Walk:
         return self.values[value]
 
     def _forget(self, node: ir.Node) -> None:
-        """Frees what nobody reads any more."""
+        """Frees values after their last read."""
         if self._keep is None:
             return
         for value in _read_by(node):
@@ -254,15 +265,15 @@ class _Walk:
     def _body(self, graph: ir.Graph) -> tuple[Value, ...]:
         """The outputs of a subgraph, which may read every value of the graphs around it."""
         self.count(nodes := list(graph))
-        # Its own outputs are read once more, here.
+        # The last line reads its outputs.
         self._reads.update(graph.outputs)
         for node in nodes:
             self.step(node)
         return tuple(self.read(value) for value in graph.outputs)
 
 
-def _said(arguments: Iterable[Value | None], cause: Exception) -> str:
-    """The shapes of the operands, and the first line of what torch or numpy says of them."""
+def _described(arguments: Iterable[Value | None], cause: Exception) -> str:
+    """The shapes of the operands, and the first line of torch's or numpy's message."""
     shapes = ", ".join(str(tuple(item.shape)) for item in arguments if isinstance(item, torch.Tensor))
     return f"{shapes}: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}"
 
@@ -309,18 +320,21 @@ def _fed(by_name: Mapping[str, ir.Value], name: str) -> ir.Value:
 
 
 def _checked(value: ir.Value, array: Array) -> torch.Tensor:
-    """An input as a tensor, where it is what the graph says."""
-    shape = () if value.shape is None else tuple(value.shape)
-    fits = value.shape is None or (
-        len(shape) == array.ndim
-        and all(not isinstance(said, int) or said == size for said, size in zip(shape, array.shape, strict=True))
-    )
-    if not fits:
-        said = "x".join(str(size) for size in shape)
-        raise RewriteError(f"the shape {array.shape} is not {said}", where=f"input {value.name}")
+    """An input as a tensor.
+
+    Raises:
+        RewriteError: its shape or kind is not the one that the graph declares.
+    """
+    if value.shape is not None:
+        shape = tuple(value.shape)
+        sizes = zip(shape, array.shape, strict=False)
+        fits = all(not isinstance(stated, int) or stated == size for stated, size in sizes)
+        if len(shape) != array.ndim or not fits:
+            stated_shape = "x".join(str(size) for size in shape)
+            raise RewriteError(f"the shape {array.shape} is not {stated_shape}", where=f"input {value.name}")
     dtype = value.dtype or ir.DataType.from_numpy(array.dtype)
-    held = str(held_as(dtype)).removeprefix("torch.")
-    # ml_dtypes' floats (bfloat16) have no kind of their own in numpy: can_cast knows them.
-    if not np.can_cast(array.dtype, held, casting="same_kind"):
+    computed_in = str(held_as(dtype)).removeprefix("torch.")
+    # Not by dtype.kind, which is "V" for ml_dtypes' bfloat16.
+    if not np.can_cast(array.dtype, computed_in, casting="same_kind"):
         raise RewriteError(f"an array of {array.dtype} is no {dtype.name.lower()}", where=f"input {value.name}")
     return from_numpy(array, dtype)

@@ -1,9 +1,8 @@
-"""Operators that numpy computes as the engine does, to the last bit: nothing is summed up or approximated.
+"""Operators that numpy computes with the same bits as the engine: none of them adds up or approximates.
 
-They move elements, compare them, or compute what IEEE 754 and integers leave no choice in: a single sum, product or
-quotient in float64 (square roots are not among them: torch's are sometimes an ulp off). What a table entry does not
-take, or finds no result for, is the engine's to compute or refuse: this file refuses
-nothing. tests/reference holds both against each other.
+They move elements, compare them, or compute a single sum, product or quotient in float64, of which IEEE 754 leaves no
+choice (torch's square roots are sometimes an ulp off, so they are not among them). Whatever an entry does not take is
+left to the engine, to compute or to refuse; this file refuses nothing. tests/reference compares both.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from edgeconv.reference._moves import MOVES, expanded, permutation, range_terms,
 from edgeconv.reference._operands import Operands
 
 Array = npt.NDArray[Any]
-# Those that the reference holds as they are, beside the floats, which it holds in float64.
+# Element types that numpy computes here, and in what: floats in float64, the others as they are.
 _HELD: Mapping[ir.DataType, str] = {
     **{dtype: dtype.name.lower() for dtype in (ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT64)},
     **dict.fromkeys((ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16), "float64"),
@@ -37,8 +36,8 @@ class Call(Operands[Array]):
 Operator = Callable[[Call], "Array | tuple[Array, ...]"]
 
 
-class _Unfit(Exception):  # noqa: N818  (nobody is told of it)
-    """The engine has to say what comes of these operands."""
+class _Unfit(Exception):  # noqa: N818  (it never leaves this file)
+    """These operands are left to the engine."""
 
 
 def computed(node: ir.Node, arrays: Sequence[Array | None], opset: int) -> tuple[Array, ...] | None:
@@ -63,7 +62,7 @@ def computed(node: ir.Node, arrays: Sequence[Array | None], opset: int) -> tuple
         return None
     copies = [np.array(result, order="C") for result in (results if isinstance(results, tuple) else [results])]
     if len(copies) != len(node.outputs) or any(_not_a_number(copy) for copy in copies):
-        return None  # which bits a NaN has is not IEEE 754's to say
+        return None  # IEEE 754 leaves open which bits a NaN has
     return tuple(copies)
 
 
@@ -106,11 +105,11 @@ def _each(function: Callable[[Array], Array], kinds: str = "if") -> Operator:
 
 
 def _divided(a: Array, b: Array) -> Array:
-    """Integers towards zero."""
+    """Div: integers are truncated (specification: Div)."""
     if a.dtype.kind == "f":
         return np.divide(a, b)
     if (b <= 0).any():
-        raise _Unfit  # by zero, or the smallest integer by -1
+        raise _Unfit  # division by zero, or of the smallest integer by -1, which overflows
     quotient = np.abs(a) // b
     if (a == np.iinfo(a.dtype).min).any():
         raise _Unfit
@@ -118,7 +117,7 @@ def _divided(a: Array, b: Array) -> Array:
 
 
 def _cast(call: Call) -> Array:
-    """Between integers where they fit, floats where they are whole numbers of 32 bits."""
+    """Cast. To integers only numbers below 2^31: conversion of larger floats is undefined in C."""
     target, x = ir.DataType(call.attribute("to", 0)), call[0]
     if target not in _HELD:
         raise _Unfit
@@ -139,7 +138,7 @@ def _gather(call: Call) -> Array:
     x, indices = call[0], call[1]
     if indices.dtype.kind != "i" or not x.size or not x.ndim:
         raise _Unfit
-    return np.take(x, indices, call.axis(x.ndim))  # IndexError where there is no such place
+    return np.take(x, indices, call.axis(x.ndim))  # raises IndexError for an index out of range
 
 
 def _filled(call: Call) -> Array:

@@ -1,7 +1,8 @@
-"""How large a value may get: decided here for constants that are folded and for values that are evaluated alike.
+"""Limits of the size of values, for constant folding and for evaluation.
 
-A file of a hundred bytes can ask for a range of 10^9 numbers, or double a constant forty times. The size of a result is
-told from the operands before anything is computed.
+A file of a hundred bytes can ask for a range of 10^9 numbers, or double a constant forty times. So the number of
+elements of a result is estimated from the operands before it is computed. A rule takes the node and its operands (None
+for sequences and absent ones).
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ import onnx_ir as ir
 from edgeconv.reference._operands import TensorLike
 
 MOST_ELEMENTS = 2**29
-"""Of any value: 2 GiB as float32, and what the reference holds of it in float64 is twice that."""
+"""Elements of any value: 2 GiB as float32, twice that in the reference's float64."""
 MOST_FOLDED = 2**25
-"""Of a constant that is larger than what it is made of."""
+"""Elements of a folded constant that is larger than its operands."""
 
 Arguments = Sequence[TensorLike | None]
 _Rule = Callable[[ir.Node, Arguments], float]
 
 
 def result_elements(node: ir.Node, arguments: Sequence[object]) -> float:
-    """About how many elements the first result of a node has; never less by more than a small factor."""
+    """An estimate of the elements of a node's first result, which is at most too small by a small factor."""
     tensors = _tensors(arguments)
     try:
         return _RULES.get(node.op_type, _broadcast)(node, tensors)
     except (IndexError, TypeError, ValueError, RuntimeError, ZeroDivisionError, OverflowError, AttributeError):
-        return _largest(tensors)  # operands that do not fit: whoever computes says so
+        return _largest(tensors)  # operands that do not fit: computing the node will raise
 
 
 def largest(arguments: Sequence[object]) -> float:
@@ -39,7 +40,7 @@ def largest(arguments: Sequence[object]) -> float:
 
 
 def _tensors(arguments: Sequence[object]) -> Arguments:
-    """Sequences are counted as nothing."""
+    """The operands, with None for sequences, which are not counted."""
     return [None if item is None or isinstance(item, list) else cast("TensorLike", item) for item in arguments]
 
 
@@ -102,7 +103,7 @@ def _pad(node: ir.Node, tensors: Arguments) -> float:
 
 
 def _as_it_is(node: ir.Node, tensors: Arguments) -> float:
-    return _count(_tensor(tensors, 0))  # scales and indices lie along axes of it, and broadcast nothing
+    return _count(_tensor(tensors, 0))  # the other operands (scales, indices) do not broadcast it
 
 
 def _filled(node: ir.Node, tensors: Arguments) -> float:
@@ -205,5 +206,5 @@ _RULES: Mapping[str, _Rule] = {
 
 
 def shown(elements: float) -> str:
-    """For a message: ``"1,000,000"``, or ``"1e+15"`` where nobody counts any more."""
+    """A number of elements for a message: ``"1,000,000"``, or ``"1e+15"``."""
     return f"{int(elements):,}" if math.isfinite(elements) and elements < 10**13 else f"{elements:.0e}"

@@ -1,4 +1,4 @@
-"""Where elements go: operators and rules that torch's engine and numpy's folding state once.
+"""Operators that move elements, written once for torch (the engine) and numpy (constant folding).
 
 Specification: the pages of the operators. Axes, splits and shapes are attributes in older opsets, inputs in newer ones.
 """
@@ -20,7 +20,7 @@ _Tensor = TypeVar("_Tensor", bound=TensorLike)
 
 
 def _reshape(call: Operands[_Tensor]) -> _Tensor:
-    """0 keeps the dimension, unless ``allowzero``."""
+    """Reshape: a target size of 0 keeps the dimension, unless ``allowzero`` is set."""
     shape = call.ints(1, "shape") or []
     if not call.attribute("allowzero", 0):
         if 0 in shape[len(call[0].shape) :]:
@@ -51,7 +51,7 @@ def _unsqueeze(call: Operands[_Tensor]) -> _Tensor:
 
 
 def _split(call: Operands[_Tensor]) -> tuple[_Tensor, ...]:
-    """Into the stated sizes, or into equal parts of which the last may be smaller."""
+    """Split into the stated sizes, or into equal parts, of which the last may be smaller (opset 18)."""
     axis, count, sizes = call.axis(call[0].ndim), len(call.node.outputs), call.ints(1, "split")
     extent = call[0].shape[axis]
     if sizes is None:
@@ -64,21 +64,21 @@ def _split(call: Operands[_Tensor]) -> tuple[_Tensor, ...]:
 
 
 def _slice(call: Operands[_Tensor]) -> _Tensor:
-    """Ends are clamped as Python's slices are; steps may be negative."""
+    """Slice: starts and ends are clamped as Python's slices are; steps may be negative."""
     x, starts, ends = call[0], call.ints(1, "starts") or [], call.ints(2, "ends") or []
     axes, steps = call.ints(3, "axes"), call.ints(4, "steps") or [1] * len(starts)
     counted = _counted(list(range(len(starts))) if axes is None else axes, x.ndim)
     for axis, start, end, step in zip(counted, starts, ends, steps, strict=True):
         places = range(*slice(start, end, step).indices(x.shape[axis]))
         index: slice | list[int] = slice(places.start, places.stop, step)
-        if step < 0:  # of which torch has no slices
+        if step < 0:  # torch slices by positive steps only: take the elements by an index list
             index = list(places) or slice(0)
         x = x[(*[slice(None)] * axis, index)]
     return x
 
 
 def _counted(axes: Sequence[int], rank: int) -> list[int]:
-    """Axes counted from the front.
+    """Axes, counted from the front.
 
     Raises:
         IndexError: there is no such axis.
@@ -104,13 +104,13 @@ def expanded(call: Operands[_Tensor]) -> tuple[int, ...]:
 
 
 def range_terms(call: Operands[_Tensor]) -> tuple[float, int, float]:
-    """The first number of a Range, how many there are, and the step between them; integers where they are."""
+    """The first number of a Range, the count, and the step; integers if the operands are."""
     start, limit, delta = (call[index].reshape([-1]).tolist()[0] for index in range(3))
     return start, max(math.ceil((limit - start) / delta), 0), delta
 
 
 def shape_result(node: ir.Node, shape: Sequence[int]) -> npt.NDArray[np.int64]:
-    """What a Shape or Size node tells of a tensor of that shape, whose elements it does not need."""
+    """The result of a Shape or Size node for a tensor of this shape."""
     if node.op_type == "Size":
         return np.array(math.prod(shape), np.int64)
     start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(shape))

@@ -1,7 +1,7 @@
-"""One node by itself: what folding a constant means.
+"""Evaluates one node, for constant folding.
 
-Most of what is folded are the shapes that a file calculates, and weights that it moves. `EXACT` knows these in numpy,
-to the last bit as the engine does: a file is exported without loading torch (1 s, 200 MB) for them.
+Mostly the shapes that a file computes are folded, and weights that it moves. `EXACT` does that in numpy, with the same
+bits as the engine: exporting a file need not load torch for it (1 s, 200 MB).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgeconv.reference._exact import Array, computed, in_type
 
 
 def evaluate_node(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) -> tuple[Array, ...]:
-    """Evaluates one node of a graph by itself, in float64: what folding a constant means.
+    """Evaluates one node of a graph, in float64.
 
     Args:
         node: without subgraphs; its attributes are read, its operands are `arrays`, which may have other shapes.
@@ -22,8 +22,8 @@ def evaluate_node(node: ir.Node, arrays: Sequence[Array | None], *, opset: int) 
         opset: version of the default ONNX domain that the node is written in.
 
     Returns:
-        Its results in their order: floats in float64, integers in the element type that the graph states (where it
-        states none, in the one that the reference holds them in).
+        Its results in their order: floats in float64, integers in the element type that the graph states (if it states
+        none, in the one that the reference computes in).
 
     Raises:
         RewriteError: as `evaluate`; also where the results are sequences.

@@ -1,4 +1,4 @@
-"""What an operator sees of the node that it computes, whoever holds the tensors: torch for the engine, or numpy."""
+"""A node with the values of its inputs, as an operator's function gets it: in torch (the engine) or numpy (folding)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ImpossibleError(RewriteError):
 
 
 class TensorLike(Protocol):
-    """What the rules of operands ask of a tensor."""
+    """What numpy's arrays and torch's tensors have in common."""
 
     @property
     def shape(self) -> Sequence[int]: ...
@@ -50,7 +50,7 @@ class Operands(Generic[_Tensor]):
     body: Callable[[ir.Graph], tuple[_Tensor | list[_Tensor], ...]]
 
     def __getitem__(self, index: int) -> _Tensor:
-        """Input ``index``, which the operator cannot do without."""
+        """Input ``index``, which is required."""
         value = self.optional(index)
         if value is None:
             raise self.refuse(f"has no input {index}")
@@ -92,7 +92,7 @@ class Operands(Generic[_Tensor]):
         return stated
 
     def ints(self, index: int, name: str) -> list[int] | None:
-        """Integers that newer opsets pass as input ``index`` and older ones as attribute ``name``; None for neither."""
+        """Integers: input ``index`` in newer opsets, attribute ``name`` in older ones; None where neither is stated."""
         value = self.optional(index)
         if value is not None:
             items = value.reshape([-1]).tolist()
@@ -103,7 +103,12 @@ class Operands(Generic[_Tensor]):
         return None if stated is None else [int(item) for item in stated]
 
     def axis(self, rank: int, default: int = 0, *, behind: int = 0) -> int:
-        """The attribute ``axis``, counted from the front; at the most `behind` places behind the last axis.
+        """The attribute ``axis``, counted from the front.
+
+        Args:
+            rank: of the tensor.
+            default: where the node states none.
+            behind: how far past the last axis it may be (1 for Flatten).
 
         Raises:
             IndexError: there is no such axis.

@@ -1,4 +1,4 @@
-"""ONNX operators in float64: one file per family, one table for all.
+"""ONNX operators in float64: one file per family, collected in one table.
 
 An operator is a function of a `Call`, after the operator's page of the ONNX specification
 (https://onnx.ai/onnx/operators/), opsets 7 to 24 where they differ. It never changes its inputs in place.

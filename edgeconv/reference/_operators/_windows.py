@@ -39,11 +39,11 @@ class Axis:
 
     @property
     def reach(self) -> int:
-        """Padding after the input up to the last tap of the last window; negative where no window gets to the end."""
+        """Padding up to the last tap of the last window; negative if the windows end before the input does."""
         return (self.count - 1) * self.stride + (self.kernel - 1) * self.dilation + 1 - self.size - self.begin
 
     def taps(self, framed: Tensor, axis: int) -> list[Tensor]:
-        """For each tap, what all windows see through it, of an input that `frame` has framed along ``axis``."""
+        """For each tap, the elements that it reads in all windows, of an input that `frame` has padded."""
         length = (self.count - 1) * self.stride + 1
         index = [slice(None)] * framed.ndim
         views = []
@@ -72,7 +72,7 @@ def axes_of(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[Ax
         else:
             room = size + begin + end - extent
             count = (-(-room // strides[i]) if ceil else room // strides[i]) + 1
-            # A window that would start behind the input, in its padding, is left out.
+            # Specification (and torch): a window that would start in the padding at the end is dropped.
             count -= ceil and (count - 1) * strides[i] >= size + begin
         axes.append(Axis(size, kernel[i], strides[i], dilations[i], begin, end, count))
     return tuple(axes)
@@ -85,5 +85,5 @@ def frame(x: Tensor, axes: Sequence[Axis], fill: float | int | bool) -> Tensor:
 
 
 def lowest(x: Tensor) -> float | int:
-    """The value that no maximum is below."""
+    """The neutral element of a maximum."""
     return float("-inf") if x.is_floating_point() else int(torch.iinfo(x.dtype).min)

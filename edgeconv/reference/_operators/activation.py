@@ -14,7 +14,7 @@ from edgeconv.reference._call import Call, Operator, Tensor, each
 
 
 def _clip(call: Call) -> Tensor:
-    """Bounds are inputs since opset 11; where they cross, the upper one wins."""
+    """Clip: bounds are inputs since opset 11; if min is above max, the result is max."""
     low, high = (
         call.optional(index) if call.opset >= 11 else _bound(call, name) for index, name in ((1, "min"), (2, "max"))
     )
@@ -36,7 +36,7 @@ def _hard_sigmoid(call: Call) -> Tensor:
 
 
 def _prelu(call: Call) -> Tensor:
-    """The slope broadcasts to the input from the right."""
+    """PRelu: the slope broadcasts to the input, aligned at the last axis."""
     return torch.where(call[0] < 0, call[0] * call[1], call[0])
 
 
@@ -70,11 +70,11 @@ def _swish(call: Call) -> Tensor:
 
 
 def _softplus(x: Tensor) -> Tensor:
-    return torch.logaddexp(x, torch.zeros_like(x))  # F.softplus turns into the identity at a threshold
+    return torch.logaddexp(x, torch.zeros_like(x))  # F.softplus would return x above its threshold of 20
 
 
 def _along_axis(function: Callable[[Tensor, int], Tensor]) -> Operator:
-    """Along ``axis`` (-1 by default); before opset 13 over all axes from ``axis`` on (1 by default) together."""
+    """A function along ``axis``; before opset 13 over all axes from ``axis`` on (1 by default), as if they were one."""
 
     def operator(call: Call) -> Tensor:
         if call.opset >= 13:
@@ -87,7 +87,7 @@ def _along_axis(function: Callable[[Tensor, int], Tensor]) -> Operator:
 
 
 def _hardmax(x: Tensor, axis: int) -> Tensor:
-    first = torch.from_numpy(x.numpy().argmax(axis, keepdims=True))  # numpy promises the first of equals
+    first = torch.from_numpy(x.numpy().argmax(axis, keepdims=True))  # of equal elements the first, which numpy promises
     return torch.zeros_like(x).scatter(axis, first, 1.0)
 
 

@@ -17,7 +17,7 @@ from edgeconv.reference._dtypes import held_as, wrapped
 
 
 def _fold(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
-    """Any number of inputs."""
+    """An operator of any number of inputs (Max, Sum)."""
     return lambda call: functools.reduce(function, call.tensors())
 
 
@@ -28,10 +28,10 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _divisor(b: Tensor) -> Tensor:
-    """Integers that a processor can divide by: the smallest one by -1 ends the process, as 0 does.
+    """A divisor of integers with 1 for -1, which the caller handles: the smallest integer by -1 is a hardware fault.
 
     Raises:
-        ZeroDivisionError: there is a 0 among them.
+        ZeroDivisionError: there is a 0 in it, which is such a fault as well.
     """
     if bool((b == 0).any()):
         raise ZeroDivisionError("an integer is divided by zero")
@@ -39,7 +39,7 @@ def _divisor(b: Tensor) -> Tensor:
 
 
 def _power(a: Tensor, b: Tensor) -> Tensor:
-    """The result has the base's dtype; an integer base and exponent stay integers.
+    """Pow: the result has the dtype of the base; integers are computed as integers.
 
     Raises:
         ZeroDivisionError: an integer is taken to a negative power, which divides 1 by what may be 0.
@@ -47,17 +47,17 @@ def _power(a: Tensor, b: Tensor) -> Tensor:
     if not a.is_floating_point() and bool((b < 0).any()):
         raise ZeroDivisionError("an integer is taken to a negative power")
     if b.numel() == 1 and a.is_floating_point():
-        exponent = b.item()  # torch knows the squares and roots of a scalar exponent
+        exponent = b.item()  # for a scalar exponent of 2 or 0.5, torch computes an exact product or root
         return torch.pow(a, exponent).expand(np.broadcast_shapes(a.shape, b.shape))
     return torch.pow(a, b).to(a.dtype)
 
 
 def _modulo(call: Call) -> Tensor:
-    """The divisor's sign, or the dividend's with ``fmod`` (which floats must use)."""
+    """Mod: the result has the sign of the divisor; with ``fmod``, which floats require, that of the dividend."""
     function = torch.fmod if call.attribute("fmod", 0) else torch.remainder
     if call[0].is_floating_point():
         return function(call[0], call[1])
-    return function(call[0], _divisor(call[1]))  # by 1 and by -1 nothing remains
+    return function(call[0], _divisor(call[1]))  # the remainder by 1 is 0, as by -1
 
 
 def _is_infinite(call: Call) -> Tensor:
@@ -72,7 +72,7 @@ def _shift(call: Call) -> Tensor:
 
 
 def _cast(call: Call) -> Tensor:
-    """Between floats the identity; floats to integers towards zero; anything to bool is "not zero"."""
+    """Cast: between floats the identity; floats to integers truncated; to bool "is not zero"."""
     return _as(call, ir.DataType(call.attribute("to", 0)))
 
 
@@ -82,7 +82,7 @@ def _cast_like(call: Call) -> Tensor:
 
 
 def _as(call: Call, dtype: ir.DataType) -> Tensor:
-    if dtype.is_floating_point() and dtype.bitwidth < 16:  # these quantize: to call that the identity would be wrong
+    if dtype.is_floating_point() and dtype.bitwidth < 16:  # a cast to float8 is quantization, not the identity
         raise call.refuse(f"to {dtype.name.lower()} is not known to the reference")
     return wrapped(call[0].to(held_as(dtype)), dtype)
 

@@ -1,7 +1,7 @@
-"""Attention of queries over keys and values, and the rotary embedding of positions.
+"""Attention, and the rotary embedding of positions.
 
 Specification: Attention (opsets 23 to 25: masks, causality, windows, caches, grouped heads, soft cap),
-RotaryEmbedding. Attention that is spelled out in MatMul and Softmax needs neither.
+RotaryEmbedding. Attention that is written with MatMul and Softmax needs neither.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from edgeconv.reference._call import Call, Operator, Result, Tensor
 
 
 def _heads(x: Tensor, count: int) -> Tensor:
-    """(N, sequence, heads x size) as (N, heads, sequence, size); rank 4 is so already."""
+    """(N, sequence, heads · size) as (N, heads, sequence, size); a tensor of rank 4 has that shape already."""
     return x if x.ndim == 4 else x.reshape(*x.shape[:2], count, -1).transpose(1, 2)
 
 
@@ -32,7 +32,7 @@ def _attention(call: Call) -> Result:
     cap = call.attribute("softcap", 0.0)
     capped = cap * torch.tanh(raw / cap) if cap else raw
     masked = capped + _mask(call, raw)
-    # A query that may see nothing gives zeros, not 0 / 0.
+    # A query whose keys are all masked gives zeros; softmax of -inf only would be NaN.
     weights = torch.softmax(masked, -1).masked_fill(torch.isneginf(masked).all(-1, keepdim=True), 0.0)
     y = weights @ value.repeat_interleave(shared, 1)
     if call[0].ndim == 3:
@@ -41,7 +41,7 @@ def _attention(call: Call) -> Result:
 
 
 def _mask(call: Call, scores: Tensor) -> Tensor:
-    """What is added to the scores: -inf where a query may not look, the floating mask elsewhere."""
+    """The term that is added to the scores: -inf for keys that a query must not attend to, the float mask elsewhere."""
     batch, _, queries, keys = scores.shape
     past, valid = call.optional(4), call.optional(6)
     allowed = torch.ones((), dtype=torch.bool)
@@ -62,7 +62,7 @@ def _mask(call: Call, scores: Tensor) -> Tensor:
         allowed = allowed & (places <= rows + right)
     stated, bias = call.optional(3), torch.zeros((), dtype=torch.float64)
     if stated is not None:
-        missing = (0, keys - stated.shape[-1])  # a shorter mask hides the keys that it does not reach
+        missing = (0, keys - stated.shape[-1])  # a shorter mask excludes the last keys
         if stated.dtype == torch.bool:
             allowed = allowed & torch.nn.functional.pad(stated, missing, value=False)
         else:
@@ -71,19 +71,19 @@ def _mask(call: Call, scores: Tensor) -> Tensor:
 
 
 def _rotary(call: Call) -> Tensor:
-    """Turns pairs of numbers by the angle of their position: halves of the head, or neighbours."""
+    """RotaryEmbedding: rotates pairs of numbers (from the halves of a head, or neighbours) by a position's angle."""
     x, cosine, sine, positions = call[0], call[1], call[2], call.optional(3)
     if positions is not None:
         cosine, sine = cosine[positions], sine[positions]
     heads = _heads(x, call.attribute("num_heads", 1))
     size = call.attribute("rotary_embedding_dim", 0) or heads.shape[-1]
     cosine, sine = cosine[:, None, :, : size // 2], sine[:, None, :, : size // 2]
-    turned, rest = heads[..., :size], heads[..., size:]
+    rotary, unrotated = heads[..., :size], heads[..., size:]
     interleaved = bool(call.attribute("interleaved", 0))
-    first, second = (turned[..., 0::2], turned[..., 1::2]) if interleaved else turned.tensor_split(2, -1)
+    first, second = (rotary[..., 0::2], rotary[..., 1::2]) if interleaved else rotary.tensor_split(2, -1)
     parts = [first * cosine - second * sine, first * sine + second * cosine]
-    turned = torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1)
-    y = torch.cat([turned, rest], -1)
+    rotated = torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1)
+    y = torch.cat([rotated, unrotated], -1)
     return y if x.ndim == 4 else y.transpose(1, 2).reshape(x.shape)
 
 

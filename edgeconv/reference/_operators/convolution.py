@@ -18,20 +18,20 @@ _TRANSPOSED: tuple[Callable[..., Tensor], ...] = (F.conv_transpose1d, F.conv_tra
 
 
 def convolve(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The convolution that a node's attributes state, of these operands."""
+    """The convolution of these operands with a node's attributes."""
     axes = axes_of(call, x.shape[2:], call.attribute("kernel_shape", list(weight.shape[2:])))
     group = call.attribute("group", 1)
     if group > 1 and group == x.shape[1] == weight.shape[0]:
         return _depthwise(frame(x, axes, 0.0), weight, bias, axes)
     strides, dilations = [axis.stride for axis in axes], [axis.dilation for axis in axes]
     function = _spatial(call, _CONVOLVE, x)
-    if all(axis.begin == axis.end for axis in axes):  # torch's own padding saves a copy
+    if all(axis.begin == axis.end for axis in axes):  # torch pads both ends alike, without a copy
         return function(x, weight, bias, strides, [axis.begin for axis in axes], dilations, group)
     return function(frame(x, axes, 0.0), weight, bias, strides, 0, dilations, group)
 
 
 def _depthwise(framed: Tensor, weight: Tensor, bias: Tensor | None, axes: Sequence[Axis]) -> Tensor:
-    """Tap by tap over whole planes: torch's float64 path would make a matrix product of every channel."""
+    """A depthwise convolution, tap by tap over whole planes: torch's float64 kernel is a matrix product per channel."""
     column = (-1, *[1] * len(axes))
     shape = (framed.shape[0], framed.shape[1], *(axis.count for axis in axes))
     total = framed.new_zeros(shape) if bias is None else bias.reshape(column).expand(shape).clone()
@@ -44,7 +44,7 @@ def _depthwise(framed: Tensor, weight: Tensor, bias: Tensor | None, axes: Sequen
 
 
 def _transpose(call: Call) -> Tensor:
-    """The full transposed convolution, extended by ``output_padding`` and cropped by the padding."""
+    """ConvTranspose: the result without padding, extended by ``output_padding`` and cropped by the padding."""
     x, weight, bias = call[0], call[1], call.optional(2)
     rank = x.ndim - 2
     strides = call.attribute("strides", [1] * rank)
@@ -61,7 +61,7 @@ def _transpose(call: Call) -> Tensor:
 
 
 def _cropped(call: Call, sizes: Sequence[int], full: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
-    """(begin, end) of the padding of each axis: stated, or such that the stated output shape results."""
+    """(begin, end) of the padding of each axis: as stated, or such that ``output_shape`` results."""
     rank, auto_pad = len(sizes), call.text("auto_pad", "NOTSET")
     pads = call.attribute("pads", [0] * 2 * rank)
     shape: list[int] | None = call.attribute("output_shape", None)
@@ -82,7 +82,7 @@ def _spatial(call: Call, functions: Sequence[Callable[..., Tensor]], x: Tensor) 
 
 
 def _column_to_image(call: Call) -> Tensor:
-    """Adds up columns, one per window, where the windows overlap; what falls into the padding is lost."""
+    """Col2Im: adds up columns, one per window, where windows overlap; the padding is cropped."""
     image, block = call.ints(1, "") or [], call.ints(2, "") or []
     axes = axes_of(call, image, block)
     counts = [axis.count for axis in axes]

@@ -12,7 +12,7 @@ from edgeconv.reference._call import Call, Operator, Tensor, each
 
 
 def _counted(indices: Tensor, size: int) -> Tensor:
-    """Indices counted from the front."""
+    """Indices, counted from the front."""
     indices = indices.to(torch.int64)
     return torch.where(indices < 0, indices + size, indices)
 
@@ -30,7 +30,7 @@ def _gather_elements(call: Call) -> Tensor:
 
 
 def _gather_nd(call: Call) -> Tensor:
-    """The last axis of the indices addresses the axes of the data that follow the batch axes."""
+    """GatherND: a row of the indices (their last axis) has one index for each axis behind the batch axes."""
     x, indices, batch = call[0], call[1], call.attribute("batch_dims", 0)
     depth, lead = indices.shape[-1], x.shape[:batch]
     rows = x.reshape(-1, *x.shape[batch:]) if batch else x[None]
@@ -52,7 +52,7 @@ def _scatter_elements(call: Call) -> Tensor:
 
 
 def _scatter_nd(call: Call) -> Tensor:
-    """Rows of updates go to the rows of the data that the last axis of the indices addresses."""
+    """ScatterND: a row of the indices (their last axis) addresses a row of the data, which gets a row of updates."""
     x, indices, updates, reduction = call[0], call[1], call[2], call.text("reduction", "none")
     depth = indices.shape[-1]
     rows = x.reshape(int(torch.tensor(x.shape[:depth]).prod()), -1)
@@ -74,7 +74,7 @@ def _compress(call: Call) -> Tensor:
 
 
 def _one_hot(call: Call) -> Tensor:
-    """Indices outside of the depth have no hot place."""
+    """OneHot: an index out of range gives a row without a hot element."""
     depth, (off, on) = int(call[1].reshape(-1)[0]), call[2]
     axis = call.attribute("axis", -1)
     axis = axis + call[0].ndim + 1 if axis < 0 else axis

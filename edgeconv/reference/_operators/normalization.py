@@ -35,7 +35,7 @@ def _standardized(x: Tensor, axes: list[int], epsilon: float) -> tuple[Tensor, T
 
 
 def _column(x: Tensor, rank: int) -> Tensor:
-    """One number per channel, as it broadcasts over an (N, C, …) tensor."""
+    """Numbers per channel, in a shape that broadcasts over (N, C, …)."""
     return x.reshape(-1, *[1] * (rank - 2))
 
 
@@ -70,21 +70,21 @@ def _root_mean_square(call: Call) -> Tensor:
 
 
 def _lp(call: Call) -> Tensor:
-    """Zeros stay zeros where the norm is zero."""
+    """LpNormalization; where the norm is 0 the result is 0."""
     x, p = call[0], call.attribute("p", 2)
     norm = torch.linalg.vector_norm(x, p, call.axis(x.ndim, -1), keepdim=True)
     return torch.where(norm == 0, torch.zeros_like(x), x / norm)
 
 
 def _mean_variance(call: Call) -> Tensor:
-    """The function of the specification adds 1e-9 to the standard deviation."""
+    """MeanVarianceNormalization: the specification's function adds 1e-9 to the standard deviation."""
     axes = [axis % call[0].ndim for axis in call.attribute("axes", [0, 2, 3])]
     centred = call[0] - call[0].mean(axes, keepdim=True)
     return centred / ((centred * centred).mean(axes, keepdim=True).sqrt() + 1e-9)
 
 
 def _local_response(call: Call) -> Tensor:
-    """``size`` channels around each; of an even ``size`` the odd one lies behind."""
+    """LRN: over ``size`` channels around each; of an even ``size``, one more after it than before it."""
     x, size = call[0], call.attribute("size", 1)
     before, channels = (size - 1) // 2, x.shape[1]
     padded = F.pad(x * x, [0, 0] * (x.ndim - 2) + [before, size - 1 - before])
@@ -94,7 +94,7 @@ def _local_response(call: Call) -> Tensor:
 
 
 def _dropout(call: Call) -> Result:
-    """The identity, as at inference; its mask is all true."""
+    """Dropout at inference: the identity, and a mask that is all true."""
     training, ratio = call.optional(2), call.optional(1)
     if training is not None and bool(training) and (ratio is None or float(ratio) > 0):
         raise call.refuse("draws random numbers in training mode")

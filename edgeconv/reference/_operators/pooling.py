@@ -1,6 +1,6 @@
 """Poolings of any number of spatial axes.
 
-Specification: MaxPool, AveragePool, LpPool and their global forms. A window of any of them is separable: one axis
+Specification: MaxPool, AveragePool, LpPool and their global forms. Each of them is separable: it is computed one axis
 after the other.
 """
 
@@ -23,7 +23,7 @@ def _windows(call: Call) -> tuple[Axis, ...]:
 
 
 def _slide(framed: Tensor, axes: Sequence[Axis], combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Combines the taps of every window."""
+    """Combines the taps of every window, axis by axis."""
     for number, axis in enumerate(axes):
         framed = functools.reduce(combine, axis.taps(framed, 2 + number))
     return framed
@@ -38,7 +38,7 @@ def _max(call: Call) -> Result:
 
 
 def _max_with_indices(call: Call, axes: Sequence[Axis], framed: Tensor) -> Result:
-    """Indices count over the whole input, without padding; ``storage_order`` 1 counts columns first."""
+    """MaxPool with indices into the whole input, without its padding; column-major with ``storage_order`` 1."""
     kernel, strides, dilations = ([getattr(axis, name) for axis in axes] for name in ("kernel", "stride", "dilation"))
     pooled, flat = _MAX[len(axes) - 1](framed, kernel, strides, 0, dilations, False, True)
     places = []
@@ -65,7 +65,7 @@ def _average(call: Call) -> Tensor:
 
 
 def _counted(axis: Axis, include_pad: bool) -> Tensor:
-    """Taps of each window that count: inside the input, or inside the padding that the node states."""
+    """The divisor of each window: its taps in the input, or in the input and the stated padding."""
     starts = torch.arange(axis.count)[:, None] * axis.stride - axis.begin
     places = starts + torch.arange(axis.kernel)[None, :] * axis.dilation
     low, high = (-axis.begin, axis.size + axis.end) if include_pad else (0, axis.size)
@@ -87,7 +87,7 @@ def _global_lp(call: Call) -> Tensor:
 
 
 def _unpool(call: Call) -> Tensor:
-    """Puts each value where its index says, zeros elsewhere; the shape is stated or what the attributes undo."""
+    """MaxUnpool: each value at its index, zeros elsewhere; of ``output_shape``, or the shape that a pool would undo."""
     x, kernel = call[0], call.attribute("kernel_shape", [1])
     rank = len(kernel)
     strides, pads = call.attribute("strides", [1] * rank), call.attribute("pads", [0] * 2 * rank)

@@ -17,7 +17,7 @@ from edgeconv.reference._operators.convolution import convolve
 
 
 def _spread(call: Call, parameter: Tensor, x: Tensor) -> Tensor:
-    """A scale or zero point as it broadcasts over ``x``: for all, along ``axis``, or in blocks along it."""
+    """A scale or zero point in a shape that broadcasts over ``x``: one for all, along ``axis``, or in blocks of it."""
     if parameter.numel() == 1 and parameter.ndim <= 1:
         return parameter.reshape(())
     axis = call.axis(x.ndim, 1)
@@ -28,7 +28,7 @@ def _spread(call: Call, parameter: Tensor, x: Tensor) -> Tensor:
 
 
 def _integers(steps: Tensor, zero_point: Tensor | None, dtype: ir.DataType) -> Tensor:
-    """Real multiples of a scale, rounded and saturated."""
+    """Multiples of a scale, rounded half to even, shifted by the zero point and saturated."""
     zero_point = None if zero_point is None else zero_point.to(torch.float64)
     return saturated(steps, integer_range(dtype), zero_point).to(torch.int64).to(held_as(dtype))
 
@@ -61,7 +61,7 @@ def _dequantize(call: Call) -> Tensor:
 
 
 def _dynamic(call: Call) -> Result:
-    """DynamicQuantizeLinear: to uint8, over the range of the data together with zero."""
+    """DynamicQuantizeLinear: to uint8, by the range of the data, extended to include zero."""
     x = call[0]
     low, high = x.amin().clamp(max=0.0), x.amax().clamp(min=0.0)
     scale = (high - low) / 255
@@ -71,7 +71,7 @@ def _dynamic(call: Call) -> Result:
 
 
 def _real(x: Tensor, scale: Tensor | None, zero_point: Tensor | None, axis: int | None = None) -> Tensor:
-    """What integers stand for; parameters of more than one element lie along ``axis``."""
+    """The real numbers of integers; parameters of more than one element are along ``axis``."""
     shape = [-1 if i == axis else 1 for i in range(x.ndim)]
     factor = 1.0 if scale is None else _along(scale, shape)
     return scaled(x.to(torch.float64), factor, None if zero_point is None else _along(zero_point, shape))

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from edgeconv.reference._call import Call, Operator, Result, Tensor
 
 Function = Callable[[Tensor], Tensor]
-# Name -> function of the input and the parameters alpha and beta, and what these are where nothing is stated.
+# Name -> function of the input and the parameters alpha and beta, with their defaults.
 _ACTIVATIONS: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
     "affine": (lambda x, alpha, beta: alpha * x + beta, (1.0, 0.0)),
     "elu": (lambda x, alpha: torch.where(x < 0, alpha * torch.expm1(x), x), (1.0,)),
@@ -37,14 +37,14 @@ class _Layer:
     """One direction of a node.
 
     Attributes:
-        weight: of the input, [gates * hidden, inputs].
-        recurrence: of the state, [gates * hidden, hidden].
-        bias: of both, [gates * hidden] each.
+        weight: W, [gates * hidden, inputs].
+        recurrence: R, [gates * hidden, hidden].
+        bias: Wb and Rb, [gates * hidden] each.
         functions: the activations, in the order of the specification.
-        clip: bounds what goes into the activations.
-        peephole: of an LSTM, [3 * hidden], or None.
-        coupled: the LSTM's forget gate is one minus its input gate.
-        before_reset: the GRU multiplies the state first, and resets then.
+        clip: bounds the operands of the activations; 0 for no bound.
+        peephole: P of an LSTM, [3 * hidden], or None.
+        coupled: the LSTM's forget gate is one minus its input gate (``input_forget``).
+        before_reset: the GRU applies its reset gate after the product with R (``linear_before_reset``).
     """
 
     weight: Tensor
@@ -97,7 +97,14 @@ def _lstm(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 
 def _recurrent(step: Step, gates: int, default: list[str], states: int) -> Operator:
-    """The operator of a step that has so many gates, activations and states."""
+    """The operator that runs a step over a sequence.
+
+    Args:
+        step: computes the next state.
+        gates: number of gates of the weights.
+        default: activations of one direction, where the node states none.
+        states: number of states: hidden, and of an LSTM the cell.
+    """
 
     def operator(call: Call) -> Result:
         batch_first = bool(call.attribute("layout", 0))
@@ -140,7 +147,7 @@ def _layer(call: Call, number: int, gates: int, default: list[str]) -> _Layer:
 
 
 def _functions(call: Call, number: int, default: list[str]) -> list[Function]:
-    """The activations of a direction; ``activation_alpha`` and its sister list numbers of those that take one."""
+    """The activations of a direction; ``activation_alpha`` and ``_beta`` list numbers for those that take one."""
     names = [name.lower() for name in call.attribute("activations", default * call[1].shape[0])]
     none: list[float] = []
     stated = {i: list(call.attribute(name, none)) for i, name in enumerate(("activation_alpha", "activation_beta"))}
@@ -161,9 +168,9 @@ def _numbers(defaults: tuple[float, ...], stated: dict[int, list[float]]) -> dic
 def _run(
     call: Call, step: Step, layer: _Layer, x: Tensor, begin: list[Tensor], backwards: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """All steps of one direction: what they give, [length, batch, hidden], and the last states.
+    """Runs one direction; returns its outputs, [length, batch, hidden], and the final states.
 
-    A sequence that is shorter than the others gives zeros behind its end, and keeps its state there.
+    Behind the end of a shorter sequence the outputs are 0 and the state stays.
     """
     length, batch = x.shape[:2]
     lengths = call.optional(4)

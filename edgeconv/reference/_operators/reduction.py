@@ -16,7 +16,7 @@ Reduce = Callable[[Tensor, list[int], bool], Tensor]
 
 
 def _over_axes(function: Reduce) -> Operator:
-    """Over the stated axes, or over all; over none at all where ``noop_with_empty_axes`` says so."""
+    """A reduction over the stated axes; without any, over all, or over none with ``noop_with_empty_axes``."""
 
     def operator(call: Call) -> Tensor:
         x, keepdims = call[0], bool(call.attribute("keepdims", 1))
@@ -33,7 +33,7 @@ def _sum(x: Tensor, axes: list[int], keepdims: bool) -> Tensor:
 
 
 def _extreme(worst: float, function: Callable[..., Tensor]) -> Reduce:
-    """The largest or smallest; of no elements at all, infinity or the dtype's own end."""
+    """The largest or smallest; of no elements, -infinity or infinity, or the nearest value of an integer dtype."""
 
     def reduce(x: Tensor, axes: list[int], keepdims: bool) -> Tensor:
         if any(x.shape[axis] == 0 for axis in axes):
@@ -74,7 +74,7 @@ def _log_sum_exp(x: Tensor, axes: list[int], keepdims: bool) -> Tensor:
 
 
 def _extreme_index(largest: bool) -> Operator:
-    """The first of equals, or the last where ``select_last_index`` says so (numpy promises it, torch does not)."""
+    """ArgMax, ArgMin: of equal elements the first (which numpy promises, torch does not), or the last."""
 
     def operator(call: Call) -> Tensor:
         axis, keepdims = call.axis(call[0].ndim), bool(call.attribute("keepdims", 1))
@@ -87,7 +87,7 @@ def _extreme_index(largest: bool) -> Operator:
 
 
 def _running(function: Callable[[Tensor, int], Tensor], neutral: int) -> Operator:
-    """``exclusive`` leaves each element itself out, ``reverse`` runs from the end."""
+    """CumSum, CumProd: with ``exclusive`` without the element itself, with ``reverse`` from the end."""
 
     def operator(call: Call) -> Tensor:
         axis, reverse = int(call[1]), bool(call.attribute("reverse", 0))
@@ -102,7 +102,7 @@ def _running(function: Callable[[Tensor, int], Tensor], neutral: int) -> Operato
 
 
 def _top_k(call: Call) -> Result:
-    """Among equals the lower index comes first, which a stable sort gives."""
+    """TopK: of equal elements the lower index first, as a stable sort gives them."""
     x = call[0]
     axis = call.axis(x.ndim, -1)
     values, indices = torch.sort(x, dim=axis, descending=bool(call.attribute("largest", 1)), stable=True)

@@ -17,7 +17,16 @@ from edgeconv.reference._call import Call, Operator, Tensor
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis to resize: its number, both sizes, the scale as stated or implied, and the region of interest."""
+    """One axis of a Resize.
+
+    Attributes:
+        axis: its number.
+        size: of the input.
+        out: size of the output.
+        scale: stated, or the quotient of the sizes.
+        stated: whether the node states scales.
+        roi: start and end of the region, 1 being the whole axis.
+    """
 
     axis: int
     size: int
@@ -28,11 +37,11 @@ class _Axis:
 
     @property
     def length(self) -> float:
-        """The output's size before it was rounded down to an integer."""
+        """The size of the output before rounding, as the specification's formulas have it."""
         return self.size * self.scale if self.stated else float(self.out)
 
     def per_scale(self, places: Tensor) -> Tensor:
-        """Output coordinates over the scale; of implied scales without a rounding of their own."""
+        """Output coordinates divided by the scale; a quotient of sizes is not rounded before."""
         return places / self.scale if self.stated else places * self.size / self.out
 
 
@@ -58,7 +67,7 @@ def _transformation(call: Call) -> str:
 
 
 def _axes(call: Call, x: Tensor) -> list[_Axis]:
-    """The axes that change, or that a region of interest crops."""
+    """The axes that a Resize changes, or crops by its region."""
     scales, sizes = (call.optional(2), call.ints(3, "")) if call.opset >= 11 else (call.optional(1), None)
     factors = [] if scales is None else scales.tolist()
     axes = [axis % x.ndim for axis in call.attribute("axes", list(range(x.ndim)))]
@@ -123,9 +132,12 @@ def _nearest(call: Call, where: Tensor) -> Tensor:
 
 
 def _weighted(call: Call, x: Tensor, axis: _Axis, where: Tensor, mode: str) -> Tensor:
-    """A sum over the taps around each coordinate; those outside read the edge, or count for nothing."""
+    """Interpolation: a weighted sum over the taps around each coordinate.
+
+    Taps outside of the input read the edge, or do not count (``exclude_outside``).
+    """
     radius = {"linear": 1, "cubic": 2}[mode]
-    # Against aliasing, the kernel widens by as much as the image shrinks.
+    # With antialias the kernel is widened by the factor by which the image shrinks.
     squeeze = min(axis.scale, 1.0) if call.attribute("antialias", 0) else 1.0
     reach = math.ceil(radius / squeeze)
     floor = torch.floor(where)
@@ -147,14 +159,14 @@ def _weighted(call: Call, x: Tensor, axis: _Axis, where: Tensor, mode: str) -> T
 
 
 def _cubic(distance: Tensor, a: float) -> Tensor:
-    """Keys' kernel (1981), formula 15 generalized to any ``a``."""
+    """The cubic convolution kernel (Keys, 1981, formula 15 for any ``a``)."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
 
 
 def _upsample(call: Call) -> Tensor:
-    """Resize's ancestor: asymmetric, nearest rounded down."""
+    """Upsample (up to opset 9): coordinates are asymmetric, nearest is rounded down."""
     x, scales = call[0], call.optional(1)
     factors: list[float] = call.attribute("scales", []) if scales is None else scales.tolist()
     linear = call.text("mode", "nearest") in ("linear", "bilinear")

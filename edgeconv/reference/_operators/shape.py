@@ -1,6 +1,6 @@
-"""Operators that move elements and compute nothing.
+"""Operators that only move elements.
 
-Specification: the pages of the operators. What numpy states alike stands in `edgeconv.reference._moves`.
+Specification: the pages of the operators. Those that numpy and torch share are in `edgeconv.reference._moves`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from edgeconv.reference._moves import MOVES, expanded, permutation
 
 
 def _pad(call: Call) -> Tensor:
-    """Negative pads crop, in every mode."""
+    """Pad; negative amounts crop, in every mode."""
     x, pads, mode = call[0], call.ints(1, "pads") or [], call.text("mode", "constant")
     stated = call.ints(3, "")
     axes = list(range(x.ndim)) if stated is None else [axis % x.ndim for axis in stated]
@@ -29,7 +29,7 @@ def _pad(call: Call) -> Tensor:
 
 
 def _mirrored(mode: str, places: Tensor, size: int) -> Tensor:
-    """The places inside the tensor that stand for places around it."""
+    """The indices inside the tensor whose elements are repeated at these positions around it."""
     if mode == "edge":
         return places.clamp(0, size - 1)
     if mode == "wrap":
@@ -41,7 +41,7 @@ def _mirrored(mode: str, places: Tensor, size: int) -> Tensor:
 
 
 def _center_crop_pad(call: Call) -> Tensor:
-    """CenterCropPad: of an odd difference, the smaller half is in front."""
+    """CenterCropPad: the smaller half of an odd difference is at the start."""
     x, shape = call[0], call.ints(1, "") or []
     pads = [0] * 2 * x.ndim
     for axis, size in zip(call.attribute("axes", list(range(x.ndim))), shape, strict=True):
@@ -53,7 +53,7 @@ def _center_crop_pad(call: Call) -> Tensor:
 
 
 def _depth_to_space(call: Call) -> Tensor:
-    """DCR reads the block from the slow part of the channels, CRD from the fast one (torch's pixel_shuffle)."""
+    """DepthToSpace. Channels are (block, block, depth) in mode DCR, (depth, block, block) in CRD (pixel_shuffle)."""
     n, c, h, w = call[0].shape
     block = call.attribute("blocksize", 1)
     depth = c // block**2
