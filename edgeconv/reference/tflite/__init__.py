@@ -1,17 +1,17 @@
-"""What a `.tflite` file computes: read back from its bytes, evaluated in float64 and in exact integers.
+"""Reads `.tflite` files from their bytes and evaluates them, in float64 and in exact integers.
 
 Public names
-    `read`: a file as a `TfliteGraph`, verified whole before any of it is believed.
+    `read`: a file as a `TfliteGraph`; all of the file is verified first.
     `evaluate`: every tensor of a graph, by name.
     `evaluate_operator`: one operator on operands of the caller's.
     `TfliteGraph`, `Tensor`, `Operator`, `Quantization`: the frozen values that a file is read as.
     `OPERATORS`: the table of what is evaluated, builtin operator -> function.
     `open_tflite`, `operator_number`, `text_of`: for those who want the schema's own objects.
 
-Written from the schema, the quantization specification (https://ai.google.dev/edge/litert/models/quantization_spec)
-and TFLite's reference kernels, and from nothing that writes such files: the proof compares the two. Layouts are those
-of the file (NHWC); nothing is fused, reordered or transposed. To add an operator, write a function of a `Call` in the
-file of its family in ``_operators/`` and enter it in that file's table.
+Written after the schema, the quantization specification (https://ai.google.dev/edge/litert/models/quantization_spec)
+and TFLite's reference kernels. It shares no code with the emitter, as the proof compares the two. Layouts are those of
+the file (NHWC); nothing is fused, reordered or transposed. To add an operator, write a function of a `Call` in the file
+of its family in ``_operators/`` and enter it in that file's table.
 """
 
 from __future__ import annotations

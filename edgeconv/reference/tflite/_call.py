@@ -1,4 +1,4 @@
-"""What an operator sees of the graph: its tensors, their values, its options."""
+"""An operator with its tensors, their values and its options: the argument of every operator's function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeconv.reference._extent import MOST_ELEMENTS, shown
 from edgeconv.reference.tflite._fixed_point import rounded
 from edgeconv.reference.tflite._graph import Array, Operator, Tensor
 
-# ActivationFunctionType -> what it clamps to; TANH and SIGN_BIT are fused by no converter.
+# ActivationFunctionType (schema.fbs) -> bounds; no converter fuses the others, TANH and SIGN_BIT.
 _CLAMPS = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 _RANGES = {
     "int4": (-8, 7),
@@ -41,7 +41,7 @@ class Call:
     values: tuple[Array | None, ...]
 
     def __getitem__(self, index: int) -> Array:
-        """The value of input ``index``, as it is held."""
+        """The value of input ``index``: float64 or the stored integers."""
         value = self.optional(index)
         if value is None:
             raise self.refuse(f"has no input {index}")
@@ -80,7 +80,7 @@ class Call:
         return np.asarray(self.centred(index) * by)
 
     def centred(self, index: int) -> Array:
-        """The integers of input ``index`` less their zero points, in float64, where products and sums are exact."""
+        """The integers of input ``index`` minus their zero points, in float64, where products and sums are exact."""
         tensor, value = self.source(index), self[index].astype(np.float64)
         if tensor.quantization is None or not any(tensor.quantization.zero_points):
             return value
@@ -92,7 +92,7 @@ class Call:
         return tuple(-1 if at == axis else 1 for at in range(len(tensor.shape)))
 
     def integers(self, index: int) -> Array:
-        """The integers less their zero point, as `centred` has them, in int64."""
+        """As `centred`, in int64."""
         return self.centred(index).astype(np.int64)
 
     def scale(self, tensor: Tensor | int) -> np.float32:
@@ -160,21 +160,21 @@ class Call:
         return _RANGES[tensor.dtype]
 
     def quantize(self, value: float) -> int:
-        """A real number as an integer of the output, before it is held within its range (float32, as kernels do)."""
+        """A real number as an integer of the output, not clamped to its range; computed in float32, as in kernels."""
         return self.zero_point(self.result) + int(rounded(float(np.float32(value) / self.scale(self.result))))
 
     def saturated(self, integers: Array, *, activation: bool = False) -> Array:
-        """Integers of the output, which have its zero point already, within its range and the fused activation's."""
+        """Integers (zero point included) clamped to the output's range and, with `activation`, to the fused one's."""
         low, high = self.range_of(self.result)
         if activation:
             least, most = self._clamp()
             low = max(low, self.quantize(least)) if math.isfinite(least) else low
             high = min(high, self.quantize(most)) if math.isfinite(most) else high
-        held: Array = np.clip(integers, low, max(low, high)).astype(np.int64)
-        return held
+        clamped: Array = np.clip(integers, low, max(low, high)).astype(np.int64)
+        return clamped
 
     def sized(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """A shape that a result is about to have.
+        """The shape of a result, checked before it is computed.
 
         Raises:
             EmitError: a size is negative, or there are more than `MOST_ELEMENTS` elements.
@@ -186,7 +186,11 @@ class Call:
         return tuple(shape)
 
     def together(self, *values: Array) -> None:
-        """Holds the common shape of values that broadcast against the limit, before they do."""
+        """Checks the shape that values broadcast to, before they do.
+
+        Raises:
+            EmitError: they do not fit, or the result would have more than `MOST_ELEMENTS` elements.
+        """
         shapes = [value.shape for value in values]
         try:
             common = np.broadcast_shapes(*shapes)

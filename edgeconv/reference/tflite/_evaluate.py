@@ -1,4 +1,4 @@
-"""The walk over the graph."""
+"""Evaluates the operators of a graph in order."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from edgeconv.reference.tflite._call import Call
 from edgeconv.reference.tflite._graph import Array, Operator, Tensor, TfliteGraph
 from edgeconv.reference.tflite._operators import OPERATORS
 
-# What numpy says of operands that do not fit.
+# What numpy raises for operands that do not fit.
 _FOREIGN = (ArithmeticError, IndexError, MemoryError, TypeError, ValueError)
 
 
 def evaluate(graph: TfliteGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Evaluates every tensor of a graph, operator by operator.
 
-    Floating-point tensors of every width are float64 from the first to the last operator, and a constant enters as the
-    number that the file stores. Quantized tensors are the integers that TFLite's reference kernels compute, bit for bit
-    where these are specified by integer arithmetic; where they go through a table or a formula in float32, within 1.
-    A float operator with quantized weights (hybrid) uses the numbers that its weights stand for.
+    Floating-point tensors of every width are float64 from the first to the last operator; a constant enters as the
+    number that the file stores. Quantized tensors are the integers that TFLite's reference kernels compute: bit for bit
+    where kernels compute in integers, within 1 where they go through a table or a formula in float32. A float operator
+    with quantized weights (hybrid) uses the dequantized weights.
 
     Args:
         graph: of `read`.
@@ -43,12 +43,12 @@ def evaluate(graph: TfliteGraph, inputs: Mapping[str, Array]) -> dict[str, Array
     values = graph.stored
     for index in graph.inputs:
         values[index] = _input(graph.tensors[index], inputs[graph.tensors[index].name])
-    held = sum(value.size for value in values.values())
+    elements = sum(value.size for value in values.values())
     for operator in graph.operators:
         for index, value in zip(operator.outputs, evaluate_operator(graph, operator, values), strict=False):
             values[index] = value
-            held += value.size
-            if held > MOST_ELEMENTS:
+            elements += value.size
+            if elements > MOST_ELEMENTS:
                 what = f"with this result there are more than {MOST_ELEMENTS:,} elements, more than are computed"
                 raise EmitError(what, where=graph.tensors[index].name, hint="evaluate the operators one by one")
     return {graph.tensors[index].name: value for index, value in values.items()}
@@ -70,19 +70,19 @@ def _input(tensor: Tensor, value: Array) -> Array:
     if value.shape != tensor.shape:
         what = f"the input has shape {list(value.shape)}, and the file states {list(tensor.shape)}"
         raise EmitError(what, where=tensor.name, hint="pass it in the file's layout")
-    held = tensor.held_as
-    sound = value.dtype.kind == "f" if tensor.floating else value.dtype == held
-    if not sound:
+    expected = tensor.held_as
+    fits = value.dtype.kind == "f" if tensor.floating else value.dtype == expected
+    if not fits:
         what = f"the input is {value.dtype}, and the file states {tensor.dtype}"
-        raise EmitError(what, where=tensor.name, hint=f"pass an array of {held}")
-    return value.astype(held)
+        raise EmitError(what, where=tensor.name, hint=f"pass an array of {expected}")
+    return value.astype(expected)
 
 
 def evaluate_operator(graph: TfliteGraph, operator: Operator, values: Mapping[int, Array]) -> tuple[Array, ...]:
-    """Evaluates one operator by itself: what a layer computes of the operands that a runtime had.
+    """Evaluates one operator, on the operands that a runtime had, for instance.
 
     Args:
-        graph: that the operator is of.
+        graph: of the operator.
         operator: one of `graph.operators`.
         values: of its inputs, by the index of the tensor, in the dtypes that `evaluate` gives.
 

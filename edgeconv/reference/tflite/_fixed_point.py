@@ -1,9 +1,9 @@
-"""How TFLite multiplies an integer by a real number without floating point.
+"""TFLite's multiplication of an integer by a real number without floating point.
 
-The number becomes a multiplier of 31 bits and a power of two. Its reference kernels, in their default build, round
-twice: once in the doubling high product, once in the shift; sums of 64 bits take 15 bits of the multiplier and are
-rounded once. Specification: tensorflow/lite/kernels/internal/common.cc and quantization_util.cc; Jacob et al.,
-Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018, section 2.2.
+The real number becomes a multiplier of 31 bits and a power of two. The reference kernels, in their default build, round
+twice: in the doubling high product and in the shift. For sums of 64 bits (int16 layers) they use 15 bits of the
+multiplier, and round once. Specification: tensorflow/lite/kernels/internal/common.cc and quantization_util.cc; Jacob et
+al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018, section 2.2.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def rounded(values: Array | float) -> Array:
 
 
 def wrapped(values: Array) -> Array:
-    """Into 32 bits, as machine arithmetic leaves a sum that is too large."""
+    """Integers wrapped into 32 bits, as int32 arithmetic overflows."""
     return (values - _LOWEST) % 2**32 + _LOWEST
 
 
@@ -69,7 +69,7 @@ def high_product(a: Array, b: Array | int) -> Array:
     # SaturatingRoundingDoublingHighMul of gemmlowp (fixedpoint/fixedpoint.h): halves away from zero, by a division of
     # C.
     nudged = (product + np.where(product >= 0, 2**30, 1 - 2**30)).astype(np.int64)
-    # The one product that leaves 32 bits is that of the two lowest numbers.
+    # Only the product of the two lowest numbers overflows; gemmlowp saturates it.
     return np.minimum(np.where(nudged >= 0, nudged >> 31, -(-nudged >> 31)), _HIGHEST)
 
 
@@ -82,7 +82,7 @@ def divided(values: Array, exponent: Array | int) -> Array:
 
 
 def multiplied(values: Array, by: Factor) -> Array:
-    """Values of 32 bits times a factor, rounded twice.
+    """Values of 32 bits times a factor, rounded twice (MultiplyByQuantizedMultiplier, kernels/internal/common.cc).
 
     Args:
         values: int64 arrays of numbers of 32 bits.

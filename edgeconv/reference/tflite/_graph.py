@@ -20,7 +20,7 @@ class Quantization:
     Attributes:
         scales: one, or one per slice; float32 numbers, positive and finite.
         zero_points: as many as scales.
-        axis: that the slices are counted along; of no meaning where there is one scale.
+        axis: of the slices; without meaning if there is one scale.
     """
 
     scales: tuple[float, ...]
@@ -39,7 +39,7 @@ class Tensor:
 
     Attributes:
         name: as in the file; ``name#index`` where the file uses it twice, or leaves it empty.
-        shape: as stated; for a dimension that is open, the size that the file was built with.
+        shape: as stated; an open dimension has the size that the file was built with.
         dtype: ``float32``, ``float16``, ``bfloat16``, ``int8``, ``int4`` (held in int8), ``bool`` and so on.
         quantization: None where the tensor holds plain numbers.
         data: a constant's values, read-only, of `shape`; float16 and integers as stored, bfloat16 as float32.
@@ -65,7 +65,7 @@ class Tensor:
 
     @property
     def stored(self) -> Array | None:
-        """What an evaluation reads of it before any operator: a constant, or the zeros of a variable; else None."""
+        """The value before any operator runs: a constant's, or the zeros of a variable; else None."""
         if self.data is not None:
             return np.asarray(self.data, self.held_as)
         return np.zeros(self.shape, self.held_as) if self.variable else None
@@ -110,18 +110,18 @@ class TfliteGraph:
 
     @property
     def stored(self) -> dict[int, Array]:
-        """The values that are there before any operator, by the index of the tensor: constants, zeros of variables."""
+        """The values before any operator runs, by the index of the tensor: constants, and zeros of variables."""
         values = ((index, tensor.stored) for index, tensor in enumerate(self.tensors))
         return {index: value for index, value in values if value is not None}
 
     @property
     def kept(self) -> dict[int, Array]:
-        """The same in the types of the file, whose weights are half as large; `operands` makes of them what is read."""
+        """The same in the types of the file, which take half the memory; `operands` converts those that are read."""
         constants = {index: tensor.data for index, tensor in enumerate(self.tensors) if tensor.data is not None}
         variables = {index: tensor.stored for index, tensor in enumerate(self.tensors) if tensor.variable}
         return {index: value for index, value in {**variables, **constants}.items() if value is not None}
 
     def operands(self, operator: Operator, values: Mapping[int, Array]) -> dict[int, Array]:
-        """What an operator reads of values, by the index of the tensor, in the types that evaluations hold them in."""
+        """The inputs of an operator among values, by the index of the tensor, in the types that are evaluated."""
         read = {index: values[index] for index in operator.inputs if index in values}
         return {index: np.asarray(value, self.tensors[index].held_as) for index, value in read.items()}

@@ -1,4 +1,4 @@
-"""The builtin options of operators: which table belongs to which operator, and how it is read.
+"""Reads the builtin options of operators.
 
 Layouts are those of schema.fbs: for each table its fields in the order of their slots, each with its kind and default.
 Kinds: ``b`` a byte (enumerations), ``?`` a boolean, ``i`` int32, ``f`` float32, ``[i`` a vector of int32.
@@ -149,7 +149,7 @@ def options_of(name: str, operator: Any, data: bytes, where: str) -> dict[str, O
 
 
 def _place(data: bytes, table: int, slot: int, where: str) -> int | None:
-    """Where a field of a table lies; None where it is left out. The table's own extent was verified before."""
+    """The position of a field of a table; None if it is left out. `_verify` has checked the extent of the table."""
     vtable = table - struct.unpack_from("<i", data, table)[0]
     size, extent = struct.unpack_from("<HH", data, vtable)
     if 4 + 2 * slot >= size:

@@ -1,4 +1,4 @@
-"""The bytes of a `.tflite` file become a graph."""
+"""Reads the bytes of a `.tflite` file as a graph."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from edgeconv.reference.tflite._options import options_of
 from edgeconv.reference.tflite._verify import indices_of, open_tflite, operator_number, require, text_of
 
 _HIGHEST_RANK = 8
-_WIDEST_ZERO_POINT = 2**31  # an int32 in every kernel, though the file's field has 64 bits
-# How a buffer stores the elements of each type; those of four bits lie in pairs, the lower half first.
+_WIDEST_ZERO_POINT = 2**31  # kernels hold it as int32, though the file's field has 64 bits
+# The numpy type of a buffer's elements, by tensor type; int4 is stored in pairs, the first element in the lower half.
 _STORED = {
     "bool": "|b1", "float16": "<f2", "float32": "<f4", "float64": "<f8", "int8": "|i1", "int16": "<i2", "int32": "<i4",
     "int64": "<i8", "uint8": "|u1", "uint16": "<u2", "uint32": "<u4", "uint64": "<u8", "bfloat16": "<u2", "int4": "|u1",
@@ -33,10 +33,9 @@ def read(source: Path | str | bytes) -> TfliteGraph:
         source: the file's path, or its bytes; at most 2 GiB, and no pipe.
 
     Returns:
-        The graph of the first subgraph. Every index in it is one of what there is, every constant has the size that its
-        shape and type ask for, and every quantization parameter is a sound number. Operators write no tensor twice, and
-        no constant or input; what they read and every output is an input, a constant, a variable or written by one
-        before.
+        The graph of the first subgraph. Every index in it is in range, every constant has the size of its shape and
+        type, and every scale is positive and finite. Operators write no tensor twice, and no constant or input; what
+        they read, and every output, is an input, a constant, a variable or the result of an earlier operator.
 
     Raises:
         EmitError: the file cannot be read, is damaged or no TFLite file, or holds what is not read here: sparse
@@ -61,12 +60,12 @@ def read(source: Path | str | bytes) -> TfliteGraph:
 
 
 def _has_value(tensor: Tensor) -> bool:
-    """Whether it has one before any operator runs, and is no input."""
+    """Whether a tensor has a value before any operator runs: a constant or a variable."""
     return tensor.data is not None or tensor.variable
 
 
 def _check_order(graph: TfliteGraph) -> None:
-    """Requires that operators write each tensor once and no constant or input, and only read what has a value then."""
+    """Checks that each tensor is written once, before it is read, and is no constant or input."""
     valued = {*graph.inputs, *(index for index, tensor in enumerate(graph.tensors) if _has_value(tensor))}
     for at, operator in enumerate(graph.operators):
         where = f"operator {at} ({operator.name})"
@@ -82,7 +81,7 @@ def _check_order(graph: TfliteGraph) -> None:
 
 
 def _tensors(data: bytes, model: Any, graph: Any) -> tuple[Tensor, ...]:
-    """All tensors; constants are counted as they come, since many may share a buffer."""
+    """All tensors. The elements of constants are limited in all: in a small file many may share one buffer."""
     tensors, elements = [], 0
     operators = [graph.Operators(at) for at in range(graph.OperatorsLength())]
     computed = {*indices_of(graph, "Inputs"), *(index for item in operators for index in indices_of(item, "Outputs"))}
@@ -94,7 +93,7 @@ def _tensors(data: bytes, model: Any, graph: Any) -> tuple[Tensor, ...]:
 
 
 def _names(stored: list[str]) -> list[str]:
-    """Unique names: those that are empty or stored twice get the index behind them, until no other has that name."""
+    """Unique names: one that is empty or stored twice gets ``#index`` appended, until no other tensor has that name."""
     counts = Counter(stored)
     taken = {name for name in stored if name and counts[name] == 1}
     names = []
@@ -119,8 +118,8 @@ def _tensor(data: bytes, model: Any, tensor: Any, name: str, *, computed: bool) 
     require(all(size >= 0 for size in shape), f"{where} has the shape {list(shape)}")
     require(math.prod(shape) <= MOST_ELEMENTS, f"{where} has more than {MOST_ELEMENTS:,} elements")
     stored = _stored(data, model.Buffers(tensor.Buffer()), where) if tensor.Buffer() < model.BuffersLength() else None
-    # Buffer 0 is that of what operators compute; a tensor without elements that none computes is a constant without
-    # bytes: the shape of a scalar.
+    # A computed tensor has an empty buffer (0). So has a constant without elements (the shape of a scalar), which no
+    # operator computes.
     is_constant = stored or (stored is not None and 0 in shape and not computed)
     if stored and tensor.Sparsity() is not None:
         raise EmitError("the constant is sparse, which is not read", where=where, hint="convert it dense")
@@ -143,7 +142,7 @@ def _type_name(number: int) -> str:
 
 
 def _stored(data: bytes, buffer: Any, where: str) -> memoryview:
-    """A buffer's bytes, not copied, since tensors may share it: in the table, or, in files of over 2 GB, behind it."""
+    """A buffer's bytes, not copied, as tensors may share it: in the table, or after it in files of more than 2 GB."""
     if buffer.DataLength():
         return memoryview(buffer.DataAsNumpy())
     offset, size = buffer.Offset(), buffer.Size()
@@ -157,7 +156,7 @@ def _constant(stored: memoryview, shape: tuple[int, ...], dtype: str, where: str
     kind, count = np.dtype(_STORED[dtype]), math.prod(shape)
     size = (count + 1) // 2 if dtype == "int4" else count * kind.itemsize
     require(len(stored) == size, f"{where} of shape {list(shape)} has {len(stored)} bytes where it needs {size}")
-    if dtype == "bool":  # any byte but 0
+    if dtype == "bool":  # every byte but 0 is true
         values: Array = np.frombuffer(stored, np.uint8) != 0
     else:
         values = np.frombuffer(stored, kind)
@@ -180,7 +179,7 @@ def _quantization(table: Any, shape: tuple[int, ...], where: str) -> Quantizatio
     count = table.ScaleLength() if table is not None else 0
     if not count:
         return None
-    # A vector has one axis, whatever is stated: converters write the weights' axis to the biases, too.
+    # A vector has only axis 0, whatever is stated: converters write the axis of the weights to biases, too.
     axis = int(table.QuantizedDimension()) if len(shape) != 1 else 0
     if count > 1:
         sound = 0 <= axis < len(shape) and count == shape[axis]

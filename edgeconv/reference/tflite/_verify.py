@@ -1,8 +1,8 @@
-"""A `.tflite` file of a stranger's: verified whole before any field of it is read.
+"""Verifies a `.tflite` file of unknown origin as a whole, before any field of it is read.
 
-The readers that flatbuffers generates follow whatever offset a file states. Here every table, vector and text that they
-could be led to is held against the bytes that there are, by the schema's own layout; what is left to say after that is
-which indices, types and names the format knows. https://flatbuffers.dev/internals/ describes the encoding.
+The readers that flatbuffers generates follow any offset that a file states. Here every table, vector and text that they
+could reach is checked against the size of the file, by the schema's layout; then indices, types and names are checked.
+https://flatbuffers.dev/internals/ describes the encoding.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 
 from edgeconv.errors import EmitError
 
-_MOST_TABLES = 500_000  # far above any network's; a file can lead to the same table again and again
+_MOST_TABLES = 500_000  # far above any network's; a small file can refer to one table again and again
 _MOST_ENTRIES = 100_000  # operators, their inputs, metadata entries
-_MOST_INTERFACE = 4096  # inputs or outputs of a graph, each of which is shown with its name and shape
+_MOST_INTERFACE = 4096  # inputs or outputs of a graph, which `edgeconv inspect` lists
 _LONGEST = 1 << 16  # bytes of a name
-# Tables may share a vector, as those of equal tensors do with their shape. How many bytes all vectors may have, each
-# counted as often as a table leads to it: for each byte of the file, and on top.
+# Tables may share a vector: equal tensors share their shape. The limit of the bytes of all vectors, each counted as
+# often as a table refers to it: so many per byte of the file, plus a constant.
 _MOST_SHARED, _SHARED_IN_SMALL = 4, 1 << 24
 _HIGHEST_RANK = 64
 _SCALARS: Mapping[str, int] = {"1": 1, "2": 2, "4": 4, "8": 8}
-# By the slot of each field: a scalar's bytes, "text", "[n]" a vector of scalars of n bytes, "table" any table, or a
-# table's name, in brackets where there is a vector of them. From tensorflow/lite/schema/schema.fbs; what nothing here
-# reads is left out.
+# By table and slot of a field: the bytes of a scalar, "text", "[n]" a vector of scalars of n bytes, "table" any table,
+# or the name of a table, in brackets for a vector of them. From tensorflow/lite/schema/schema.fbs, without fields that
+# nothing here reads.
 _LAYOUT: Mapping[str, Mapping[int, str]] = {
     "Model": {
         0: "4",
@@ -50,7 +50,7 @@ _LAYOUT: Mapping[str, Mapping[int, str]] = {
 
 
 def open_tflite(data: bytes) -> Any:
-    """The model of a file, as the schema's module reads it in place; every index in it is one of what there is.
+    """The model of a file, as the schema's module reads it in place; every index in it is in range.
 
     Args:
         data: the whole file.
@@ -83,7 +83,7 @@ def open_tflite(data: bytes) -> Any:
 
 
 def operator_number(code: Any) -> int:
-    """The operator's number in BuiltinOperator; old files know only the byte-wide field."""
+    """The operator's number in BuiltinOperator; old files have it in the byte-wide field only."""
     return int(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
 
 
@@ -132,7 +132,7 @@ def _check_indices(holder: Any, tensors: int, where: str, *, least: int, most: i
 
 
 def indices_of(holder: Any, kind: str) -> tuple[int, ...]:
-    """The ``Inputs`` or ``Outputs`` of a graph or an operator, all at once: the schema's readers take 1 us for each."""
+    """The ``Inputs`` or ``Outputs`` of a graph or operator, read at once: the schema's readers take 1 us for each."""
     return tuple(getattr(holder, f"{kind}AsNumpy")().tolist()) if getattr(holder, f"{kind}Length")() else ()
 
 
@@ -147,6 +147,7 @@ def _check_surroundings(model: Any) -> None:
 
 
 def require(holds: bool, what: str) -> None:
+    """Raises `damaged` unless the condition holds."""
     if not holds:
         raise damaged(what)
 
@@ -164,11 +165,11 @@ class _Verifier:
         self._bytes_left = _MOST_SHARED * len(data) + _SHARED_IN_SMALL
 
     def verify(self) -> None:
-        """Holds all of the file against its layout.
+        """Checks all of the file against its layout.
 
         Raises:
-            EmitError: an offset, a length or a table leads out of it, or there are too many tables, or too many that
-                share a vector.
+            EmitError: an offset, a length or a table leads outside of the file, there are too many tables, or too many
+                of them share a vector.
         """
         waiting = [("Model", self._read("<I", 0, "the root"))]
         while waiting:
@@ -182,7 +183,7 @@ class _Verifier:
         return int(struct.unpack_from(form, self._data, at)[0])
 
     def _fields(self, kind: str, table: int) -> list[tuple[str, int]]:
-        """Checks a table; gives those that it leads to."""
+        """Checks a table; returns the tables that it refers to, with their kinds."""
         vtable = table - self._read("<i", table, kind)
         size, extent = self._read("<H", vtable, kind), self._read("<H", vtable + 2, kind)
         sound = size >= 4 and size % 2 == 0 and vtable + size <= len(self._data) and table + extent <= len(self._data)

@@ -1,4 +1,4 @@
-"""From a sum of products to the integers of the output.
+"""Scales sums of products to the integers of the output.
 
 Specification: the quantization specification; PopulateConvolutionQuantizationParams and
 CalculateActivationRangeQuantized in tensorflow/lite/kernels/kernel_util.cc.

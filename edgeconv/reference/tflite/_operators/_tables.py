@@ -1,4 +1,4 @@
-"""Functions of quantized integers that kernels look up in tables made in float32.
+"""Functions of quantized integers that kernels look up in tables, which they compute in float32.
 
 Specification: LUTPopulate and LUTLookup in tensorflow/lite/kernels/internal/common.h. Integers of 8 bits have an entry
 each; those of 16 bits have 513, corrected at the middle between two, and a straight line from one to the next. A C
@@ -59,7 +59,7 @@ def table_16(function: Function, scales: tuple[np.floating[Any], np.floating[Any
 
 
 def interpolated(values: Array, table: Array) -> Array:
-    """Entries of a table of 16 bits, and what lies between them."""
+    """Linear interpolation between the entries of a table of 16 bits (LUTLookup of int16 in common.h)."""
     values = values.astype(np.int64)
     index = 256 + (values >> 7)
     base = table[index]

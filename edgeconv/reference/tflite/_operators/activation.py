@@ -21,7 +21,7 @@ _erfc = np.frompyfunc(math.erfc, 1, 1)
 
 
 def _clamp(low: float, high: float) -> Kernel:
-    """RELU and its kin; quantized ones may change scale and zero point."""
+    """RELU, RELU6, …; quantized ones may change scale and zero point."""
 
     def compute(call: Call) -> Array:
         if not call.quantized:
@@ -152,7 +152,7 @@ def _hard_swish(call: Call) -> Array:
     # kernels/internal/reference/hard_swish.h).
     values = call.integers(0) * 128
     scaled = _high_product_16(values, output)
-    # The last bit of the shift comes behind the product, so that what saturates here saturates there as well.
+    # The last bit of the shift is applied after the product, as in the kernel, so that the same values saturate.
     relu = _saturated_16(values << max(gate_shift - 1, 0)) if gate_shift > 0 else values
     relu = _high_product_16(relu, gate)
     if gate_shift > 0:

@@ -1,7 +1,7 @@
 """Comparisons, logic and choices.
 
 Specification: tensorflow/lite/kernels/comparisons.cc, logical.cc, select.cc. Quantized integers of 8 bits are compared
-after each has been scaled by its own scale, with 8 further bits; those of 16 bits as they are.
+after scaling, each by its own scale and rounded to 1/256; those of 16 bits as they are.
 """
 
 from __future__ import annotations

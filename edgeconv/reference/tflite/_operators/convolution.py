@@ -18,7 +18,7 @@ from edgeconv.reference.tflite._operators._windows import Axis, axis_of, transpo
 
 
 def _convolve(call: Call) -> Array:
-    """Groups are told by the weights' input channels."""
+    """CONV_2D; the number of groups follows from the weights' input channels."""
     x, weight = _operands(call, 0, 1, rank=4)
     if weight.shape[3] < 1 or x.shape[3] % weight.shape[3] or weight.shape[0] % (x.shape[3] // weight.shape[3]):
         raise call.refuse(f"has weights {list(weight.shape)} for an input {list(x.shape)}")
@@ -51,7 +51,7 @@ def _sums(call: Call, x: Array, weight: Array, axes: Sequence[Axis]) -> Array:
 
 
 def _depthwise(call: Call) -> Array:
-    """Each input channel gives as many output channels as the weights have for it; the stated number is ignored."""
+    """DEPTHWISE_CONV_2D; the channel multiplier follows from the weights, the option is ignored, as in the kernel."""
     x, weight = _operands(call, 0, 1, rank=4)
     if weight.shape[0] != 1 or x.shape[3] < 1 or weight.shape[3] % x.shape[3]:
         raise call.refuse(f"has weights {list(weight.shape)} for an input {list(x.shape)}")
@@ -65,7 +65,7 @@ def _depthwise(call: Call) -> Array:
 
 
 def _transpose(call: Call) -> Array:
-    """Every input pixel adds its weighted kernel to the result, whose shape is input 0."""
+    """TRANSPOSE_CONV: every input pixel adds its weighted kernel to the result, whose shape is input 0."""
     shape = call.sized(call.ints(0))
     x, weight = _operands(call, 2, 1, rank=4)
     if len(shape) != 4 or weight.shape[3] != x.shape[3] or shape[0] != x.shape[0] or shape[3] != weight.shape[0]:
@@ -80,7 +80,7 @@ def _transpose(call: Call) -> Array:
 
 
 def _operands(call: Call, x: int, weight: int, *, rank: int) -> tuple[Array, Array]:
-    """Data and weights, in real numbers, or less their zero points where the result is quantized."""
+    """Data and weights, as real numbers, or, if the result is quantized, as integers minus their zero points."""
     if call[x].ndim != rank or call[weight].ndim != rank:
         raise call.refuse(f"has operands of {call[x].ndim} and {call[weight].ndim} axes where it takes {rank}")
     if not call.quantized:

@@ -1,7 +1,7 @@
 """Operators that choose elements by index, and that order them.
 
 Specification: tensorflow/lite/kernels/gather.cc, gather_nd.cc, scatter_nd.cc, one_hot.cc, arg_min_max.cc, topk_v2.cc,
-cumsum.cc, reverse.cc, where.cc, embedding_lookup.cc, dynamic_update_slice.cc. An index below 0 is none.
+cumsum.cc, reverse.cc, where.cc, embedding_lookup.cc, dynamic_update_slice.cc. Negative indices are invalid.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _gather_nd(call: Call) -> Array:
 
 
 def _scatter_nd(call: Call) -> Array:
-    """Onto zeros; what falls on one place is added."""
+    """SCATTER_ND: into zeros; updates with the same index are added."""
     indices, updates = _indices(call, 0), call[1]
     result = np.zeros(call.sized(call.ints(2)), updates.dtype)
     np.add.at(result, tuple(np.moveaxis(indices, -1, 0)), updates)
@@ -118,7 +118,7 @@ def _embedding(call: Call) -> Array:
 
 
 def _update(call: Call) -> Array:
-    """A slice that would leave the data is moved back into it."""
+    """DYNAMIC_UPDATE_SLICE: a start that would put the slice outside of the data is clamped."""
     starts, sizes = call.ints(2), call[1].shape
     places = []
     for start, size, whole in zip(starts, sizes, call[0].shape, strict=True):

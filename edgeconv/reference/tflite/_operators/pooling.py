@@ -1,7 +1,7 @@
 """Poolings, in real numbers and in integers.
 
-Specification: AVERAGE_POOL_2D, MAX_POOL_2D, L2_POOL_2D; tensorflow/lite/kernels/pooling.cc. A mean is over those of its
-window's elements that lie within the input.
+Specification: AVERAGE_POOL_2D, MAX_POOL_2D, L2_POOL_2D; tensorflow/lite/kernels/pooling.cc. Averages do not count
+padding.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _axes(call: Call) -> tuple[Axis, Axis]:
 
 
 def _pooled(call: Call, x: Array, axes: tuple[Axis, Axis], merge: _Merge, start: float) -> Array:
-    """Rows first, then columns."""
+    """Combines the elements of each window, along the height first, then along the width."""
     high, wide = axes
     rows = np.full(call.sized((x.shape[0], high.count, *x.shape[2:])), start, x.dtype)
     for _, windows, seen in high.taps():
@@ -70,7 +70,7 @@ def _pooled(call: Call, x: Array, axes: tuple[Axis, Axis], merge: _Merge, start:
 
 
 def _counts(axes: tuple[Axis, Axis]) -> Array:
-    """How many elements of the input each window sees, as (height, width, 1)."""
+    """The number of elements of the input in each window, (height, width, 1)."""
     along = []
     for axis in axes:
         count = np.zeros(axis.count, np.int64)

@@ -82,10 +82,11 @@ def _rnn(call: Call) -> Array:
 
 
 def _svdf(call: Call) -> Array:
-    """Filters of rank 1: each weighs the data, remembers that, and weighs what it remembers; a unit adds up some.
+    """SVDF (Nakkiran et al., 2015): filters of rank 1. Each weighs the data, keeps the last results, and weighs these.
 
     Inputs: data (batch, size), weights of the data (filters, size) and of time (filters, memory), a bias (units,), the
-    memory as a state (batch, filters * memory). Of integers the memory is rounded to its own steps.
+    memory as a state (batch, filters * memory). A unit adds up `rank` filters. A quantized memory is rounded to its own
+    scale.
     """
     rank, x, time = call.integer("rank"), call[0], call[2]
     if x.ndim != 2 or time.ndim != 2 or rank < 1 or time.shape[0] % rank:

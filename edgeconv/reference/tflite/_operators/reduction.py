@@ -48,7 +48,7 @@ def _mean(call: Call) -> Array:
 
 
 def _scaled_sum(call: Call, count: int) -> Array:
-    """The sum of quantized integers by one factor, which the count divides: as many bits are kept as 32 admit."""
+    """The sum of quantized integers times one factor, which is divided by the count with as many bits as 32 allow."""
     total = call.integers(0).sum(axis=_axes(call), keepdims=call.flag("keep_dims"))
     by = factor(float(call.scale(0)) / float(call.scale(call.result)))
     if count > 1:

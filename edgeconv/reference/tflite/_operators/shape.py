@@ -47,7 +47,7 @@ def _transpose(call: Call) -> Array:
 
 
 def _concatenate(call: Call) -> Array:
-    """Quantized bytes without a sign may have scales of their own, and are brought to the output's."""
+    """CONCATENATION; uint8 operands may have other scales than the output, and are requantized."""
     values = [call[index] for index in range(len(call.values))]
     axis = call.axis(call.integer("axis"), values[0].ndim)
     call.sized((sum(value.size for value in values),))
@@ -88,7 +88,7 @@ def _split(call: Call) -> Result:
 
 
 def _split_sizes(call: Call) -> Result:
-    """One size may be -1, for what is left."""
+    """SPLIT_V; one size may be -1, for the remainder."""
     sizes, (axis,) = call.ints(1), call.ints(2)
     axis = call.axis(axis, call[0].ndim)
     whole = call[0].shape[axis]
@@ -134,7 +134,7 @@ def _strided_slice(call: Call) -> Array:
 
 
 def _cut(call: Call, bounds: tuple[int, int, int], size: int, masks: Mapping[str, int]) -> slice | int:
-    """What one entry takes of an axis: a slice, or, where the axis goes, one index."""
+    """The slice of one axis; a single index if the axis is removed (``shrink_axis_mask``)."""
     begin, end, stride = bounds
     if not stride:
         raise call.refuse("has a stride of 0")
@@ -147,7 +147,7 @@ def _cut(call: Call, bounds: tuple[int, int, int], size: int, masks: Mapping[str
 
 
 def _pad(call: Call) -> Array:
-    """PAD with input 2, or the output's zero point, or 0."""
+    """PAD, PADV2: pads with input 2, or with the output's zero point, or 0."""
     pads = _pads(call)
     point = call.result.quantization
     value: Any = point.zero_points[0] if call.quantized and point is not None else 0
@@ -222,7 +222,7 @@ def _block(call: Call) -> int:
 
 
 def _space_to_batch(call: Call) -> Array:
-    """The blocks' places become batches, after the spatial axes are padded with the number 0."""
+    """SPACE_TO_BATCH_ND: pads the spatial axes with the number 0, and moves positions in blocks to the batch axis."""
     blocks, numbers = call.ints(1), call.ints(2)
     spatial = len(blocks)
     pads = [(0, 0), *zip(numbers[::2], numbers[1::2], strict=True)]
@@ -243,7 +243,7 @@ def _space_to_batch(call: Call) -> Array:
 
 
 def _batch_to_space(call: Call) -> Array:
-    """Runs `_space_to_batch` backwards, and crops where that pads."""
+    """BATCH_TO_SPACE_ND: the inverse of `_space_to_batch`, with crops in place of padding."""
     blocks, crops = call.ints(1), call.ints(2)
     spatial = len(blocks)
     if min(blocks, default=0) < 1 or min(crops, default=0) < 0 or len(crops) != 2 * spatial:

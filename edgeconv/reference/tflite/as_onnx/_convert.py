@@ -1,4 +1,4 @@
-"""The walk over the file's operators."""
+"""Writes the graph of a `.tflite` file in ONNX, operator by operator."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _WHY: Mapping[str, str] = {
     "STABLEHLO_COMPOSITE": "what it stands for is another graph of the file, and the first alone is read",
     "WHERE": "how many elements it finds is known when it runs, and all shapes are stated",
 }
-"""What is to be said of operators that have no rule."""
+"""By operator without a rule: the reason."""
 
 
 def to_onnx(file: TfliteGraph) -> ir.Model:
-    """A file's graph in ONNX, opset 20 or 21: its names, its layout, integers between Quantize- and DequantizeLinear.
+    """A file's graph in ONNX, opset 20 or 21, with the file's names and layout; integers as QuantizeLinear pairs.
 
-    Integers that depend on constants and shapes alone are constants. States begin at 0, and do not leave the graph: it
-    is the first run that it computes.
+    Integers that depend on constants and shapes only are constants. States begin at 0 and are no outputs: the graph
+    computes the first run.
 
     Args:
         file: of `edgeconv.reference.tflite.read`.
@@ -46,9 +46,9 @@ def to_onnx(file: TfliteGraph) -> ir.Model:
     unknown = {operator.name: operator for operator in file.operators if operator.name not in RULES}
     if unknown:
         reasons = dict.fromkeys(filter(None, (_why(operator) for _, operator in sorted(unknown.items()))))
-        told = f": {'; '.join(reasons)}" if reasons else ""
+        why = f": {'; '.join(reasons)}" if reasons else ""
         hint = "nothing else shows what such a file computes than running it"
-        raise EmitError(f"{', '.join(sorted(unknown))} cannot be written in ONNX{told}", hint=hint)
+        raise EmitError(f"{', '.join(sorted(unknown))} cannot be written in ONNX{why}", hint=hint)
     halves = [
         tensor.name
         for operator in file.operators
@@ -95,7 +95,7 @@ def _why(operator: Operator) -> str:
 
 
 def _settled(builder: Builder, operator: Operator) -> bool:
-    """Whether its results are plain integers that constants tell: they are computed here, as shapes and axes are."""
+    """Whether an operator's results are integers (shapes, axes) that depend on constants only; computes them then."""
     tensors, constants = builder.file.tensors, builder.constants
     sources = [index for index in operator.inputs if index >= 0]
     results = [tensors[index] for index in operator.outputs]

@@ -1,4 +1,4 @@
-"""Operators on each element by itself, in whichever layout their operands are at hand."""
+"""Elementwise operators, in the layout that their operands already have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _of_one(compute: Callable[[Site, ir.Value], ir.Value]) -> Rule:
 
 
 def _operands(site: Site) -> tuple[list[ir.Value], bool]:
-    """All in one layout: channels first where one is at hand so, and the others are of its shape or constant."""
+    """All operands in one layout: channels first if one is so already, and the others fit it or are constants."""
     places = range(len(site.call.operator.inputs))
     first = [site.builder.is_first(site.index(at)) for at in places]
     whole = [len(site.result) == 4 and site.shape(at) == site.result for at in places]
@@ -35,7 +35,7 @@ def _operands(site: Site) -> tuple[list[ir.Value], bool]:
 
 
 def _channels(site: Site, at: int) -> ir.Value:
-    """A constant that is spread over an image, channels first."""
+    """A constant that broadcasts over an image, channels first."""
     shape = site.shape(at)
     if len(shape) == 4:
         return site.weights(at, (0, 3, 1, 2))
@@ -63,7 +63,7 @@ def _rsqrt(site: Site, x: ir.Value) -> ir.Value:
 
 
 def _logarithm(site: Site, x: ir.Value) -> ir.Value:
-    """Of integers that stand for no positive number, kernels give the least that the result holds."""
+    """LOG; for quantized numbers that are not positive, kernels give the least number of the output."""
     call, value = site.call, site.node("Log", [x])
     if not call.quantized:
         return value
@@ -84,28 +84,28 @@ def _clipped(least: float, most: float) -> Rule:
 
 
 def _floor_div(site: Site) -> None:
-    """Division of integers truncates in ONNX; less the floored remainder, there is nothing to truncate."""
+    """FLOOR_DIV. ONNX's Div of integers truncates, so the floored remainder is subtracted first: then it is exact."""
     _plain(site)
     operands, first = _operands(site)
     if site.call.result.floating:
         value = site.node("Floor", [site.node("Div", operands)])
     else:
-        rest = site.node("Mod", operands)
-        value = site.node("Div", [site.node("Sub", [operands[0], rest]), operands[1]])
+        remainder = site.node("Mod", operands)
+        value = site.node("Div", [site.node("Sub", [operands[0], remainder]), operands[1]])
     site.give(value, first=first)
 
 
 def _floor_mod(site: Site) -> None:
-    """Of integers as ONNX has it; of real numbers ONNX has the remainder of the dividend's sign alone."""
+    """FLOOR_MOD: the sign is the divisor's. ONNX's Mod of floats has that of the dividend, and is corrected."""
     _plain(site)
     operands, first = _operands(site)
     if not site.call.result.floating:
         site.give(site.node("Mod", operands), first=first)
         return
-    rest, zero = site.node("Mod", operands, fmod=1), site.number(0.0)
-    signs = [site.node("Less", [value, zero]) for value in (rest, operands[1])]
-    other = site.node("And", [site.node("Xor", signs), site.node("Not", [site.node("Equal", [rest, zero])])])
-    site.give(site.node("Where", [other, site.node("Add", [rest, operands[1]]), rest]), first=first)
+    remainder, zero = site.node("Mod", operands, fmod=1), site.number(0.0)
+    signs = [site.node("Less", [value, zero]) for value in (remainder, operands[1])]
+    is_off = site.node("And", [site.node("Xor", signs), site.node("Not", [site.node("Equal", [remainder, zero])])])
+    site.give(site.node("Where", [is_off, site.node("Add", [remainder, operands[1]]), remainder]), first=first)
 
 
 def _plain(site: Site) -> None:
@@ -114,9 +114,9 @@ def _plain(site: Site) -> None:
 
 
 def _angle(site: Site) -> None:
-    """The arc tangent of y / x, turned by half a circle where x is negative; where x is 0, what y's sign tells.
+    """ATAN2: atan(y / x), plus or minus pi where x is negative; where x is 0, pi / 2 with the sign of y.
 
-    A zero counts as positive: ONNX compares numbers, and has no word for the sign of a zero.
+    -0 counts as 0, as ONNX cannot test the sign of a zero.
     """
     (y, x), first = _operands(site)
     zero, half, quarter = (site.number(part * math.pi) for part in (0.0, 1.0, 0.5))
@@ -147,7 +147,7 @@ def _softmax(site: Site) -> None:
 
 
 def _dequantize(site: Site) -> None:
-    """The same real numbers; halves that are constants stay so."""
+    """DEQUANTIZE, QUANTIZE: the same real numbers; a float16 constant stays a constant."""
     index, result = site.index(0), site.call.operator.outputs[0]
     if index in site.builder.constants and site.call.source(0).floating:
         site.builder.constants[result] = site.builder.constants[index]

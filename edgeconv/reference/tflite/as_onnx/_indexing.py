@@ -1,4 +1,4 @@
-"""Operators that choose elements by index, put them somewhere, or order them; in the file's layout."""
+"""Gathers, scatters and sorts, in the file's layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _wide(site: Site, at: int) -> ir.Value:
 
 
 def _gather(site: Site) -> None:
-    """Axes before ``batch_dims`` are shared by data and indices: GatherND has them, of the axis that follows alone."""
+    """GATHER. With ``batch_dims``, GatherND, which indexes the axis right behind these: others are moved there."""
     rank, ranks = len(site.shape(0)), len(site.shape(1))
     axis, shared = site.call.axis(site.call.integer("axis"), rank), site.call.integer("batch_dims")
     shared += ranks if shared < 0 else 0
@@ -30,10 +30,10 @@ def _gather(site: Site) -> None:
     between = range(shared, axis)
     order = [*range(shared), axis, *between, *range(axis + 1, rank)]
     indices = site.node("Unsqueeze", [_wide(site, 1), site.sizes([-1])])
-    chosen = site.node("GatherND", [site.turned(site[0], order), indices], batch_dims=shared)
+    chosen = site.node("GatherND", [site.transposed(site[0], order), indices], batch_dims=shared)
     # Now: the shared axes, those of the indices, those that lay between, the others.
     places = [*range(shared), *(at - shared + ranks for at in between), *range(shared, ranks)]
-    site.give(site.turned(chosen, [*places, *range(len(places), len(site.result))]))
+    site.give(site.transposed(chosen, [*places, *range(len(places), len(site.result))]))
 
 
 def _gather_nd(site: Site) -> None:
@@ -41,7 +41,7 @@ def _gather_nd(site: Site) -> None:
 
 
 def _scatter_nd(site: Site) -> None:
-    """Onto zeros; what falls on one place is added."""
+    """SCATTER_ND: into zeros; updates with the same index are added."""
     parameters = site.call.result.quantization
     if parameters is not None and any(parameters.zero_points):
         raise site.call.refuse("fills in integers that are not the number 0, which is not written in ONNX")
@@ -50,7 +50,7 @@ def _scatter_nd(site: Site) -> None:
 
 
 def _one_hot(site: Site) -> None:
-    """Written as a comparison: an index below 0 gives no hot element, where OneHot counts it from the end."""
+    """ONE_HOT, as a comparison: a negative index gives no hot element, while ONNX's OneHot counts it from the end."""
     (depth,) = site.ints(1)
     rank = len(site.shape(0))
     axis = site.call.integer("axis")
@@ -96,9 +96,9 @@ def _reversed_sequence(site: Site) -> None:
     rank = len(site.shape(0))
     sequence, batch = (site.call.axis(site.call.integer(name), rank) for name in ("seq_dim", "batch_dim"))
     order = [batch, sequence, *(axis for axis in range(rank) if axis not in (batch, sequence))]
-    operands = [site.turned(site[0], order), _wide(site, 1)]
+    operands = [site.transposed(site[0], order), _wide(site, 1)]
     value = site.node("ReverseSequence", operands, batch_axis=0, time_axis=1)
-    site.give(site.turned(value, [order.index(axis) for axis in range(rank)]))
+    site.give(site.transposed(value, [order.index(axis) for axis in range(rank)]))
 
 
 def _embedding(site: Site) -> None:
@@ -106,7 +106,7 @@ def _embedding(site: Site) -> None:
 
 
 def _updated(site: Site) -> None:
-    """A slice that would leave the data is moved back into it."""
+    """DYNAMIC_UPDATE_SLICE: a start that would put the slice outside of the data is clamped."""
     whole, sizes = site.shape(0), site.shape(1)
     if any(size > most for size, most in zip(sizes, whole, strict=True)):
         raise site.call.refuse(f"puts {list(sizes)} into {list(whole)}")

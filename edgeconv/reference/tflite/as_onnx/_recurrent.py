@@ -1,4 +1,4 @@
-"""Recurrent layers: the first run of a file, whose states begin at 0."""
+"""Recurrent layers of the first run of a file, in which the states begin at 0."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from edgeconv.reference.tflite.as_onnx._site import Rule, Site
 
 _ACTIVATIONS = {1: "Relu", 4: "Tanh"}  # schema.fbs: ActivationFunctionType
 _TANH = 4
-# TFLite has the gates as input, forget, cell, output; ONNX asks for input, output, forget, cell, and peepholes without.
+# TFLite's order of gates is input, forget, cell, output; ONNX's is input, output, forget, cell; of peepholes the same
+# without the cell.
 _GATES, _PEEPHOLES = (0, 3, 1, 2), (0, 2, 1)
 _FORGET = 1
 _PEEPHOLE = {0: 9, 1: 10, 3: 11}
@@ -24,7 +25,7 @@ def _lstm(site: Site) -> None:
     """
     _check(site)
     steps = site.shape(0)[0 if site.call.flag("time_major") else 1]
-    # A cell grows by 1 with each step at most, and begins at 0: it may be too short for what it is clipped to.
+    # A cell begins at 0 and grows by at most 1 per step: in few steps it cannot reach the bound of the clip.
     clip, is_zero = site.call.number("cell_clip"), site.call.source(19).variable
     clips = 0 < clip < steps or (clip > 0 and not is_zero)
     if clips or site.has(16) or any(site.has(at) for at in range(20, 24)):
@@ -75,7 +76,7 @@ def _unrolled(site: Site, steps: int) -> None:
 
 
 class _Weights:
-    """What every step of an unrolled layer reads, as the columns that a product of matrices takes."""
+    """The weights of an unrolled layer, transposed for MatMul, and its constants: all steps share them."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -84,7 +85,7 @@ class _Weights:
         self._columns = {at: site.weights(at, (1, 0)) for at in (*range(1, 9), 16) if site.has(at)}
 
     def total(self, gate: int, x: ir.Value, output: ir.Value, cell: ir.Value | None) -> ir.Value:
-        """What goes into the function of a gate: input, forget, cell, output."""
+        """The operand of a gate's activation; gates are input, forget, cell, output."""
         site = self._site
         products = [
             site.node("MatMul", pair) for pair in ((x, self._columns[1 + gate]), (output, self._columns[5 + gate]))

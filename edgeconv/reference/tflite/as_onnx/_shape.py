@@ -187,7 +187,7 @@ def _space_to_batch(site: Site) -> None:
         parts += [(size + int(pair.sum())) // block, block]
     tiles = site.node("Reshape", [x, site.sizes([*parts, *shape[1 + spatial :]])])
     inner, outer = range(2, 2 + 2 * spatial, 2), range(1, 1 + 2 * spatial, 2)
-    moved = site.turned(tiles, [*inner, 0, *outer, *range(1 + 2 * spatial, spatial + len(shape))])
+    moved = site.transposed(tiles, [*inner, 0, *outer, *range(1 + 2 * spatial, spatial + len(shape))])
     site.give(site.node("Reshape", [moved, site.sizes(site.result)]))
 
 
@@ -199,7 +199,7 @@ def _batch_to_space(site: Site) -> None:
     order = [spatial]
     for at in range(spatial):
         order += [spatial + 1 + at, at]
-    moved = site.turned(x, [*order, *range(2 * spatial + 1, spatial + len(shape))])
+    moved = site.transposed(x, [*order, *range(2 * spatial + 1, spatial + len(shape))])
     sizes = [size * block for size, block in zip(shape[1:], blocks, strict=False)]
     value = site.node("Reshape", [moved, site.sizes([-1, *sizes, *shape[1 + spatial :]])])
     if crops.any():

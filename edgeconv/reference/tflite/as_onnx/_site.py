@@ -1,4 +1,4 @@
-"""What an operator sees of the graph that is made: its operands in either layout, and where its results go."""
+"""The ONNX graph that is built of a file, and each operator's view of it: operands in either layout, results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from edgeconv.errors import EmitError
 from edgeconv.reference.tflite._call import Call
 from edgeconv.reference.tflite._graph import Array, Operator, Quantization, Tensor, TfliteGraph
 
-# 20 has GELU, 21 has integers of 16 bits; onnxruntime 1.32 moves transpositions past int8 in the former alone.
+# Opset 20 has Gelu, 21 has QuantizeLinear of 16 bits. Not always 21: onnxruntime 1.32 moves a Transpose across int8
+# pairs in opset 20 only.
 _OPSET, _OPSET_INT16 = 20, 21
 _FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)  # channels first of channels last, and back
 _CLAMPS: Mapping[int, tuple[float, ...]] = {1: (0.0,), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
@@ -39,7 +40,7 @@ class Builder:
         self._first: dict[int, ir.Value] = {}  # of rank 4, channels first
         self._nodes: list[ir.Node] = []
         self._initializers: list[ir.Value] = []
-        self._ends: dict[int, ir.Value] = {}  # integers, as a border of the file has them
+        self._ends: dict[int, ir.Value] = {}  # of quantized outputs: the integers
         self._taken: set[str] = set()
         self._inputs = [self._input(index) for index in file.inputs]
 
@@ -117,11 +118,11 @@ class Builder:
         return self._first[index]
 
     def is_first(self, index: int) -> bool:
-        """Whether a tensor is at hand channels first."""
+        """Whether a tensor has a value with channels first already."""
         return index in self._first
 
     def bind(self, index: int, value: ir.Value, *, first: bool = False) -> None:
-        """States what a tensor holds; a quantized one is rounded."""
+        """Sets the value of a tensor; that of a quantized one is rounded."""
         tensor = self.file.tensors[index]
         if tensor.quantization is not None and not tensor.floating:
             value = self._rounded(index, tensor, value, first=first)
@@ -137,7 +138,7 @@ class Builder:
         return self.node("DequantizeLinear", [stored, scale, zero], f"{tensor.name}/real")
 
     def stepped(self, value: ir.Value, tensor: Tensor, quantization: Quantization) -> ir.Value:
-        """A value in the steps of a tensor, as a real number."""
+        """A real value rounded by the quantization of a tensor."""
         ends = self._parameters(quantization, tensor)
         stored = self.node("QuantizeLinear", [value, *ends], f"{tensor.name}/stored")
         return self.node("DequantizeLinear", [stored, *ends], f"{tensor.name}/real")
@@ -167,7 +168,7 @@ class Builder:
         return value
 
     def _unique(self, name: str) -> str:
-        """The name; one that was taken before gets a number behind it."""
+        """The name, with a number appended if it is taken."""
         unique, number = name, 1
         while unique in self._taken:
             number += 1
@@ -257,8 +258,8 @@ class Site:
         dtype = np.dtype(np.float32) if tensor is None or real else tensor.held_as
         return self.builder.constant(np.zeros(shape, dtype), f"{self.call.result.name}/zeros")
 
-    def turned(self, value: ir.Value, order: Sequence[int]) -> ir.Value:
-        """With its axes in this order."""
+    def transposed(self, value: ir.Value, order: Sequence[int]) -> ir.Value:
+        """The value with its axes in this order."""
         return value if list(order) == sorted(order) else self.node("Transpose", [value], perm=list(order))
 
     def activated(self, value: ir.Value) -> ir.Value:
@@ -277,16 +278,16 @@ class Site:
         return self.node("Clip", [value, *(self.number(number) for number in (least, most))])
 
     def as_stored(self, value: ir.Value, at: int) -> ir.Value:
-        """A value in the steps of an operand, where that is quantized: what a state keeps of it."""
+        """A value rounded by the quantization of an operand, if it has one: what a state keeps."""
         tensor = self.call.source(at)
         return value if tensor.quantization is None else self.builder.stepped(value, tensor, tensor.quantization)
 
     def settle(self, array: Array) -> None:
-        """States that the result never changes."""
+        """Sets the result to a constant."""
         self.builder.constants[self.call.operator.outputs[0]] = array
 
     def give(self, value: ir.Value, at: int = 0, *, first: bool = False) -> None:
-        """States a result."""
+        """Sets the value of a result."""
         self.builder.bind(self.call.operator.outputs[at], value, first=first)
 
 

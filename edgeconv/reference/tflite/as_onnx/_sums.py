@@ -72,9 +72,9 @@ def _conv_3d(site: Site) -> None:
         )
         for at, letter in enumerate(letters)
     ]
-    operands = [site.turned(site[0], [0, 4, 1, 2, 3]), site.weights(1, (4, 3, 0, 1, 2)), *_bias(site, 2)]
+    operands = [site.transposed(site[0], [0, 4, 1, 2, 3]), site.weights(1, (4, 3, 0, 1, 2)), *_bias(site, 2)]
     result = _conv(site, operands, axes, 1)
-    site.give(site.activated(site.turned(result, [0, 2, 3, 4, 1])))
+    site.give(site.activated(site.transposed(result, [0, 2, 3, 4, 1])))
 
 
 def _transpose_conv(site: Site) -> None:
