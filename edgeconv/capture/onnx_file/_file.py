@@ -1,6 +1,6 @@
-"""An ``.onnx`` file as somebody else wrote it: read, checked, and lifted to an opset of ours.
+"""Reads an ``.onnx`` file, checks it, and converts it to a supported opset.
 
-Every failure of onnx's readers and converters becomes one `CaptureError` here.
+Every failure of onnx's readers, checkers and converters becomes a `CaptureError` here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from edgeconv.errors import CaptureError, is_own_fault
 from edgeconv.graph.names import take_name
 
 OLDEST_OPSET = 7
-"""Older operators broadcast by other rules."""
+"""Before opset 7, operators broadcast by an attribute (``broadcast``, ``axis``) and not by numpy's rules."""
 STANDARD = ("", "ai.onnx")
-_WANTED = 240  # characters of a foreign message
-_MASKS_SINCE = 12  # since which Dropout's specification says what its mask is out of training
-_ALONG_ONE_AXIS = 13  # since which Hardmax works so; of Softmax and LogSoftmax, onnx's converter knows it
-_PLAIN_IR_VERSION = 8  # from 4 on initializers need not stand among the inputs, which onnx's converter relies on
-# Resize had no attributes for these before 11, and onnx's converter leaves them to the defaults of 11.
+_LONGEST_MESSAGE = 240  # characters of a foreign message
+_MASKS_SINCE = 12  # opset since which the specification defines Dropout's mask outside of training
+# Opset since which Hardmax works along one axis. onnx's converter rewrites older Softmax and LogSoftmax, not Hardmax.
+_ALONG_ONE_AXIS = 13
+_PLAIN_IR_VERSION = 8  # onnx's converter fails on initializers that are no inputs unless the IR version is at least 4
+# Attributes that opset 11 added to Resize. onnx's converter leaves them out, and their defaults are not what opset 10
+# means.
 _RESIZE_10 = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": BEFORE_11}
 
 _CONSTANT = onnx.helper.make_attribute("mode", "constant")
@@ -63,9 +65,8 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
     _check_versions(proto, where)
     with _mapped("onnx's checker refuses it", where, hint="correct the model, or export it again"):
         _check(proto)
-    if (
-        "configuration" in proto.DESCRIPTOR.fields_by_name
-    ):  # the clusters that it ran on; libraries print what they drop
+    # Device configurations of multi-device runs (ONNX 1.18); libraries would print a warning when they drop them.
+    if "configuration" in proto.DESCRIPTOR.fields_by_name:
         proto.ClearField("configuration")
     return proto, data
 
@@ -76,11 +77,12 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
     Raises:
         CaptureError: an operator of another domain, or one that has no form in that opset.
     """
+    # 1. Functions are inlined, so that the checks below see every operator.
     proto.ir_version = max(proto.ir_version, _PLAIN_IR_VERSION)
     if proto.functions:
         with _mapped("its functions cannot be inlined", where, hint="export it without functions"):
             proto = inliner.inline_local_functions(proto, True)
-            _check(proto)  # what a function reads, and what it is to give, its nodes may not make
+            _check(proto)  # a function may read, or return, names that its nodes do not define
     integers = [node for node in proto.graph.node if is_spelled(node)]
     _check_operators(proto.graph, where, known=integers)
     _check_masks(proto.graph, opset_of(proto), where)
@@ -114,7 +116,7 @@ def opset_of(proto: onnx.ModelProto) -> int:
 
 
 def sha256(data: bytes) -> str:
-    """Hexadecimal."""
+    """The SHA-256 checksum, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -126,7 +128,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _check(proto: onnx.ModelProto) -> None:
-    """onnx's checker, which insists on a shape of every input and output; runtimes do not."""
+    """Runs onnx's checker, with empty shapes for inputs and outputs that have none, which it requires."""
     graph = proto.graph
     bare = [value.type.tensor_type for value in (*graph.input, *graph.output) if value.type.HasField("tensor_type")]
     bare = [tensor for tensor in bare if not tensor.HasField("shape")]
@@ -150,7 +152,7 @@ def _check_versions(proto: onnx.ModelProto, where: str) -> None:
 
 
 def _check_stated_once(opsets: Iterable[onnx.OperatorSetIdProto], where: str) -> None:
-    """A domain of two versions is for each reader what it reads first, or last; one domain has two names."""
+    """Checks that no domain has two versions: some readers take the first, others the last. ai.onnx is also ""."""
     versions: dict[str, int] = {}
     for entry in opsets:
         domain = "" if entry.domain in STANDARD else entry.domain
@@ -160,7 +162,7 @@ def _check_stated_once(opsets: Iterable[onnx.OperatorSetIdProto], where: str) ->
 
 
 def _check_operators(graph: onnx.GraphProto, where: str, known: Iterable[onnx.NodeProto] = ()) -> None:
-    """Refuses operators of other domains, but for nodes that are known."""
+    """Refuses operators of other domains, except for nodes that are known."""
     read = {id(node) for node in known}
     strange = [node for node in every_node(graph) if node.domain not in STANDARD and id(node) not in read]
     if strange:
@@ -175,7 +177,7 @@ def _check_operators(graph: onnx.GraphProto, where: str, known: Iterable[onnx.No
 
 
 def _check_known(graph: onnx.GraphProto, target: int, where: str) -> None:
-    """Operators that no opset up to this one has: onnx's converter ends at the first, with an assertion of its own."""
+    """Refuses operators that are newer than an opset: onnx's converter would fail in an assertion at the first one."""
     new = [node for node in every_node(graph) if not _is_known(node.op_type, target)]
     if new:
         kinds = sorted({node.op_type for node in new})
@@ -196,7 +198,7 @@ def _is_known(operator: str, opset: int) -> bool:
 
 
 def _check_masks(graph: onnx.GraphProto, opset: int, where: str) -> None:
-    """Out of training, Dropout fills its mask from opset 12 on; before, runtimes leave there what they like."""
+    """Refuses a Dropout before opset 12 whose mask is used: it is undefined outside of training."""
     taken = {name for node in every_node(graph) for name in node.input} | {value.name for value in graph.output}
     for node in every_node(graph) if opset < _MASKS_SINCE else ():
         if node.op_type == "Dropout" and taken.intersection(node.output[1:]):
@@ -208,7 +210,7 @@ def _check_masks(graph: onnx.GraphProto, opset: int, where: str) -> None:
 
 
 def _check_statistics(graph: onnx.GraphProto, where: str) -> None:
-    """BatchNormalization has one statistic per channel; up to opset 8 ``spatial`` 0 asks for one per element."""
+    """Refuses BatchNormalization with statistics per element (``spatial`` = 0), which opset 9 removed."""
     for node in every_node(graph):
         if node.op_type == "BatchNormalization" and any(a.name == "spatial" and a.i == 0 for a in node.attribute):
             raise CaptureError(
@@ -223,23 +225,23 @@ def _value_names(graph: onnx.GraphProto) -> set[str]:
 
 
 def _name_invented(graph: onnx.GraphProto, before: set[str]) -> None:
-    """What the converter made is named after what it is made for (``probabilities.flatten``), and not ``_v_12``."""
+    """Names the values that onnx's converter adds after the value that they lead to: ``probabilities.flatten``."""
     chosen: dict[str, str] = {}
     taken = before | _value_names(graph)
-    goal = ""
+    following = ""  # backwards: the file's own value that comes next in the graph
     for node in reversed(graph.node):
         for name in node.output:
             if name in before:
-                goal = name
+                following = name
             elif name not in chosen:
-                chosen[name] = take_name(f"{goal}.{node.op_type.lower()}", taken)
+                chosen[name] = take_name(f"{following}.{node.op_type.lower()}", taken)
     for node in graph.node:
         node.input[:] = [chosen.get(name, name) for name in node.input]
         node.output[:] = [chosen.get(name, name) for name in node.output]
 
 
 def _flatten_hardmaxes(graph: onnx.GraphProto) -> None:
-    """Hardmax over all axes from ``axis`` on together, as opsets before 13 mean it: over the rows of a matrix."""
+    """Writes Hardmax of opsets before 13, which is over all axes from ``axis`` on, as Flatten, Hardmax and Reshape."""
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if node.op_type != "Hardmax":
@@ -254,13 +256,14 @@ def _flatten_hardmaxes(graph: onnx.GraphProto) -> None:
             onnx.helper.make_node("Hardmax", [rows], [hot], name=node.name, axis=1),
             onnx.helper.make_node("Reshape", [hot, shape], [y], name=f"{node.name}.back"),
         ]
+    # Copies, as deleting the list would clear the nodes that are in it.
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(nodes)
 
 
 def _drop_unread_values(graph: onnx.GraphProto) -> None:
-    """A Pad that repeats or mirrors has no use for a value, which onnx's converter then leaves where none may be."""
+    """Removes the value of a Pad that repeats or mirrors: onnx's converter would leave an attribute that is invalid."""
     for node in every_node(graph):
         stated = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type == "Pad" and "value" in stated and stated.get("mode", _CONSTANT).s != b"constant":
@@ -268,6 +271,7 @@ def _drop_unread_values(graph: onnx.GraphProto) -> None:
 
 
 def _spell_out_resizes(graph: onnx.GraphProto) -> None:
+    """Sets the modes of opset 10 on converted resizes; see `_RESIZE_10`."""
     for node in graph.node:
         if node.op_type == "Resize":
             stated = {attribute.name for attribute in node.attribute}
@@ -284,16 +288,17 @@ _HINTS = {
     "No Op registered": "export it with an opset that has the operator",
     "is deprecated": "export it with another opset",
 }
-"""What helps, by what onnx's messages hold."""
+"""Hints, by words of onnx's messages."""
 
 
 def static_errors(where: str) -> contextlib.AbstractContextManager[None]:
-    """Maps what onnx's shape inference raises."""
+    """Maps the errors of onnx's shape inference."""
     return _mapped("its operators do not fit these input shapes", where, hint="correct the shapes, or the model")
 
 
 @contextlib.contextmanager
 def _mapped(what: str, where: str, hint: str) -> Iterator[None]:
+    """Maps any foreign error inside of the block to a `CaptureError` that begins with `what`."""
     try:
         yield
     except CaptureError:
@@ -301,15 +306,15 @@ def _mapped(what: str, where: str, hint: str) -> Iterator[None]:
     except Exception as error:  # the border: onnx raises classes of its own, protobuf's, and RuntimeError from C++
         if is_own_fault(error):
             raise
-        message = _said(error)
+        message = _first_line(error)
         fitting_hint = next((hint for words, hint in _HINTS.items() if words in message), hint)
         raise CaptureError(f"{what}: {message}", where=where, hint=fitting_hint) from error
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """The first line of a message, without onnx's own file names and dumps of nodes."""
     text = str(error).strip() or type(error).__name__
     first = text.splitlines()[0] if isinstance(error, ValidationError) else " ".join(text.split())
     first = re.sub(r"^\S*\.(?:h|cc):\d+: \w+: ", "", first)
     first = first.rstrip(".:; ")  # the hint follows
-    return first if len(first) <= _WANTED else f"{first[: _WANTED - 1]}…"
+    return first if len(first) <= _LONGEST_MESSAGE else f"{first[: _LONGEST_MESSAGE - 1]}…"

@@ -1,7 +1,7 @@
-"""``.onnx`` file -> graph: the other way into the flow.
+"""``.onnx`` file -> graph, of the form that later stages rely on.
 
-What later stages rely on is made here, exactly: shapes are static, constants are initializers, functions and branches
-that are known are dissolved, the opset is one of ours. Values keep the names of the file.
+Shapes are static, constants are initializers, functions and constant branches are inlined, the opset is a supported
+one, and operators that later stages do not know are written out. All of that is exact. Values keep the file's names.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from edgeconv.reference import MOST_ELEMENTS
 
 _INTEGERS = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "INT4", "UINT4")
 _DTYPES = frozenset(("FLOAT", "BOOL", *_INTEGERS))
-"""Of values inside; the names of `onnx_ir.DataType`."""
+"""Element types that values may have; names of `onnx_ir.DataType`."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class OnnxTensor:
     """An input or output that a file declares.
 
     Attributes:
-        name: its name in the graph: the file's, without control characters; ``x.output`` of an input ``x`` that is an
-            output, too.
+        name: its name in the graph: the file's, without control characters; ``x.output`` for an input ``x`` that is
+            also an output.
         dtype: numpy's name of its element type.
         shape: a str is a symbolic dimension, ``"?"`` one without a name; None where the file states no shape.
     """
@@ -76,10 +76,10 @@ class OnnxFile:
     """A file that was read and checked.
 
     Attributes:
-        path: where it lay.
-        data: the bytes of a single file that computes the same: the file itself, or with its external data inside.
-        opset: that it is written in.
-        inputs: what a caller feeds; initializers that stand among the inputs are constants.
+        path: of the file.
+        data: the bytes of a single file that computes the same: the file itself, or the file with its external data.
+        opset: of the file.
+        inputs: without initializers that are listed among the inputs, which count as constants.
         outputs: in the file's order.
         proto: of one of `edgeconv.capture.FILE_OPSETS`, without functions and operators of other domains.
     """
@@ -122,10 +122,10 @@ class OnnxFile:
         return cls(path, data, opset, inputs, outputs, proto)
 
     def fixed(self, values: Mapping[str, float]) -> Self:
-        """The file with some of its inputs fixed to numbers: constants, and no inputs any more.
+        """The file with some of its inputs replaced by constants.
 
         Args:
-            values: by the names of the inputs; every element has that value, of an open dimension there is one.
+            values: by name of the input; every element gets that value, and open dimensions get the size 1.
 
         Raises:
             CaptureError: there is no such input, or its type cannot hold the number.
@@ -141,15 +141,15 @@ class OnnxFile:
             del model.graph.input[:]
             model.graph.input.extend(others)
             model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
-            model.ir_version = max(model.ir_version, 4)  # since when constants need not stand among the inputs
-        left = tuple(tensor for tensor in self.inputs if tensor.name not in values)
-        if not left:
+            model.ir_version = max(model.ir_version, 4)  # before version 4 initializers had to be inputs as well
+        open_inputs = tuple(tensor for tensor in self.inputs if tensor.name not in values)
+        if not open_inputs:
             raise CaptureError("all of its inputs are fixed", where=str(self.path), hint="leave one of them open")
-        return replace(self, data=whole.SerializeToString(), inputs=left, proto=proto)
+        return replace(self, data=whole.SerializeToString(), inputs=open_inputs, proto=proto)
 
     @property
     def comparable(self) -> bytes:
-        """`data` for a run whose results are compared: what ONNX leaves open is settled as in the graph."""
+        """`data` for a run whose results are compared with the graph's: its TopK sort, as the graph's do."""
         return sorted_file(self.data)
 
     @property
@@ -159,7 +159,7 @@ class OnnxFile:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether it computes with integers where QuantizeLinear says so."""
+        """Whether it is a quantized model: it contains QuantizeLinear."""
         return any(node.op_type == "QuantizeLinear" for node in self.proto.graph.node)
 
     def graph(self, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
@@ -172,6 +172,7 @@ class OnnxFile:
             CaptureError: a shape inside depends on values, an operator runs a subgraph, or a value is of a type that
                 is not exported; names the node.
         """
+        # 1. A graph with static input shapes, without anything inferred for other shapes.
         where = str(self.path)
         model = _plain(self.proto)
         graph = model.graph
@@ -179,8 +180,9 @@ class OnnxFile:
         names = [output.name for output in self.outputs]
         remove_unread_constants(graph)
         for value in graph.initializers.values():
-            if value.dtype == ir.DataType.STRING:  # inference fails on it as a whole
+            if value.dtype == ir.DataType.STRING:  # onnx's inference would fail on the whole graph
                 _check_dtype(value.name or "", value.dtype, where)
+        # 2. Checks that do not need shapes; inference and clean-up; checks that need shapes.
         _set_origins(graph)
         state_defaults(graph)
         try:
@@ -197,6 +199,7 @@ class OnnxFile:
                 _check_extents(graph)
                 check_groups(graph)
                 check_axes(graph)
+            # 3. Operators are rewritten to forms that later stages and all runtimes know.
             settle_stated_resizes(graph)
             notes = settle_automatic_pads(graph)
             settle_wide_pads(graph)
@@ -211,10 +214,11 @@ class OnnxFile:
             settle_moved_integers(graph)
             check_numbers(graph)
         except CaptureError as error:
-            if isinstance(error, UnknownShapeError):  # shapes that contradict each other say more
+            if isinstance(error, UnknownShapeError):  # strict inference reports contradictory shapes, the real cause
                 with static_errors(where):
                     onnx.shape_inference.infer_shapes(ir.to_proto(model), check_type=True, strict_mode=True)
             raise CaptureError(error.what, where=f"{where}: node {error.where}", hint=error.hint) from error
+        # 4. Types, names, and what the report says of the capture.
         _check_known(graph, where)
         remove_unread_constants(graph)
         _name(graph, names)
@@ -228,7 +232,7 @@ class OnnxFile:
         return model
 
     def _renamed(self) -> Iterator[str]:
-        """Notes on inputs and outputs that no file can name as this one does: callers name them when they run it."""
+        """Notes on inputs and outputs whose names are not the file's: callers of the written files need them."""
         constants = {tensor.name for tensor in self.proto.graph.initializer}
         own_inputs = [value.name for value in self.proto.graph.input if value.name not in constants]
         own_outputs = [value.name for value in self.proto.graph.output]
@@ -239,7 +243,7 @@ class OnnxFile:
 
 
 def _apart(outputs: tuple[OnnxTensor, ...], inputs: tuple[OnnxTensor, ...]) -> tuple[OnnxTensor, ...]:
-    """An input that is an output as it comes gets a name of its own there: in TFLite, a tensor is one or the other."""
+    """Renames outputs that are inputs, too: in TFLite a tensor cannot be both."""
     taken = {tensor.name for tensor in inputs}
     names = taken | {tensor.name for tensor in outputs}
     return tuple(
@@ -276,12 +280,12 @@ def _check_dtype(name: str, dtype: ir.DataType, where: str) -> None:
 
 
 def _safe(name: str) -> str:
-    """The name without control characters and the like; letters of any script, and blanks, every runtime takes."""
+    """The name without control characters; all runtimes take letters of any script, and spaces."""
     return "".join(character if character.isprintable() else "_" for character in name) or "tensor"
 
 
 def _plain(proto: onnx.ModelProto) -> ir.Model:
-    """The model as `onnx_ir` has it, with nothing that speaks of other shapes."""
+    """The model in `onnx_ir`, without shapes and metadata of the file's values, which may be of other input shapes."""
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     graph = bare.graph
@@ -289,7 +293,7 @@ def _plain(proto: onnx.ModelProto) -> ir.Model:
     inputs = [declared for declared in graph.input if declared.name not in constants]
     del graph.input[:]
     graph.input.extend(inputs)
-    for inner in every_graph(graph):  # a branch tells of other shapes as well: the opset converter states them there
+    for inner in every_graph(graph):  # onnx's opset converter states shapes in branches, too
         for field in ("value_info", "quantization_annotation", "metadata_props"):
             inner.ClearField(field)
         for value in inner.output if inner is not graph else ():
@@ -300,31 +304,35 @@ def _plain(proto: onnx.ModelProto) -> ir.Model:
     for node in graph.node:
         node.domain = ""
     for node in every_node(graph):
-        if "device_configurations" in node.DESCRIPTOR.fields_by_name:  # which machines of whose cluster it ran on
+        if "device_configurations" in node.DESCRIPTOR.fields_by_name:  # of multi-device runs
             node.ClearField("device_configurations")
     return ir.from_proto(bare)
 
 
 def _own_interface(graph: ir.Graph, inputs: Sequence[OnnxTensor], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Inputs get their static shapes; outputs are inferred, whatever the file said of them."""
-    for value in graph.outputs:  # first: one can be an input, too
+    """Sets the static shapes of inputs, and forgets those of outputs, which are inferred."""
+    for value in graph.outputs:  # before the inputs, as an output may be one
         value.shape = None
     for value, declared in zip(graph.inputs, inputs, strict=True):
         value.name, value.shape = declared.name, ir.Shape(shapes[declared.name])
 
 
 def _set_origins(graph: ir.Graph) -> None:
-    """Messages name the node, which the file may have left nameless: then its first output."""
+    """Sets the name of each node in error messages: its own, or that of its first output."""
     for node in graph:
         name = node.name or (node.outputs[0].name if node.outputs else "") or ""
         set_origin(node, Origin(modules=(name,), operation=node.op_type, key=f"{id(node)}"))
 
 
 def _check_extents(graph: ir.Graph) -> None:
-    """No value is of a size below zero, nor larger than anything that runs these files could hold."""
+    """Checks inferred shapes: no negative size, at most `MOST_ELEMENTS` elements; and ``perm`` against the rank.
+
+    Raises:
+        CaptureError: one does not hold; names the value or node.
+    """
     for node in graph:
         if node.op_type == "Resize":
-            check_resize(node)  # whose own words are better than those on the shape that it would give
+            check_resize(node)  # its error is clearer than one about the inferred shape
         for value in node.outputs:
             sizes = [size for size in value.shape or () if isinstance(size, int)]
             if any(size < 0 for size in sizes):
@@ -341,6 +349,7 @@ def _check_extents(graph: ir.Graph) -> None:
 
 
 def _check_known(graph: ir.Graph, where: str) -> None:
+    """Checks the element types of all constants and results."""
     for value in graph.initializers.values():
         if value.dtype is not None:
             _check_dtype(value.name or "", value.dtype, where)
@@ -370,7 +379,7 @@ def _filled(declared: Mapping[str, OnnxTensor], name: str, value: float, where: 
 
 
 def _holds(element: npt.NDArray[Any], value: float) -> bool:
-    """Whether an element is that number: exactly, or as a floating-point type rounds what lies in its normal range."""
+    """Whether an element equals that number: exactly as an integer, up to rounding as a normal float."""
     if element.dtype.kind != "f":
         return int(element) == value
     limits = np.finfo(element.dtype)
@@ -388,13 +397,13 @@ def _fixed_to(value: Any, place: str) -> float:
 
 
 def _rank_of_name(value: ir.Value) -> int:
-    """The file's own names come first, before those of which characters are replaced, and those that are invented."""
+    """The order in which names are given: the file's own, then those with replaced characters, then new ones."""
     name = value.name or ""
     return 2 if is_named_later(value) else int(_safe(name) != name)
 
 
 def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
-    """Outputs get back the names that the file gives them; every other name is the file's, made safe and unique."""
+    """Gives final names: outputs the file's, all other values the file's or preferred ones, made safe and unique."""
     values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs if value.name)]
     chosen: dict[ir.Value, str] = dict(zip(graph.outputs, outputs, strict=True))
     taken: set[str] = {*outputs, *(value.name or "" for value in graph.inputs)}
@@ -403,5 +412,5 @@ def _name(graph: ir.Graph, outputs: Sequence[str]) -> None:
             chosen[value] = take_name(_safe(preferred_name(value)), taken)
     rename_values(graph, chosen)
     for node in graph:
-        node.metadata_props[NODE] = origin_of(node).module  # which messages name
+        node.metadata_props[NODE] = origin_of(node).module  # the file's name of the node, for messages
         node.name = next(value.name for value in node.outputs if value.name)

@@ -1,4 +1,4 @@
-"""What the inputs of a file become: every dimension a number, but for one batch in front."""
+"""The static shapes of a file's inputs; a dimension may stay open as the batch only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Shape = tuple[int | str, ...]
 
 
 def settled_shapes(file: OnnxFile, shapes: Mapping[str, Sequence[int | str]]) -> dict[str, Shape]:
-    """The shape of every input: what the file states, and what the caller states where the file leaves it open.
+    """The shape of every input: the file's, completed by the caller's for dimensions that the file leaves open.
 
     Args:
         file: the file.
-        shapes: by input name; a str stands for a dimension that stays symbolic, in front only.
+        shapes: by input name; a str is a dimension that stays symbolic, which only the first one may.
 
     Returns:
         Static shapes, or shapes with one common str as the first dimension: a file that leaves its batch open, and
@@ -50,7 +50,11 @@ def settled_shapes(file: OnnxFile, shapes: Mapping[str, Sequence[int | str]]) ->
 
 
 def _own(tensor: OnnxTensor, where: str) -> Shape:
-    """What the file states, if that is enough."""
+    """The file's own shape.
+
+    Raises:
+        CaptureError: it leaves another dimension than the first one open.
+    """
     if tensor.shape is None or any(isinstance(dim, str) for dim in tensor.shape[1:]):
         stated = "no shape" if tensor.shape is None else f"the shape [{', '.join(map(str, tensor.shape))}]"
         raise CaptureError(
@@ -65,7 +69,11 @@ def _own(tensor: OnnxTensor, where: str) -> Shape:
 
 
 def _dims(tensor: OnnxTensor, shape: object, where: str) -> Shape:
-    """A shape as a caller states it: integers, and a name for a dimension that stays open."""
+    """The caller's shape: integers, or a name for a dimension that stays open.
+
+    Raises:
+        CaptureError: it is something else.
+    """
     place = f"{where}: input {tensor.name!r}"
     if isinstance(shape, str | bytes | Mapping | Set) or not isinstance(shape, Iterable):
         raise CaptureError(f"its shape is {values.kind_of(shape)}", where=place, hint=f"write {_stated(tensor)}")
@@ -82,7 +90,11 @@ def _dim(dim: object, place: str, tensor: OnnxTensor) -> int | str:
 
 
 def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
-    """What the caller states, if the file leaves room for it."""
+    """The caller's shape.
+
+    Raises:
+        CaptureError: it contradicts the file's.
+    """
     stated = _dims(tensor, shape, where)
     place = f"{where}: input {tensor.name!r}"
     if any(isinstance(dim, str) for dim in stated[1:]):
@@ -97,10 +109,10 @@ def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
             where=place,
             hint=f"write {_stated(tensor)}",
         )
-    for index, (asked_size, file_size) in enumerate(zip(stated, tensor.shape, strict=True)):
-        if isinstance(file_size, int) and asked_size != file_size:
+    for index, (stated_size, file_size) in enumerate(zip(stated, tensor.shape, strict=True)):
+        if isinstance(file_size, int) and stated_size != file_size:
             raise CaptureError(
-                f"the file fixes dimension {index} to {file_size}, and {asked_size} is asked for",
+                f"the file fixes dimension {index} to {file_size}, and {stated_size} is asked for",
                 where=place,
                 hint="export the file again with that shape, or leave that dimension as it is",
             )
@@ -108,7 +120,7 @@ def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
 
 
 def _stated(tensor: OnnxTensor) -> Wording:
-    """How a caller states the shape: what is known as it is, what is open by its name."""
+    """The hint how to state the shape: sizes that are fixed as numbers, open ones by their names."""
     if tensor.shape is None:
         dims, more = ["1", "3", "224", "224"], " (or whatever it takes)"
     else:

@@ -1,4 +1,8 @@
-"""What a file may not hold whatever its operators are: onnx's checker passes over it, and what follows relies on it."""
+"""Checks of a file that do not depend on its operators, and that onnx's checker does not make.
+
+Files may be damaged, or be made to exhaust memory and time. Later stages rely on what is checked here: names are UTF-8,
+element types exist, attributes are in range, functions end, and nothing is too deep or too large.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +18,30 @@ from edgeconv.errors import CaptureError, EdgeconvError, is_own_fault
 from edgeconv.reference import MOST_ELEMENTS
 
 MOST_NODES = 15_000
-"""After functions are dissolved: a file of ten functions that call each other ten times holds 10^10.
+"""Nodes after functions are inlined: ten functions that each call the next one ten times make 10^10.
 
-Conversion takes half a millisecond for each, so that a hostile file ends within 10 s. The largest networks of the field
+Conversion takes half a millisecond per node, so that a hostile file ends within 10 s. The largest networks of the field
 (detectors, unrolled recurrences) have about 5,000.
 """
 MOST_PARTS = 2**20
-"""Of a join of joins."""
+"""Operands of a Concat of Concats."""
 MOST_NESTED = 8
-"""Subgraphs inside of subgraphs."""
-_LARGEST = 2**31 - 1  # of sizes, strides and the like: both formats and every runtime hold them as int32
+"""Depth of subgraphs inside of subgraphs."""
+_LARGEST = 2**31 - 1  # of sizes, strides and the like, which both formats and every runtime hold as int32
+# Operators with attributes of any integer: values, seeds, ends of slices.
 _ANY_INTEGER = frozenset({"Constant", "Slice", "Cast", "RandomUniform", "RandomNormal", "Dropout", "Bernoulli"})
 _POSITIVE = frozenset(
     {"strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups", "hidden_size", "size"}
 )
-_SMALL = 64  # elements of constants that may be shapes
-_SAID = 10**15  # a count beyond it is not written out
+_SMALL = 64  # elements up to which a constant may be a shape
+_MOST_WRITTEN = 10**15  # a larger count is not written out in a message
 _HINT = "correct the model, or export it again"
 _Key = tuple[str, str, str]
-"""Of a function: its domain, its name, its overload."""
+"""Domain, name and overload of a function."""
 
 
 class _Extent(NamedTuple):
-    """What a graph becomes once functions are dissolved: how many nodes, and how deep their subgraphs are nested."""
+    """The size of a graph after its functions are inlined: number of nodes, and depth of nested subgraphs."""
 
     nodes: int
     depth: int
@@ -47,16 +52,18 @@ _ONE_NODE = _Extent(nodes=1, depth=0)
 
 @contextmanager
 def whatever_it_brings(path: Path) -> Iterator[None]:
-    """Tells what a file brings about that no stage foresaw as the file's: whoever wrote it may be a stranger.
+    """Maps any foreign exception inside of the block to a `CaptureError` about the file.
+
+    The libraries that read a graph (onnx, onnx_ir, numpy, protobuf) raise classes of their own for damaged files.
 
     Raises:
-        CaptureError: in place of any exception that is not ours, nor shows a bug of ours.
+        CaptureError: for any exception, except this project's own and those that show a bug in it.
     """
     try:
         yield
     except EdgeconvError:
         raise
-    except Exception as error:  # every library that reads the graph has classes of its own
+    except Exception as error:  # the border: see above
         if is_own_fault(error):
             raise
         message = " ".join(str(error).split())[:160] or "no words"
@@ -66,10 +73,10 @@ def whatever_it_brings(path: Path) -> Iterator[None]:
 
 
 def check_sound(proto: onnx.ModelProto, where: str) -> None:
-    """Names are text, element types are known, attributes are numbers that can be meant, functions end.
+    """Makes the checks that the file's docstring lists, except those of sizes.
 
     Raises:
-        CaptureError: one is not.
+        CaptureError: one fails; says which, and where.
     """
     check_functions(proto, where)
     for node in every_node(proto.graph):
@@ -92,7 +99,7 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
 
 
 def open_sizes(proto: onnx.ModelProto) -> None:
-    """Declares sizes below zero as not known: onnx's inference ends the process with some of them."""
+    """Makes negative declared sizes unknown: onnx's shape inference crashes the process on some of them."""
     for graph, _ in _graphs(proto):
         interface = (*graph.input, *graph.output) if isinstance(graph, onnx.GraphProto) else ()
         for value in (*interface, *graph.value_info):
@@ -105,7 +112,7 @@ def open_sizes(proto: onnx.ModelProto) -> None:
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[tuple[onnx.GraphProto | onnx.FunctionProto, int]]:
-    """Every graph with how deep it lies, without recursion of our own."""
+    """Every graph of a model with its depth; iteratively, as a hostile file may nest deeper than Python recurses."""
     yield from _inside(proto.graph)
     for function in proto.functions:
         yield from _inside(function)
@@ -122,7 +129,7 @@ def _inside(
 
 
 def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that a node runs, not those in them."""
+    """The graphs among the attributes of a node, without those inside them."""
     for attribute in node.attribute:
         yield from attribute.graphs
         if attribute.HasField("g"):
@@ -132,13 +139,13 @@ def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def every_graph(
     graph: onnx.GraphProto | onnx.FunctionProto,
 ) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
-    """A graph, and all that lie in it: the branches of If, the bodies of loops."""
+    """A graph and all graphs inside it: branches of If, bodies of loops."""
     for inner, _ in _inside(graph):
         yield inner
 
 
 def every_node(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of all that lies in it."""
+    """The nodes of a graph and of all graphs inside it."""
     for inner in every_graph(graph):
         yield from inner.node
 
@@ -151,7 +158,7 @@ def _names(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[object]:
 
 
 def _check_values(graph: onnx.GraphProto, where: str) -> None:
-    """Of a subgraph; what goes into the whole and out of it is looked at by whoever makes an interface of it."""
+    """Checks that declared values of a subgraph are tensors; `_read` checks inputs and outputs of the main graph."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.WhichOneof("value")
         has_type = kind is None or value.type.tensor_type.elem_type in onnx.TensorProto.DataType.values()
@@ -160,7 +167,7 @@ def _check_values(graph: onnx.GraphProto, where: str) -> None:
 
 
 def _check_constants(graph: onnx.GraphProto, where: str) -> None:
-    """Of element types that there are, and that are theirs where they are declared, too: as an output, or an input."""
+    """Checks the element types of initializers: they exist, and agree with a declaration of the same name."""
     stated = {
         value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)
     }
@@ -210,7 +217,7 @@ def _check_texts(attributes: Iterable[onnx.AttributeProto], where: str) -> None:
 
 
 def _check_references(node: onnx.NodeProto, where: str) -> None:
-    """Only in a function can an attribute be that of whoever calls it."""
+    """Refuses references to attributes of a function in nodes outside of functions."""
     for attribute in node.attribute:
         if attribute.ref_attr_name:
             what = f"{node.op_type} takes its {attribute.name!r} from a function's {attribute.ref_attr_name!r}"
@@ -219,13 +226,13 @@ def _check_references(node: onnx.NodeProto, where: str) -> None:
 
 
 def check_extents(proto: onnx.ModelProto, where: str) -> None:
-    """No value that the file makes of constants is larger than anything could hold.
+    """Checks that no value has more elements than `MOST_ELEMENTS`.
 
-    Ahead of onnx's full inference, which follows the values of integers: a range of 10^9 takes it minutes. Here shapes
-    alone are inferred, and weights are their shapes.
+    This comes before onnx's full inference, which also propagates integer values, and takes minutes for a range of
+    10^9. Here only shapes are inferred, and weights are replaced by inputs of their shapes.
 
     Raises:
-        CaptureError: one is.
+        CaptureError: a value is too large.
     """
     light = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
     graph = light.graph
@@ -240,7 +247,7 @@ def check_extents(proto: onnx.ModelProto, where: str) -> None:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     try:
         inferred = onnx.shape_inference.infer_shapes(light, check_type=False, strict_mode=False, data_prop=False)
-    except Exception:  # noqa: BLE001  (onnx's classes have no common base; what contradicts is told later, by the node)
+    except Exception:  # noqa: BLE001  (onnx's classes have no common base; contradictions are reported later, by node)
         return
     for value in inferred.graph.value_info:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
@@ -250,7 +257,7 @@ def check_extents(proto: onnx.ModelProto, where: str) -> None:
 
 
 def _check_joins(graph: onnx.GraphProto | onnx.FunctionProto, where: str) -> None:
-    """A chain of Concat doubles what it has with each; onnx's inference follows the values, whatever that takes."""
+    """Refuses chains of Concat that double their operands: onnx's inference would propagate all of their values."""
     parts: dict[str, int] = {}
     for node in graph.node:
         if node.op_type == "Concat":
@@ -261,10 +268,10 @@ def _check_joins(graph: onnx.GraphProto | onnx.FunctionProto, where: str) -> Non
 
 
 def check_functions(proto: onnx.ModelProto, where: str) -> None:
-    """None is named as an operator of ONNX, none calls itself, and what there will be without them is not too much.
+    """Checks functions: none has the name of an ONNX operator or calls itself, and inlined they are not too large.
 
     Raises:
-        CaptureError: one is, or does, or it is.
+        CaptureError: one of that does not hold.
     """
     for function in proto.functions:
         if function.domain in ("", "ai.onnx") and onnx.defs.has(str(function.name)):
@@ -276,7 +283,7 @@ def check_functions(proto: onnx.ModelProto, where: str) -> None:
         _measure(start, bodies, extents, where)
     total = _extent(proto.graph, extents)
     if total.nodes > MOST_NODES:
-        count = f"{total.nodes:,}" if total.nodes < _SAID else f"more than {_SAID:,}"
+        count = f"{total.nodes:,}" if total.nodes < _MOST_WRITTEN else f"more than {_MOST_WRITTEN:,}"
         how, hint = " once its functions are dissolved", "export it without functions"
         if not bodies:
             how, hint = "", "simplify it with onnxsim, or export the network in parts"
@@ -289,7 +296,7 @@ def check_functions(proto: onnx.ModelProto, where: str) -> None:
 
 
 def _measure(start: _Key, bodies: Mapping[_Key, onnx.FunctionProto], extents: dict[_Key, _Extent], where: str) -> None:
-    """One function with all that it calls, depth first."""
+    """Computes the extent of a function after those of the functions that it calls, depth first without recursion."""
     waiting, open_ = [start], set()
     while waiting:
         key = waiting[-1]
@@ -308,7 +315,7 @@ def _measure(start: _Key, bodies: Mapping[_Key, onnx.FunctionProto], extents: di
 
 
 def _extent(graph: onnx.GraphProto | onnx.FunctionProto, extents: Mapping[_Key, _Extent]) -> _Extent:
-    """The functions that it calls are measured."""
+    """The extent of a graph, from the extents of the functions that it calls."""
     nodes, deepest = 0, 0
     for inner, depth in _inside(graph):
         extents_inside = [extents.get(_called(node), _ONE_NODE) for node in inner.node]

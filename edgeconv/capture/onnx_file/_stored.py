@@ -1,7 +1,7 @@
-"""The tensors that an ``.onnx`` file stores: found wherever they stand, fetched from beside it, of the right size.
+"""The stored tensors of an ``.onnx`` file, external data included, and checks of their sizes.
 
-onnx's own reader takes a relative location for one in the current folder where it stands in a subgraph, takes all that
-follows where no length is stated, and leaves it to numpy to find that there is too much.
+onnx's own reader resolves the location of external data in a subgraph against the current folder, reads to the end of
+the file if no length is stated, and leaves it to numpy to complain of a wrong size.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from edgeconv.core.defaults import LARGEST_FILE_BYTES
 from edgeconv.errors import CaptureError
 
 _SHOWN = 60  # characters of a name in a message
-_MOST_AXES = 32  # of an array of any numpy (64 since 2.0), which holds each constant on the way
+_MOST_AXES = 32  # numpy's limit before 2.0 (64 since)
 _WHOLE = "the file is damaged; export it again"
 
 
 def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Initializers and attributes, in subgraphs and functions too."""
+    """All tensors of a model: initializers and attributes, in subgraphs and functions too."""
     yield from _of_graph(proto.graph)
     for function in proto.functions:
         yield from _of_nodes(function.node)
@@ -32,7 +32,7 @@ def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def load_external(proto: onnx.ModelProto, path: Path, size_bytes: int) -> bool:
-    """Takes into the model what lies in other files, in place.
+    """Loads external data into the model, in place.
 
     Args:
         proto: the model.
@@ -40,18 +40,20 @@ def load_external(proto: onnx.ModelProto, path: Path, size_bytes: int) -> bool:
         size_bytes: of that file.
 
     Returns:
-        Whether there was anything.
+        Whether there is any.
 
     Raises:
-        CaptureError: it is not there, not in the model's folder, too short or too long, or all of it is too large.
+        CaptureError: a data file is missing, not in the model's folder, too short or too long, or the whole is too
+            large.
     """
+    # Everything is checked before the first byte of data is read.
     tensors = [tensor for tensor in stored_tensors(proto) if uses_external_data(tensor)]
     for tensor in tensors:
-        _check_there(tensor, path)
+        _check_data_file(tensor, path)
         _state_length(tensor, str(path))
     check_total(size_bytes + sum(map(_needed_bytes, tensors)), str(path))
     for tensor in tensors:
-        if not _needed_bytes(tensor):  # a length of 0 is to onnx all that the file holds
+        if not _needed_bytes(tensor):  # onnx would read the whole file for a length of 0
             tensor.raw_data, tensor.data_location = b"", onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
             continue
@@ -84,16 +86,16 @@ def check_total(size_bytes: int, where: str) -> None:
 
 
 def check_sizes(proto: onnx.ModelProto, where: str) -> None:
-    """Every tensor holds as much as its shape says.
+    """Checks that every tensor holds as many elements as its shape says.
 
     Raises:
         CaptureError: one holds more or less.
     """
     for tensor in stored_tensors(proto):
         _check_dims(tensor, where)
-        held, needed, unit = _held(tensor)
-        if held != needed:
-            raise _unlike(tensor, held, needed, unit, where)
+        stored, needed, unit = _stored_size(tensor)
+        if stored != needed:
+            raise _wrong_size(tensor, stored, needed, unit, where)
 
 
 def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -131,7 +133,8 @@ def _shown(name: str) -> str:
     return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…")
 
 
-def _check_there(tensor: onnx.TensorProto, path: Path) -> None:
+def _check_data_file(tensor: onnx.TensorProto, path: Path) -> None:
+    """Checks that a tensor's data file is a regular file in the model's folder, as a stranger's file may name any."""
     name = _location(tensor)
     inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
     if not inside:
@@ -141,10 +144,10 @@ def _check_there(tensor: onnx.TensorProto, path: Path) -> None:
             hint="save the model as a single file, or with its data beside it",
         )
     try:
-        there = (path.parent / name).is_file()
+        exists = (path.parent / name).is_file()
     except (OSError, ValueError):  # a name that no file can have
-        there = False
-    if not there:
+        exists = False
+    if not exists:
         raise CaptureError(
             f"its weights lie in {_shown(name)}, which is not beside it",
             where=str(path),
@@ -159,16 +162,16 @@ def _check_there(tensor: onnx.TensorProto, path: Path) -> None:
 
 
 def _state_length(tensor: onnx.TensorProto, where: str) -> None:
-    """A tensor takes what its shape says, and no more is read: others may follow in the same file."""
+    """Checks the stated length of a tensor against its shape, and states it where it is missing."""
     _check_dims(tensor, where)
     if _bits(tensor) is None:
         what = f"the tensor {tensor.name!r} is of the element type {tensor.data_type}, which no other file can hold"
         raise CaptureError(what, where=where, hint=_WHOLE)
     size = _needed_bytes(tensor)
     for entry in tensor.external_data:
-        text = str(entry.value)  # bytes, where it is no UTF-8
+        text = str(entry.value)  # protobuf gives bytes where the value is no UTF-8
         if entry.key == "length" and text.strip().lstrip("0") != str(size).lstrip("0"):
-            raise _unlike(tensor, _shown(text).strip("'"), size, "bytes", where)
+            raise _wrong_size(tensor, _shown(text).strip("'"), size, "bytes", where)
     if not any(entry.key == "length" for entry in tensor.external_data):
         tensor.external_data.add(key="length", value=str(size))
 
@@ -182,13 +185,13 @@ def _check_dims(tensor: onnx.TensorProto, where: str) -> None:
         raise CaptureError(what, where=where, hint="merge some of them, or export it again")
 
 
-def _unlike(tensor: onnx.TensorProto, held: object, needed: int, unit: str, where: str) -> CaptureError:
-    what = f"the tensor {tensor.name!r} of the shape {list(tensor.dims)} holds {held} {unit}, and needs {needed}"
+def _wrong_size(tensor: onnx.TensorProto, stored: object, needed: int, unit: str, where: str) -> CaptureError:
+    what = f"the tensor {tensor.name!r} of the shape {list(tensor.dims)} holds {stored} {unit}, and needs {needed}"
     return CaptureError(what, where=where, hint=_WHOLE)
 
 
 def _needed_bytes(tensor: onnx.TensorProto) -> int:
-    """What a tensor of numbers takes by its shape."""
+    """The bytes that a tensor of numbers takes by its shape; elements of less than a byte are packed."""
     count: int = math.prod(tensor.dims)
     return -(-count * (_bits(tensor) or 0) // 8)
 
@@ -200,13 +203,13 @@ def _bits(tensor: onnx.TensorProto) -> int | None:
     if tensor.data_type not in ir.DataType._value2member_map_:
         return None
     bits = ir.DataType(tensor.data_type).bitwidth
-    return bits if bits % 8 == 0 or 8 % bits == 0 else None  # nothing is exported that packs otherwise
+    return bits if bits % 8 == 0 or 8 % bits == 0 else None  # 6-bit floats, which are refused later
 
 
-def _held(tensor: onnx.TensorProto) -> tuple[int, int, str]:
-    """How much a tensor holds, how much it needs, and in what unit."""
+def _stored_size(tensor: onnx.TensorProto) -> tuple[int, int, str]:
+    """How much a tensor stores, how much it needs, and the unit of both."""
     count, bits = math.prod(tensor.dims), _bits(tensor)
-    if bits is None:  # the checker's affair
+    if bits is None:  # left to onnx's checker
         return count, count, "elements"
     if tensor.HasField("raw_data"):
         return len(tensor.raw_data), _needed_bytes(tensor), "bytes"

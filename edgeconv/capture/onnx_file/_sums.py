@@ -1,4 +1,4 @@
-"""Operators that are sums of others: written out, as a module that computes the same is.
+"""Operators that capture writes out with other operators, as a module that computes the same would be captured.
 
 Specification: Gemm, Mean, MeanVarianceNormalization; of opsets 23 and 24, RMSNormalization, RotaryEmbedding and Swish;
 `edgeconv.capture.normalize._attention` has Attention, and the files beside this one Einsum, OneHot, Hardmax and
@@ -24,10 +24,13 @@ from edgeconv.graph.steps import Steps, sizes_of
 
 
 def settle_sums(graph: ir.Graph) -> None:
-    """Replaces in place; all shapes must be static. What gives no results stays as it is.
+    """Replaces these operators, in place; all shapes must be static.
+
+    A function of `WRITTEN_OUT` takes `Steps` and the node, and returns the replacement of each result; none to leave
+    the node as it is.
 
     Raises:
-        CaptureError: an input of a form that is not written out; names the node.
+        CaptureError: an input has a form that cannot be written out; names the node.
     """
     for node in list(graph):
         write = WRITTEN_OUT.get(node.op_type) if node.domain == "" else None
@@ -50,10 +53,10 @@ def _root_mean_square(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value
 
 
 def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """Over the axes; the specification's function adds 1e-9 to the deviation.
+    """(x - mean) / (deviation + 1e-9) over the axes, after the specification's function.
 
-    That is far below the error of a mean in float32, which would be the whole of a row of equal numbers. So the
-    difference from the mean is centred once more: nothing in real numbers.
+    1e-9 is far below the rounding error of a float32 mean. Of a row of equal numbers, x - mean would be that error
+    alone, divided by itself. So the difference is centred a second time, which changes nothing in real arithmetic.
     """
     x, sizes = stated_input(node), sizes_of(node.inputs[0])
     stated = node.attributes.get_ints("axes", (0, 2, 3))
@@ -83,7 +86,11 @@ def _swish(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 
 def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """Turns pairs of numbers by the angle of their position: the halves of a head, or neighbours in it."""
+    """Rotates pairs of numbers (from the halves of a head, or neighbours) by the angle of their position.
+
+    A pair (a, b) becomes (a cos - b sin, b cos + a sin): x · cos + partners(x) · ±sin, where partners swaps each pair.
+    """
+    # 1. Heads: (batch, heads, length, size).
     x, sizes = node.inputs[0], sizes_of(node.inputs[0])
     if len(sizes) == 4 and x is not None:
         heads = x
@@ -92,16 +99,18 @@ def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
         count = node.attributes.get_int("num_heads", 0)
         heads = steps.reshape(x, [batch, length, count, width // max(count, 1)], "split")
         heads = steps.transpose(heads, (0, 2, 1, 3), "heads")
+    # 2. Cosines and sines for every number of a head, (batch, 1, length, rotated).
     batch, count, length, width = sizes_of(heads)
-    turned = node.attributes.get_int("rotary_embedding_dim", 0) or width
-    angles = [_angles(node, index, (batch, length, turned // 2)) for index in (1, 2)]
+    rotated = node.attributes.get_int("rotary_embedding_dim", 0) or width
+    angles = [_angles(node, index, (batch, length, rotated // 2)) for index in (1, 2)]
     interleaved = bool(node.attributes.get_int("interleaved", 0))
     wide = [np.repeat(angle, 2, -1) if interleaved else np.concatenate([angle, angle], -1) for angle in angles]
     cosine, sine = (steps.constant(np.ascontiguousarray(angle[:, None]), f"angle_{i}") for i, angle in enumerate(wide))
-    parts = steps.split(heads, [turned, width - turned], 3, "parts") if turned < width else [heads]
+    # 3. The rotation; numbers behind the first `rotated` of a head stay as they are.
+    parts = steps.split(heads, [rotated, width - rotated], 3, "parts") if rotated < width else [heads]
     shape = sizes_of(parts[0])
-    across = steps.gather(parts[0], _partners(turned, interleaved), 3, "partners")
-    signs = np.where(_is_first(turned, interleaved), np.float32(-1), np.float32(1))
+    across = steps.gather(parts[0], _partners(rotated, interleaved), 3, "partners")
+    signs = np.where(_is_first(rotated, interleaved), np.float32(-1), np.float32(1))
     sine = steps.add("signed", "Mul", [sine, steps.constant(signs, "signs")], sizes_of(sine))
     along = steps.add("along", "Mul", [parts[0], cosine], shape)
     y = steps.add("turned", "Add", [along, steps.add("across", "Mul", [across, sine], shape)], shape)
@@ -113,7 +122,11 @@ def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 
 def _angles(node: ir.Node, index: int, due: tuple[int, int, int]) -> np.ndarray:
-    """The cosines or sines, [batch, length, half of what is turned of a head]: as stored, or at the positions."""
+    """The cosines or sines, (batch, length, half of the rotated size): as stored, or those of ``position_ids``.
+
+    Raises:
+        CaptureError: they, or the positions, are computed, or do not fit.
+    """
     cache = constant(node.inputs[index])
     position = input_of(node, 3)
     places = constant(position)
@@ -136,19 +149,23 @@ def _angles(node: ir.Node, index: int, due: tuple[int, int, int]) -> np.ndarray:
 
 
 def _is_first(size: int, interleaved: bool) -> np.ndarray:
-    """Which numbers are the first of their pair."""
+    """Which numbers of a head are the first of their pair."""
     places = np.arange(size)
     return places % 2 == 0 if interleaved else places < size // 2
 
 
 def _partners(size: int, interleaved: bool) -> Sequence[int]:
-    """The place of the other number of each pair."""
+    """By number of a head: the position of the other one of its pair."""
     places = np.arange(size)
-    return [int(place) for place in (places ^ 1 if interleaved else (places + size // 2) % size)]
+    partners = places ^ 1 if interleaved else (places + size // 2) % size
+    return [int(partner) for partner in partners]
 
 
 def _affine_grid(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """The last column of each matrix, and the others times the coordinates of an axis, the last axis first."""
+    """AffineGrid: theta (N, r, r + 1) times (x, y, …, 1): the last column plus, per axis, a column times coordinates.
+
+    The columns count the axes from the last one: x is along the width.
+    """
     theta, (batch, *sizes, rank) = stated_input(node), sizes_of(node.outputs[0])
     corners = bool(node.attributes.get_int("align_corners", 0))
     column = [batch, *([1] * rank), rank]
@@ -165,14 +182,17 @@ def _affine_grid(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 
 def _mean(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """Mean of several values, element by element: their Sum, divided by how many there are."""
+    """Mean of several values, element by element: Sum, times one over their number."""
     values, sizes = list(node.inputs), sizes_of(node.outputs[0])
     total = steps.add("total", "Sum", values, sizes)
     return {node.outputs[0]: steps.scaled(total, 1 / len(values), "mean")}
 
 
 def _gemm(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """A Gemm that is no layer, as its matrix or what it adds is computed, or differs from row to row."""
+    """A Gemm whose matrix or bias is computed, or whose bias differs from row to row, as MatMul, Mul and Add.
+
+    To later stages a Gemm is a layer with constant weights; one that is such a layer stays.
+    """
     a, b, c = (*node.inputs, None)[:3]
     sizes, rows = sizes_of(node.outputs[0]), 1 if c is None else ([1, 1, *sizes_of(c)])[-2]
     is_layer = _is_stored(b) and (c is None or (_is_stored(c) and rows == 1))
