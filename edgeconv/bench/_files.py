@@ -106,7 +106,7 @@ def read_file(path: Path, *, name: str | None = None) -> BenchFile:
     _check_sizes(inputs, outputs, path)
     format_ = path.suffix.removeprefix(".")
     beside = path.with_name(path.name + DATA_SUFFIX)
-    data_sha256 = _sha256_of(beside) if format_ == "onnx" and beside.is_file() else None
+    data_sha256 = sha256_of(beside, error=EmitError) if format_ == "onnx" and beside.is_file() else None
     size_bytes += beside.stat().st_size if data_sha256 else 0
     # NCHW and no variant: arrays go to the device as the file declares them.
     artifact = Artifact(path, format_, "", NCHW, sha256, inputs, outputs, size_bytes, data_sha256)
@@ -130,19 +130,6 @@ def _check_sizes(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], pa
     if total > _MOST_INPUT_BYTES:
         what = f"its inputs would take {total / 2**30:,.4g} GiB"
         raise EmitError(what, where=str(path), hint=f"give smaller ones: at most {_MOST_INPUT_BYTES // 2**30} GiB")
-
-
-def _sha256_of(beside: Path) -> str:
-    """The hash of a file of weights beside an .onnx file.
-
-    Raises:
-        EmitError: it cannot be read.
-    """
-    try:
-        return sha256_of(beside)
-    except OSError as error:
-        what = f"cannot be read: {error.strerror or error}"
-        raise EmitError(what, where=str(beside), hint="give a file that can be") from error
 
 
 def _onnx(data: bytes, path: Path) -> _Interface:

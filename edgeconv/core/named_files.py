@@ -76,19 +76,28 @@ def open_regular(path: Path) -> BufferedReader:
         raise
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, *, kind: str = "file", error: type[EdgeconvError]) -> str:
     """SHA-256 of a file, hexadecimal; the file may be larger than memory.
 
+    Args:
+        path: of the file.
+        kind: what is expected there, for the message: ``"judged file"``.
+        error: raised where it cannot be opened or read, is no plain file, or larger than `MOST_HASHED`.
+
     Raises:
-        OSError: it cannot be opened or read, is no plain file, or larger than `MOST_HASHED`.
+        EdgeconvError: an `error`.
     """
-    with open_regular(path) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):  # /dev/zero has no end
-            raise OSError(errno.EINVAL, "it is a device", str(path))
-        if status.st_size > MOST_HASHED:
-            raise OSError(errno.EFBIG, f"it is larger than {MOST_HASHED // 2**30} GiB", str(path))
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):  # /dev/zero has no end
+                raise OSError(errno.EINVAL, "it is a device", str(path))
+            if status.st_size > MOST_HASHED:
+                raise OSError(errno.EFBIG, f"it is larger than {MOST_HASHED // 2**30} GiB", str(path))
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as cause:
+        what = f"cannot be read: {cause.strerror or cause}"
+        raise error(what, where=str(path), hint=f"give a {kind} that can be") from cause
 
 
 def subfolders(folder: Path, *, holding: str, linked: type[EdgeconvError] | None = None) -> list[Path]:

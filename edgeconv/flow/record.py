@@ -22,6 +22,7 @@ from edgeconv.flow.output import Staging, settle
 from edgeconv.report import GOLDEN_SHA256, Report
 
 _NOT_MADE = "it is not made any more"
+_JUDGED = "judged file"
 _MOST_BYTES = 2**26  # the report of a network of 600 operators on every device has 2 MB; a sample in a row takes 400
 
 
@@ -60,7 +61,7 @@ def _checked_report(folder: Path) -> Report:
         _refuse_link(file)
         if not file.is_file():
             raise ParityError("the report speaks of this file, and it is missing", where=str(file), hint="export again")
-        if _sha256_of(file) != sha256:
+        if sha256_of(file, kind=_JUDGED, error=ParityError) != sha256:
             raise ParityError(
                 f"changed since its report was written (sha256 was {sha256[:12]}…)",
                 where=str(file),
@@ -193,17 +194,4 @@ def _recorded(report: Report) -> dict[str, str]:
 
 def _has_checksum(path: Path, sha256: str) -> bool:
     """Whether a regular file, no link, has that checksum."""
-    return not path.is_symlink() and path.is_file() and _sha256_of(path) == sha256
-
-
-def _sha256_of(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        ParityError: it cannot be read.
-    """
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        what = f"cannot be read: {error.strerror or error}"
-        raise ParityError(what, where=str(path), hint="give a judged file that can be") from error
+    return not path.is_symlink() and path.is_file() and sha256_of(path, kind=_JUDGED, error=ParityError) == sha256

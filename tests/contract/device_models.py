@@ -6,6 +6,7 @@ signature names tensors otherwise than the tensors themselves are named, in anot
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import flatbuffers
@@ -14,7 +15,6 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
 from edgeconv.core import NCHW, NHWC, Artifact, Sample, TensorSpec
-from edgeconv.core.named_files import sha256_of
 
 SHAPE = (1, 3, 4, 5)  # NCHW, every dimension another
 NHWC_SHAPE = (1, 4, 5, 3)
@@ -64,7 +64,9 @@ def write_artifact(folder: Path, format: str) -> Artifact:  # noqa: A002
     path = folder / f"tiny.fp32.{format}"
     path.write_bytes(make())
     left, right, ab, ba = (TensorSpec(name, shape, "float32", layout) for name in ("left", "right", "ab", "ba"))
-    return Artifact(path, format, "fp32", layout, sha256_of(path), (left, right), (ab, ba))
+    return Artifact(
+        path, format, "fp32", layout, hashlib.sha256(path.read_bytes()).hexdigest(), (left, right), (ab, ba)
+    )
 
 
 def make_samples(count: int = 2) -> tuple[Sample, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -19,7 +20,6 @@ from torch import nn
 import edgeconv
 from edgeconv.cli import run
 from edgeconv.core import Artifact, Sample
-from edgeconv.core.named_files import sha256_of
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.devices import file_inputs
 from edgeconv.flow.cut import open_layers
@@ -78,7 +78,7 @@ def mark(folder: Path, link: LinkResult) -> None:
 
 
 def renewed(artifact: Artifact, folder: Path, links: tuple[LinkResult, ...]) -> Artifact:
-    return replace(artifact, sha256=sha256_of(folder / artifact.path.name), links=links)
+    return replace(artifact, sha256=hashlib.sha256((folder / artifact.path.name).read_bytes()).hexdigest(), links=links)
 
 
 def read_report_of(folder: Path) -> Report:
