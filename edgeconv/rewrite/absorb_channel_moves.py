@@ -121,6 +121,7 @@ class _Walk:
 
     def _runs(self, numbers: Numbers) -> tuple[tuple[int, int], ...]:
         """Neighbouring planes of one origin, as (first number, number after the last); the longest run first."""
+        # Neighbouring numbers of two origins are no neighbours: a Slice takes channels of one value.
         borders = {first for first, _ in self.origins}
         runs, start = [], int(numbers[0])
         for before, after in itertools.pairwise([*numbers.tolist(), None]):

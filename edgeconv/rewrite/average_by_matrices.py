@@ -73,6 +73,7 @@ def _region(gather: ir.Node) -> _Region | None:
     if source is None or shape is None or len(shape) != 4 or tensor_of(gather.inputs[1]) is None:
         return None
     nodes, inside, region = [transpose, gather], {data, gather.outputs[0]}, None
+    # Every node is followed, and the region ends at the last value of the right shape that closes it.
     following = _after(gather)
     for node in following:
         if not any(value in inside for value in node.inputs) or not _is_linear(node, inside):
@@ -123,6 +124,7 @@ def _matrices(region: _Region) -> tuple[Float64, Float64] | None:
     """The averages over rows, [h, H], and over columns, [W, w]; None if the region computes something else."""
     shape = dims(region.source) or ()
     height, width = shape[2:]
+    # Plane i is 1 in row i (in column i) and 0 elsewhere: its result holds the weights of that row (column).
     rows = region.run(np.repeat(np.eye(height)[:, :, None], width, axis=2))
     columns = region.run(np.repeat(np.eye(width)[:, None, :], height, axis=1))
     planes = np.random.default_rng(0).normal(size=(_PROBES, height, width))

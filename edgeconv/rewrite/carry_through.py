@@ -55,6 +55,7 @@ class _Ghost:
             shape = dims(value) or ()
             value.shape = ir.Shape([shape[0], 2 * shape[1], *shape[2:]])
             disown(value, graph)
+        # Kernels of a single 1 in the middle, for the copies of y, before the kernels that there are.
         identity = np.zeros_like(kernel)
         identity[(slice(None), 0, *(size // 2 for size in kernel.shape[2:]))] = 1
         self._store(self.depthwise, identity, np.zeros(len(kernel)))
@@ -83,6 +84,7 @@ def _ghost(concat: ir.Node) -> _Ghost | None:
     if depthwise is None or first is None or depthwise.inputs[0] is not y or only_reader(result) is not concat:
         return None
     readers = {use.node for use in y.uses()}
+    # A Relu behind the depthwise Conv will act on y as well: only if y has passed one does that change nothing.
     if y.is_graph_output() or readers != {depthwise, concat} or (len(after) > 1 and len(before) == 1):
         return None
     between = [*before, *after]

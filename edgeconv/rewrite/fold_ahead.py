@@ -74,6 +74,7 @@ def _reader(outer: Affine, node: ir.Node) -> _Reader | None:
         outer, node = carried, following
         between.append(node.inputs[0])  # type: ignore[arg-type]
     operator = linear(node)
+    # An operator that reads the value twice, as x times x, is not linear in it.
     value = between[-1] if between else outer.result
     if operator is None or [use is value for use in node.inputs].count(True) != 1 or operator.source is not value:
         return None
@@ -120,6 +121,7 @@ def _flattened(outer: Affine, node: ir.Node) -> Affine | None:
         return None
     if outer.axis is None:
         return outer
+    # Row-major: each channel becomes `positions` neighbouring features.
     positions = int(np.prod(sizes[1:], dtype=np.int64))
     scale, shift = np.repeat(outer.scale, positions), np.repeat(outer.shift, positions)
     return Affine(outer.node, outer.source, 1, scale, shift)

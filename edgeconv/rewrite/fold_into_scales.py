@@ -169,7 +169,7 @@ def _axes(operator: ir.Node, weight: _Weight, dimensions: int) -> tuple[int, int
         axes = (0, 1)
     elif operator.op_type == "ConvTranspose":
         axes = (1, 1)
-        if operator.attributes.get_int("group", 1) != 1:
+        if operator.attributes.get_int("group", 1) != 1:  # output channels are then spread over two axes of the weight
             return None
     elif operator.op_type == "Gemm":
         axes = (0 if operator.attributes.get_int("transB", 0) else 1, 1)

@@ -29,6 +29,7 @@ class FoldPaddingPass(ir.passes.InPlacePass):
                 continue
             if not all(_takes(reader, node.outputs[0], pads) for reader in readers):
                 continue
+            # 2: the amounts are added to each reader's own.
             for reader in readers:
                 own = reader.attributes.get_ints("pads", (0,) * len(pads))
                 total = [own_pad + more for own_pad, more in zip(own, pads, strict=True)]
@@ -69,6 +70,7 @@ def _takes(reader: ir.Node, padded: ir.Value, pads: list[int]) -> bool:
         return True
     if reader.op_type != "AveragePool" or reader.attributes.get_int("ceil_mode", 0) != 0:
         return False
+    # An average with uncounted padding of its own would count it together with the Pad's zeros, or neither.
     own = reader.attributes.get_ints("pads", (0,) * len(pads))
     kernel = reader.attributes.get_ints("kernel_shape", ())
     counted = reader.attributes.get_int("count_include_pad", 0) == 1 or not any(own)

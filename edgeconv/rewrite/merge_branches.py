@@ -113,6 +113,7 @@ def _merge(node: ir.Node) -> _Merge | None:
         candidate = branch(item[1], item[0])
         if candidate is not None:
             branches.append((candidate, item))
+    # No two branches share source and strides: the common case, and quick to see.
     if len({(id(candidate.source), candidate.strides) for candidate, _ in branches}) == len(branches):
         return None
     groups: list[tuple[Branch, list[tuple[float, ir.Value]]]] = []
@@ -125,6 +126,7 @@ def _merge(node: ir.Node) -> _Merge | None:
                 break
         else:
             groups.append((candidate, [item]))
+    # Weights are computed for groups only, and a group whose weights leave the range of the dtype stays apart.
     merged = [(whole, items, *whole.numbers()) for whole, items in groups if len(items) > 1]
     dtype = node.outputs[0].dtype or ir.DataType.FLOAT
     storable = [entry for entry in merged if holds(dtype, entry[2]) and holds(dtype, entry[3])]

@@ -69,6 +69,7 @@ def _merge(node: ir.Node) -> tuple[Branch, tuple[Float64, Float64]] | None:
     padded = any(any(span.padding) for span in outer.taps.windows)
     if taps.weights * math.prod(after[2:]) > spent or (padded and inner.numbers()[1].any()):
         return None
+    # Positions of the second are positions of the first one's output: strides multiply.
     strides = tuple(first * second for first, second in zip(inner.strides, outer.strides, strict=True))
     numbers = _product(inner, outer, taps)
     dtype = node.outputs[0].dtype or ir.DataType.FLOAT

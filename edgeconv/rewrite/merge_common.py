@@ -25,6 +25,7 @@ class MergeCommonPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Constants first, since they make nodes equal."""
         merged = _merge_constants(model.graph)
+        # onnx_ir's pass gives a value that becomes a graph output the output's name, and forgets its own.
         names = {id(value): value.name for node in model.graph for value in node.outputs}
         result = common.CommonSubexpressionEliminationPass()(model)
         for value in model.graph.outputs:  # (2)

@@ -62,7 +62,7 @@ def _averages_space(pool: ir.Node, before: tuple[int, ...], after: tuple[int, ..
 def _counts_padding(pool: ir.Node) -> bool:
     if pool.op_type != "AveragePool" or pool.attributes.get_int("count_include_pad", 0) == 0:
         return False
-    if pool.attributes.get_int("ceil_mode", 0):
+    if pool.attributes.get_int("ceil_mode", 0):  # the last windows may reach beyond the input
         return True
     return any(pool.attributes.get_ints("pads", ())) or pool.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
 

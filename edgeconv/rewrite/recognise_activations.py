@@ -91,6 +91,7 @@ def _one_clamp(node: ir.Node) -> bool:
         return False
     if before.op_type not in having(Trait.CLAMPS):
         return False
+    # Exact because the inner bounds themselves pass through the outer clamp (3).
     inner, outer = _bounds(before), _bounds(node)
     if inner is None or outer is None or node.outputs[0].dtype is None:
         return False

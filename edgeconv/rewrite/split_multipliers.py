@@ -110,6 +110,7 @@ def _split_of(node: ir.Node) -> _Split | None:
                 if reader is None:
                     return None
                 readers.append(reader)
+    # The elementwise operators may read nothing else but scalars: a bias per channel would be in the old order.
     producers = [value.producer() for value in between[1:]]
     operands = [operand for producer in producers if producer is not None for operand in producer.inputs]
     has_no_others = all(_is_scalar(operand) or operand in between for operand in operands)

@@ -49,6 +49,7 @@ def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
             where=place_of(node),
             hint="export the file again",
         )
+    # Nodes can be in one graph only: they leave the branch before they enter the graph.
     inner = list(branch)
     branch.outputs.clear()
     branch.remove(inner)

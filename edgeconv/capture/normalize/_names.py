@@ -106,6 +106,7 @@ def _name_group(
 ) -> None:
     """Rules 3 and 4, for the nodes of one torch operation."""
     origin, members = origin_of(group[0]), set(group)
+    # A value is inside if the operation alone reads it; all others leave it.
     base = f"{origin.scope}.{origin.operation}" if origin.scope else origin.operation
     leaving: list[tuple[ir.Node, ir.Value]] = []
     inner: list[tuple[ir.Node, ir.Value]] = []

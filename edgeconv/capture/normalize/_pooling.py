@@ -117,6 +117,7 @@ def _settle(graph: ir.Graph, node: ir.Node, axes: list[_Axis]) -> None:
     if all(axis.count == axis.floor for axis in axes):
         node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
         return
+    # Padding at the end; negative where the last window ends before the last element.
     ends = [axis.after if axis.count == axis.ceil else axis.read_behind for axis in axes]
     if any(end < 0 for end in ends):
         _crop(graph, node, [axis.size + min(0, end) for axis, end in zip(axes, ends, strict=True)])

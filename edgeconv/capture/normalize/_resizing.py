@@ -75,15 +75,18 @@ def _resized(node: ir.Node) -> list[int]:
 def _is_certain(node: ir.Node, axis: int, offset: float) -> bool:
     """Whether every runtime picks the same elements of an axis as torch."""
     size, result_size = sizes_of(node.inputs[0])[axis], sizes_of(node.outputs[0])[axis]
+    # 1. The output size, and whether the axis is copied.
     stated_scale = _scale(node, axis)
     if stated_scale is not None and (
         size == result_size or not _has_size(size, np.float32(float(stated_scale)), result_size)
     ):
         return False  # runtimes take equal sizes for a copy
+    # 2. The elements in exact arithmetic are torch's.
     scale = stated_scale or Fraction(result_size, size)
     places = (np.arange(result_size) + offset) / float(scale)
     if (np.clip(np.floor(places), 0, size - 1) != _torchs(node, axis, offset)).any():
         return False
+    # 3. Rounding cannot pick others.
     if scale.denominator & (scale.denominator - 1) == 0:
         return True  # float32 holds the scale exactly, and a correctly rounded quotient crosses no border
     return bool(((np.abs(places - np.round(places)) > MARGIN) | (places == 0)).all())

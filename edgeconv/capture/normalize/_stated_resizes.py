@@ -205,6 +205,7 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
         axes, scales = numbered(node, len(before)), np.asarray(stated, np.float32)
         fitting = scales.copy()
         for i, axis in enumerate(axes[: fitting.size]):
+            # onnx's inference multiplies in double: one less than float32 is the case that has been met.
             if size_of(before[axis], fitting[i]) == after[axis] + 1:
                 fitting[i] = np.nextafter(fitting[i], np.float32(np.inf))
         if (fitting > scales).any():

@@ -35,6 +35,7 @@ class SplitSequencesPass(ir.passes.InPlacePass):
             sizes = _sizes(node)
             if not sizes or not all(-len(sizes) <= at < len(sizes) for _, at in positions):
                 continue
+            # The parts lose the axis: a Gather does that by itself, a Split would need a Squeeze for each.
             if input_of(node, 1) is None and node.attributes.get_int("keepdims", 1) == 0:
                 _gather(node, positions)
             else:

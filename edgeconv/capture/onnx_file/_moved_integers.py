@@ -24,6 +24,7 @@ _VALUE = 2  # which operand of Pad it is
 
 def settle_moved_integers(graph: ir.Graph) -> None:
     """Puts each DequantizeLinear of one constant scale in front of what moves its integers; shapes must be known."""
+    # Backwards: a DequantizeLinear that has passed one operator may pass the one before it.
     for node in reversed(list(graph)):
         if not _moves(node):
             continue

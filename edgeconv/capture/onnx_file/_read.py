@@ -98,6 +98,7 @@ class OnnxFile:
         Raises:
             CaptureError: see `edgeconv.capture.open_onnx`.
         """
+        # 1. The file as it is, then in a supported opset, then the interface that it declares.
         where = str(path)
         proto, data = read_proto(path)
         opset = opset_of(proto)
@@ -107,6 +108,7 @@ class OnnxFile:
         constants = {tensor.name for tensor in proto.graph.initializer}
         inputs = tuple(_declared(value, where) for value in proto.graph.input if value.name not in constants)
         outputs = _apart(tuple(_declared(value, where) for value in proto.graph.output), inputs)
+        # 2. What no file for devices could have.
         names = [value.name for value in (*inputs, *outputs)]
         if not outputs or not inputs:
             missing = "input" if outputs else "output"

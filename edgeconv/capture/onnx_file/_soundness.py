@@ -297,7 +297,7 @@ def check_functions(proto: onnx.ModelProto, where: str) -> None:
 
 def _measure(start: _Key, bodies: Mapping[_Key, onnx.FunctionProto], extents: dict[_Key, _Extent], where: str) -> None:
     """Computes the extent of a function after those of the functions that it calls, depth first without recursion."""
-    waiting, open_ = [start], set()
+    waiting, open_ = [start], set()  # a stack, and the functions on it whose callees are being measured
     while waiting:
         key = waiting[-1]
         if key in extents:

@@ -87,6 +87,7 @@ def _settle(node: ir.Node, automatic: str) -> None:
     totals = []
     for i in range(rank):
         size = strides[i] * (before[i] - 1) + extra[i] + (kernel[i] - 1) * dilations[i] + 1
+        # The output is smaller than `size`: padding; larger: output_padding.
         totals.append(max(size - after[i], 0))
         extra[i] += max(after[i] - size, 0)
         if extra[i] >= max(strides[i], dilations[i]):

@@ -59,6 +59,7 @@ def _trim(node: ir.Node) -> None:
     pads, rank = _pads(node), len(_kernel(node))
     sizes = zip(sizes_of(node.inputs[0])[2:], sizes_of(node.outputs[0])[2:], strict=True)
     for axis, (size, count) in enumerate(sizes):
+        # Where the last window starts, counted from the first element, and how far it reaches.
         last = (count - 1) * _attribute(node, "strides", 1)[axis] - pads[axis]
         extent = (_kernel(node)[axis] - 1) * _attribute(node, "dilations", 1)[axis] + 1
         pads[rank + axis] = max(0, last + extent - size)

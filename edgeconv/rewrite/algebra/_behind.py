@@ -64,6 +64,7 @@ def _fold_parts(outer: Affine, part: Affine) -> Fold | None:
     if node is None or node.op_type != "Concat" or node.domain != "":
         return None
     operands = [value for value in node.inputs if value is not None]
+    # All operands or none: a map that stays behind the Concat would act twice on the others.
     pieces = _pieces(part, node, operands)
     folds = [_fold(outer, piece) for piece in pieces if only_reader(piece.source) is node]
     parts = [fold for fold in folds if fold is not None]

@@ -52,6 +52,7 @@ class Window:
         """The smallest window that has the taps of both."""
         start, last = min(self.start, other.start), max(self.last, other.last)
         steps = [window.step for window in (self, other) if window.count > 1]
+        # All offsets of both are multiples of this step apart; windows of one tap have no step of their own.
         step = math.gcd(*steps, self.start - other.start) or 1
         return Window(start, step, (last - start) // step + 1, self.spare)
 

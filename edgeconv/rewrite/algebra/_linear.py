@@ -106,6 +106,7 @@ def linear_behind(value: ir.Value) -> Linear | None:
     node = value.producer()
     if node is None or node.op_type != "Add":
         return linear(node)
+    # A MatMul has no bias: the Add behind it is one, if nothing else reads the product.
     addition = affine(node)
     if addition is None or only_reader(addition.source) is not node:
         return None

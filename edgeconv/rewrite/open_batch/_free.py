@@ -65,6 +65,7 @@ def _free(model: ir.Model, inputs: Collection[str], symbol: str) -> int:
             factor = place.outer * place.inner
             sizes[place.axis] = ir.SymbolicDim(symbol) if factor == 1 else ir.SymbolicDim(symbol) * factor
             value.shape = ir.Shape(sizes)
+    # Rows that were reduced to one leave their Expand, and constants, without a reader.
     remove_unread(node.outputs[0] for node in tuple(model.graph) if node.outputs and not node.outputs[0].uses())
     remove_unread_constants(model.graph)
     return batch.size

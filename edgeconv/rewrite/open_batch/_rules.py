@@ -109,10 +109,11 @@ def matmul(batch: Batch, node: ir.Node) -> Place:
 
     A vector operand has one axis less in the result than a matrix, which moves the axes behind.
     """
+    # Axes are counted from the last one (-1), as MatMul aligns its operands there.
     ranks = [batch.rank(node, value) for value in node.inputs]
     carried = {index: batch.places[value] for index, value in enumerate(node.inputs) if value in batch.places and value}
     behind = {index: place.axis - ranks[index] for index, place in carried.items()}
-    summed = {0: -1, 1: -2 if ranks[1] > 1 else -1}
+    summed = {0: -1, 1: -2 if ranks[1] > 1 else -1}  # by operand: its axis that is summed over
     out = batch.rank(node, node.outputs[0])
     if any(axis == summed[index] for index, axis in behind.items()):
         batch.refuse(node, "sums over the batch")
@@ -221,6 +222,7 @@ def resize(batch: Batch, node: ir.Node) -> Place:
         sizes, before = batch.constant(node, 3), batch.shape(node, node.inputs[0])
         axes = [axis % len(before) for axis in node.attributes.get_ints("axes", tuple(range(len(before))))]
         if 0 in axes:
+            # tf_crop_and_resize has a region for each axis, those that keep their size too.
             resized = [at for at, axis in enumerate(axes) if sizes[at] != before[axis]]
             mode = node.attributes.get_string("coordinate_transformation_mode", "")
             if 0 in [axes[at] for at in resized] or mode == "tf_crop_and_resize":
@@ -237,6 +239,7 @@ def gather(batch: Batch, node: ir.Node) -> Place:
     if node.inputs[0] not in batch.places:
         place = batch.only(node, 1)
         return place.on(axis + place.axis)
+    # The axes of the index take the place of the gathered axis.
     place = batch.untouched(node, [axis])
     return place.on(place.axis if place.axis < axis else place.axis - 1 + batch.rank(node, node.inputs[1]))
 
@@ -253,6 +256,7 @@ def gather_nd(batch: Batch, node: ir.Node) -> Place:
 def scatter_nd(batch: Batch, node: ir.Node) -> Place:
     """ScatterND by a constant index of other axes."""
     place, index = batch.place(node), batch.shape(node, node.inputs[1])
+    # In the updates, the axes of the indices (without their last) stand in place of the indexed axes.
     aligned = place.on(len(index) - 1 + place.axis - index[-1])
     if node.inputs[1] in batch.places or place.axis < index[-1] or batch.places.get(node.inputs[2]) != aligned:  # type: ignore[arg-type]
         batch.refuse(node, "scatters along the batch, or what is the same for all of it")
