@@ -170,6 +170,31 @@ def test_quantized_results_are_within_their_steps(name: str, kernels: str) -> No
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("name", ["SVDF", "FULLY_CONNECTED"])
+def test_data_that_kernels_quantize_as_they_run_are_within_their_bounds(
+    name: str, asymmetric: bool, kernels: str
+) -> None:
+    """Integer weights beside real data: rows of very different sizes, and all of one sign."""
+    weight = constant(RNG.integers(-127, 128, (8, 20)), "int8", scale=0.02)
+    time = constant(RNG.integers(-127, 128, (8, 4)), "int8", scale=0.01)
+    memory = Spec((3, 32), variable=True, name="memory")
+    options: dict[str, Any] = {"asymmetricQuantizeInputs": asymmetric}
+    if name == "SVDF":
+        sources, result = [Spec((3, 20)), weight, time, _weights(4), memory], Spec((3, 4))
+        options |= {"table": "SVDFOptions", "rank": 2, "fusedActivationFunction": 1}
+    else:
+        sources, result = [Spec((3, 20)), weight, _weights(8)], Spec((3, 8))
+    used = []
+    for seed in range(8):
+        case = (name, sources, result, options, bool(seed % 2))
+        bound, actual = _bounds(case, kernels, np.random.default_rng(seed), 3.0 * (seed % 3))
+        used.append(bound.used(actual).max())
+    assert max(used) <= 1
+    assert max(used) > 0.02  # it says something
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(("size", "count"), [(7, 14), (9, 20), (67, 159)])
 def test_places_in_1024ths_of_an_element_are_within_their_steps(size: int, count: int, kernels: str) -> None:
     """TFLite's own kernels are 2 steps from XNNPACK's for 7 to 14, corners aligned, where neighbours differ much."""

@@ -104,14 +104,20 @@ class Site:
         """A sum of products of these operands, the last of which may be a bias that is left out."""
         stated = [index for index in indices if self.call.optional(index) is not None]
         operands = [self.x(index) for index in stated]
-        if self._is_hybrid(stated):
-            # PortableSymmetricQuantizeFloats (kernels/internal/reference/portable_tensor_utils.cc): 127 steps for the
-            # largest number, by a rounded factor.
-            operands[0] = operands[0].widened(np.abs(operands[0].value).max(initial=0.0) / 127 * (1 + 2.0**-10))
+        operands[0] = self.data(stated)
         plain = self._plain(stated)
         total = self.unclamped if self.unclamped is not None else plain([operand.value for operand in operands])
         outputs = (None, 0, -1)[: len(stated)] if self.call.operator.name == "FULLY_CONNECTED" else ()
         return linear(operands, total, plain, count, terms=max(len(stated) - 2, 0), outputs=outputs)
+
+    def data(self, indices: Sequence[int]) -> Bounded:
+        """The first of data and weights, as a kernel reads it that quantizes it to 8 bits."""
+        operand = self.x(indices[0])
+        if not self._is_hybrid(indices):
+            return operand
+        # PortableSymmetricQuantizeFloats (kernels/internal/reference/portable_tensor_utils.cc): 127 steps for the
+        # largest number, by a rounded factor. From the least to the largest, 255 steps are no wider.
+        return operand.widened(np.abs(operand.value).max(initial=0.0) / 127 * (1 + 2.0**-10))
 
     def _is_hybrid(self, indices: Sequence[int]) -> bool:
         """Data in float, weights in integers: kernels quantize the data to 8 bits, by at most one step of its range."""
@@ -363,9 +369,11 @@ def _lstm(site: Site) -> Bounded:
 
 
 def _filters(site: Site) -> Bounded:
-    if not all(site.call.source(index).floating for index in (0, 1, 2, 4)):
+    if not all(site.call.source(index).floating for index in (0, 4)):
         raise ParityError("no error bound is known for this SVDF", where=site.call.result.name, hint="compare outputs")
-    units = recurrent.filtered(site.x(), site.x(1), site.x(2), site.x(4), site.call.integer("rank"))
+    # Integer weights: the data are quantized for each row, the weights of time read as real numbers, and the memory
+    # holds real ones (EvalHybridSVDF, kernels/internal/reference/svdf.h).
+    units = recurrent.filtered(site.data((0, 1)), site.x(1), site.x(2), site.x(4), site.call.integer("rank"))
     return site.activated(units if site.call.optional(3) is None else units + site.x(3))
 
 
