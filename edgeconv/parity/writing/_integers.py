@@ -94,7 +94,7 @@ def integer_faults(
     wrong: list[tuple[str, str]] = []
     if real is not None and samples:
         nearest = rounding.to_nearest
-        walk = Walk(real, reach=_NEAREST if nearest else _LEARNT, factors=not nearest)
+        walk = Walk(real, reach=_NEAREST if nearest else _LEARNT, factors=not nearest and real.channels_last)
         outputs = {key: Alike(spec.name, _axes_of(spec)) for key, spec in zip(real.outputs, ends.outputs, strict=True)}
         for sample in samples:
             inputs = {

@@ -17,7 +17,7 @@ from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import misread, spell_out
 from edgeconv.parity.writing._held import Graph
-from edgeconv.parity.writing._real_file import RealFile, real_tflite
+from edgeconv.parity.writing._real_file import RealFile, real_onnx, real_tflite
 from edgeconv.parity.writing._tflite_integers import tflite_integers, tflite_misread
 from edgeconv.reference import OPERATORS, evaluate, tflite
 
@@ -116,7 +116,7 @@ class _Onnx:
 
     @property
     def real(self) -> RealFile | None:
-        return None
+        return real_onnx(Graph(self._model))
 
     @property
     def misread(self) -> tuple[tuple[str, str], ...]:

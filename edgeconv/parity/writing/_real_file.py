@@ -7,13 +7,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.core.affine import limits_of
+from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.parity.writing._tflite_integers import WITH_BIAS, parameters_of, real_numbers
+from edgeconv.reference import evaluate_node
 from edgeconv.reference.tflite import Operator, Tensor, TfliteGraph, evaluate_operator
 
+_QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_DYNAMIC = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
+_STORED = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16)
+_SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_SUMS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
 _CLAMPS = frozenset({"MAXIMUM", "MINIMUM"})
 _BEYOND = 64  # steps: a quarter of what 8 bits reach
@@ -54,6 +62,7 @@ class RealFile:
         steps: of the quantized constants, one integer's worth of each number.
         ranges: of the quantized activations that have one scale.
         names: of all tensors, by key.
+        channels_last: whether the format has them so.
     """
 
     parts: tuple[Part, ...]
@@ -63,6 +72,7 @@ class RealFile:
     steps: Values
     ranges: Mapping[Hashable, Steps]
     names: Mapping[Hashable, str]
+    channels_last: bool = True
 
 
 def real_tflite(graph: TfliteGraph) -> RealFile:
@@ -80,6 +90,62 @@ def real_tflite(graph: TfliteGraph) -> RealFile:
     names: dict[Hashable, str] = {at: tensor.name for at, tensor in enumerate(graph.tensors)}
     constants: dict[Hashable, Array] = dict(real.stored.items())
     return RealFile(tuple(parts), graph.inputs, graph.outputs, constants, steps, ranges, names)
+
+
+def real_onnx(graph: Graph) -> RealFile | None:
+    """Of an `.onnx` file; none where it chooses scales as it runs, or has subgraphs."""
+    model = graph.model.clone()
+    nodes = list(model.graph)
+    if any(node.op_type in _DYNAMIC or any(a.type in _SUBGRAPHS for a in node.attributes.values()) for node in nodes):
+        return None
+    for value in (value for node in nodes for value in node.outputs):
+        if value.dtype in _STORED:
+            value.type = None  # what only moves integers (Reshape, MaxPool) moves what they stand for
+    opset = graph.model.graph.opset_imports.get("", 1)
+    initializers = graph.model.graph.initializers
+    constants: dict[Hashable, Array] = {
+        name: value.const_value.numpy() for name, value in initializers.items() if value.const_value is not None
+    }
+    constants = {name: _real(array) for name, array in constants.items()}
+    steps: dict[Hashable, Array] = {
+        name: np.broadcast_to(step, constants[name].shape) for name, step in graph.constant_steps.items()
+    }
+    ranges: dict[Hashable, Steps] = {
+        value.name or "": of for node in nodes for value in node.outputs if (of := _range_of_node(node))
+    }
+    inputs = tuple(value.name or "" for value in graph.model.graph.inputs if value.name not in initializers)
+    parts = tuple(_part_of_node(node, opset) for node in nodes)
+    names = {key: str(key) for key in (*constants, *(key for part in parts for key in part.outputs))}
+    return RealFile(parts, inputs, tuple(graph.outputs), constants, steps, ranges, names, channels_last=False)
+
+
+def _range_of_node(node: ir.Node) -> Steps | None:
+    """Of a value that is quantized, or dequantized, by one scale."""
+    if node.op_type not in _QUANTIZATION:
+        return None
+    scale, point = (None if value is None else value.const_value for value in (*node.inputs[1:3], None)[:2])
+    if scale is None or scale.size != 1 or point is None:
+        return None
+    zero = int(point.numpy().reshape(-1)[0])
+    return steps_of(float(scale.numpy().reshape(-1)[0]), zero, point.dtype.numpy().name)
+
+
+def _part_of_node(node: ir.Node, opset: int) -> Part:
+    inputs = tuple("" if value is None else value.name or "" for value in node.inputs)
+    outputs = tuple(value.name or "" for value in node.outputs)
+    if node.op_type in _QUANTIZATION:
+        return Part(node.op_type, inputs, outputs, lambda values: (values[inputs[0]],))
+
+    def compute(values: Values) -> Sequence[Array]:
+        return evaluate_node(node, [values[name] if name else None for name in inputs], opset=opset)
+
+    plain = all(attribute.value == 1 for name, attribute in node.attributes.items() if name in ("alpha", "beta"))
+    summed = node.op_type in _SUMS and plain and all(inputs)
+    return Part(node.op_type, inputs, outputs, compute, inputs if summed else (), compute if summed else None)
+
+
+def _real(array: Array) -> Array:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def _part(graph: TfliteGraph, real: TfliteGraph, operator: Operator) -> Part:
