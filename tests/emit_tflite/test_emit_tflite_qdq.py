@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
-from onnx import parser, shape_inference
+from ai_edge_litert.interpreter import Interpreter
+from onnx import TensorProto, helper, numpy_helper, parser, shape_inference
 
+import edgeconv
 from edgeconv.errors import EmitError
 from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
 from edgeconv.reference import evaluate
@@ -159,3 +164,25 @@ def test_the_halves_of_a_pair_have_one_scale(tflite: Any) -> None:
     halves[-1].replace_input_with(1, model.graph.initializers["other_s"])
     with pytest.raises(EmitError, match="its QuantizeLinear has another scale or zero point"):
         tflite.to_tflite(model, metadata={})
+
+
+def test_a_constant_that_is_an_output_may_be_quantized_again(tmp_path: Path) -> None:
+    """As onnxruntime's own optimizer leaves shared constants behind: the real one is read, and rounded once more."""
+    constants = {"w": np.arange(-3, 3, dtype=np.int8), "s": np.float32(0.1), "z": np.int8(0), "at": np.array([0])}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["real"]),
+        helper.make_node("Unsqueeze", ["real", "at"], ["row"]),
+        *(helper.make_node("QuantizeLinear", [name, "s", "z"], [f"{name}_q"]) for name in ("row", "x")),
+        *(helper.make_node("DequantizeLinear", [f"{name}_q", "s", "z"], [f"{name}_d"]) for name in ("row", "x")),
+        helper.make_node("Add", ["x_d", "row_d"], ["y"]),
+    ]
+    x, y, row = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 6)) for name in ("x", "y", "row"))
+    stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "again", [x], [y, row], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "a.onnx")
+    (artifact,) = edgeconv.export_onnx(tmp_path / "a.onnx", tmp_path / "out", name="a", formats="tflite").artifacts
+    fed = np.linspace(-1, 1, 6, dtype=np.float32)[None]
+    expected = onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, {"x": fed})
+    results = Interpreter(str(artifact.path)).get_signature_runner()(x=fed)
+    np.testing.assert_allclose(results["y"], expected[0], atol=1e-6)
+    np.testing.assert_allclose(results["row"], expected[1], atol=1e-6)

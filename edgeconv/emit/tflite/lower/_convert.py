@@ -214,6 +214,12 @@ def _evaluate(low: Lowering, node: ir.Node) -> None:
         shape = np.array(low.shape(node.inputs[0]), np.int64)  # type: ignore[arg-type]
         low.arrays[node.outputs[0]] = shape[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)]
         return
+    if node.op_type == REQUANTIZE:
+        (value,), (source,) = node.outputs, node.inputs
+        parameters = low.activations[value.name or ""]
+        integers = parameters.quantized(low.constant(source, "operand"))
+        low.arrays[value] = parameters.dequantized(integers).astype(np.float32)
+        return
     opset = node.graph.opset_imports.get("", 1) if isinstance(node.graph, ir.Graph) else 1
     arrays = [None if value is None else low.arrays[value] for value in node.inputs]
     for value, array in zip(node.outputs, evaluate_node(node, arrays, opset=opset), strict=True):
