@@ -258,8 +258,8 @@ class _Writing:
         if end.expected.dtype.kind != "f" or not end.fits:
             return item
         if not np.isfinite(item.error):  # an exponent of 2 that is 2.0000001 as integers makes NaN of what is negative
-            readings = (replace(end, expected=due) for due in self._readings(end, operands))
-            finite = (other for other in readings if np.isfinite(_distance(end.actual, other.expected, operands)).all())
+            ends = (replace(end, expected=due) for due in self._readings(end, operands))
+            finite = (other for other in ends if np.isfinite(_distance(end.actual, other.expected, operands)).all())
             other = next(finite, None)
             if other is None:
                 return item
