@@ -269,14 +269,15 @@ def test_what_the_checker_refuses_has_its_own_hint(write, nodes: Nodes, version:
     assert "another opset" not in str(caught.value)
 
 
-def test_a_loop_is_refused_by_name(write) -> None:
+@pytest.mark.parametrize(("runs", "computes"), [(2000, False), (3, True)], ids=["many", "computed"])
+def test_a_loop_of_many_or_unknown_runs_is_refused_by_name(write, runs: int, computes: bool) -> None:
     i, c = (helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", 7), ("c", 9)))
     a, b = (helper.make_tensor_value_info(name, 1, [1, 4, 6, 6]) for name in ("a", "b"))
     keep = helper.make_tensor_value_info("k", 9, [])
-    body = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Identity", ["c"], ["k"])]
+    body = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Not" if computes else "Identity", ["c"], ["k"])]
     loop = node("Loop", "n t x", body=helper.make_graph(body, "body", [i, c, a], [keep, b]))
     with pytest.raises(CaptureError, match="node the_loop: Loop runs a subgraph"):
-        opened(write([loop], constants={"n": np.array(3), "t": np.array(True)}))
+        opened(write([loop], constants={"n": np.array(runs), "t": np.array(True)}))
 
 
 @pytest.mark.parametrize(

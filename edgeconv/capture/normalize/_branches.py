@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
 from edgeconv.errors import CaptureError
@@ -25,7 +27,7 @@ def take_branches(graph: ir.Graph) -> None:
         _take(graph, node, node.attributes[name].as_graph())
     for node in graph:
         if has_subgraph(node) and not any(map(is_taken, node.outputs)):
-            _release_outer_values(node)
+            release_outer_values(node)
 
 
 def has_subgraph(node: ir.Node) -> bool:
@@ -35,36 +37,52 @@ def has_subgraph(node: ir.Node) -> bool:
 
 def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     """Moves constants and nodes of a branch into the graph, under unique names, and removes the ``If``."""
-    names = set(names_of(graph))
-    for value in branch.initializers.values():
+    if len(branch.outputs) != len(node.outputs):
+        raise CaptureError(
+            f"If has {len(node.outputs)} outputs, and the branch that is taken {len(branch.outputs)}",
+            where=place_of(node),
+            hint="export the file again",
+        )
+    for output, result in zip(node.outputs, splice(graph, node, branch, {}), strict=True):
+        ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+    release_outer_values(node)
+    graph.remove(node, safe=True)
+
+
+def splice(graph: ir.Graph, node: ir.Node, inner: ir.Graph, operands: Mapping[ir.Value, ir.Value]) -> list[ir.Value]:
+    """Moves constants and nodes of a subgraph in front of the node that holds it, under unique names.
+
+    Args:
+        graph: of the node.
+        node: stays as it is.
+        inner: the node's subgraph, or a copy of it; left empty.
+        operands: what takes the place of its inputs.
+
+    Returns:
+        What its outputs are in the graph.
+    """
+    names, replaced = set(names_of(graph)), dict(operands)
+    for value in inner.initializers.values():
         copied = ir.val(take_name(value.name or "branch", names), const_value=value.const_value)
         if copied.const_value is not None:
             copied.const_value.name = copied.name
         graph.register_initializer(copied)
-        ir.convenience.replace_all_uses_with(value, copied, replace_graph_outputs=True)
-    results = list(branch.outputs)
-    if len(results) != len(node.outputs):
-        raise CaptureError(
-            f"If has {len(node.outputs)} outputs, and the branch that is taken {len(results)}",
-            where=place_of(node),
-            hint="export the file again",
-        )
-    # Nodes can be in one graph only: they leave the branch before they enter the graph.
-    inner = list(branch)
-    branch.outputs.clear()
-    branch.remove(inner)
-    for inner_node in inner:
+        replaced[value] = copied
+    # Nodes can be in one graph only: they leave the subgraph before they enter the graph.
+    results, nodes = list(inner.outputs), list(inner)
+    inner.outputs.clear()
+    for value, other in replaced.items():
+        ir.convenience.replace_all_uses_with(value, other)
+    inner.remove(nodes)
+    for inner_node in nodes:
         set_origin(inner_node, origin_of(node))
         for value in inner_node.outputs:
             value.name = take_name(value.name or "branch", names)
-    graph.insert_before(node, inner)
-    for output, result in zip(node.outputs, results, strict=True):
-        ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
-    _release_outer_values(node)
-    graph.remove(node, safe=True)
+    graph.insert_before(node, nodes)
+    return [replaced.get(result, result) for result in results]
 
 
-def _release_outer_values(node: ir.Node) -> None:
+def release_outer_values(node: ir.Node) -> None:
     """Disconnects the subgraphs of a node that is removed from the values around them.
 
     Their nodes would count as readers otherwise, and keep alive what computes those values.
@@ -74,7 +92,7 @@ def _release_outer_values(node: ir.Node) -> None:
             continue
         for graph in [attribute.as_graph()] if attribute.type is ir.AttributeType.GRAPH else attribute.as_graphs():
             for inner in graph:
-                _release_outer_values(inner)
+                release_outer_values(inner)
                 for index in range(len(inner.inputs)):
                     inner.replace_input_with(index, None)
             graph.outputs.clear()

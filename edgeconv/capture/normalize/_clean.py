@@ -16,6 +16,7 @@ from edgeconv.capture.normalize._automatic_pads import drop_rounding
 from edgeconv.capture.normalize._branches import has_subgraph, take_branches
 from edgeconv.capture.normalize._compress import settle_compress
 from edgeconv.capture.normalize._group_norm import inferable
+from edgeconv.capture.normalize._loops import unroll_loops
 from edgeconv.capture.normalize._pooling import may_be_short, settle_first_short
 from edgeconv.capture.normalize._runtime_places import STATED
 from edgeconv.capture.normalize._stated_resizes import may_round, settle_first_size
@@ -53,6 +54,8 @@ def clean(model: ir.Model) -> None:
         _fold_constants(model)
         settle_compress(graph)
         take_branches(graph)
+        if unroll_loops(graph):
+            before = -1
         SplitSequencesPass()(model)
         RemoveNoOpsPass(FORMS, capturing=True, parameters=weights)(model)
         RemoveUnusedNodesPass()(model)
