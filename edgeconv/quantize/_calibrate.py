@@ -115,8 +115,11 @@ def calibrate(
     in_float = dict.fromkeys(options.keep_float, REQUESTED)
     structure, infinities = structure_of(model, in_float), _with_infinities(model.graph)
     names = [named(value) for value in structure.activations]
-    # Where the Add of a bias is left in float after all, its layer rounds by itself.
+    # What is fused and may come apart: a bias whose Add is left in float after all, and a clamp behind a GELU that is,
+    # as all are of 16 bits. Then what is before it rounds by itself.
     names += [layer.name for layer in structure.layers.values() if layer.added is not None]
+    gelus = [named(last.outputs[0]) for last in dict.fromkeys(structure.spelt.values())]
+    names += [name for name in gelus if name not in structure.groups]
     counts, elements = _Counts(names, bounds, infinities), ReadElements(model.graph)
     channels = ChannelCounts(model.graph, structure, infinities)
     # Tables count whole: an embedding's rows that no calibration input picked may be picked later.

@@ -119,7 +119,7 @@ def test_a_saturated_gate_is_exactly_open_or_shut(dtype: str) -> None:
     assert low == 0.0 or dtype == "int16x8"
 
 
-def _gelu(tanh: bool, *, second_reader: bool = False) -> ir.Model:
+def _gelu(tanh: bool, *, second_reader: bool = False, clamped: bool = False) -> ir.Model:
     g = Graph(0, input=(1, 3, 8, 8))
     x = g.conv("input", "a", (4, 3, 1, 1), gain=2.0)
     number = {name: g.constant(name, np.float32(value)) for name, value in _NUMBERS.items()}
@@ -130,7 +130,8 @@ def _gelu(tanh: bool, *, second_reader: bool = False) -> ir.Model:
         gate = g.add("Erf", [g.add("Div", [x, number["root"]], "inner")], "gate")
     g.add("Mul", [x, g.add("Add", [gate, number["one"]], "above")], "product")
     g.add("Mul", ["product", number["half"]], "gelu")
-    g.add("Add", [g.conv("gelu", "b", (4, 4, 1, 1)), "inner" if second_reader else "gelu"], "last")
+    result = g.add("Relu", ["gelu"], "relu") if clamped else "gelu"
+    g.add("Add", [g.conv(result, "b", (4, 4, 1, 1)), "inner" if second_reader else result], "last")
     return g.model("last")
 
 
@@ -154,6 +155,16 @@ def test_a_gelu_of_several_nodes_is_one_operator(tanh: bool) -> None:
     assert sum(node.op_type == "QuantizeLinear" for node in quantized.graph) == 5
     assert to_tflite(quantized, metadata={}).notes == ()
     unseen = data(model, 4, seed=1)
+    assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, quantized, unseen)) > 28
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+def test_a_clamp_behind_a_gelu_rounds_by_itself_where_the_gelu_is_float(scheme: str) -> None:
+    """Of 16 bits each is, which is found out after calibration."""
+    model = _gelu(tanh=False, clamped=True)
+    plan = make_plan(model, calibrate(model, data(model, 8)), scheme=scheme)
+    quantized, unseen = apply(model, plan), data(model, 4, seed=1)
+    assert ("gelu" in plan.kept_float) is (scheme == "int16x8")
     assert sqnr_db(outputs(evaluate, model, unseen), outputs(evaluate, quantized, unseen)) > 28
 
 
