@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from edgeconv.core import Emitted
+from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.integer import _convert, _pixels
 from edgeconv.quantize import apply, calibrate, make_plan
 
@@ -162,3 +163,17 @@ def test_every_choice_of_pixels_reads_what_the_window_reads() -> None:
                 wanted = range(at * stride - begin, at * stride - begin + size)
                 assert first <= wanted[0], (read, made)
                 assert wanted[-1] < first + columns.size * read, (read, made)
+
+
+def test_an_open_batch_changes_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of an open batch is lowered at two batch sizes, which have to give the same operators."""
+    shape = _pixels._Shape(24, 3, 3, 16, 64, 32, 3, 2, 1)
+    chosen = []
+    for least in range(0, 8_000, 100):
+        monkeypatch.setattr(_pixels, "_LEAST_SAVED_NS", float(least))
+        images = [Tensor("x", (batch, 48, 64, 3), np.dtype(np.int8)) for batch in (1, 7, 11)]
+        first, *others = (_pixels._fastest(shape, False, image) for image in images)
+        assert others == [first, first], least
+        chosen.append(first)
+    assert None in chosen
+    assert len(set(chosen)) > 1, "nothing is ever gained"

@@ -196,7 +196,7 @@ def _fastest(shape: _Shape, depthwise: bool, source: Tensor) -> tuple[int, int, 
     best, now_ns = None, shape.depthwise_time_ns if depthwise else shape.time_ns
     limit_ns = min(now_ns * (1 - _LEAST_GAIN), now_ns - _LEAST_SAVED_NS)
     for read, made, columns in _choices(shape):
-        moved = [int(np.prod(source.shape))] * (read > 1)
+        moved = [int(np.prod(source.shape[1:]))] * (read > 1)  # of one image, as the times: an open batch has none
         moved += [shape.rows * shape.count * shape.results] * (made > 1)
         time_ns = columns.time_ns + sum(_RESHAPE_NS + count * _MOVED_NS for count in moved)
         if time_ns < limit_ns:
