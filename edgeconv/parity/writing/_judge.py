@@ -289,7 +289,7 @@ class _Writing:
             exact, doubt = np.zeros(constants[number.name].shape), np.zeros(constants[number.name].shape)
             exact.reshape(-1)[places], doubt.reshape(-1)[places] = number.exact, number.doubt
             if not self.file.is_stored(number.name, exact, doubt).reshape(-1)[places].all():
-                return number.name, _told_of_number(number, constants[number.name].shape)
+                return number.name, number.told(constants[number.name].shape)
         told = all(number.doubt <= _DOUBT * self._least_rounding(number) for number in solved)
         if solved and told:
             self.settled.add(end.tensor)
@@ -416,14 +416,6 @@ class _Writing:
     def _held(self, operands: Operands) -> dict[str, Array]:
         """The values that both sides read in place of what they compute."""
         return {name: array for name, array in operands.values.items() if name in self.compared}
-
-
-def _told_of_number(number: Solved, shape: tuple[int, ...]) -> str:
-    place = [int(index) for index in np.unravel_index(int(number.places[0]), shape)]
-    return (
-        f"constant {number.name}: the graph does not have its numbers, and demands {number.exact:.9g} at {place}, "
-        f"where it has {number.stored:.9g}, which is not the nearest"
-    )
 
 
 def _energy(array: Array) -> float:

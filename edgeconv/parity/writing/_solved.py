@@ -46,6 +46,14 @@ class Solved:
     exact: float
     doubt: float
 
+    def told(self, shape: tuple[int, ...]) -> str:
+        """One line on the first of the places, in a constant of this shape, where what is stored is not the nearest."""
+        place = [int(index) for index in np.unravel_index(int(self.places[0]), shape)]
+        return (
+            f"constant {self.name}: the graph does not have its numbers, and demands {self.exact:.9g} at {place}, "
+            f"where it has {self.stored:.9g}, which is not the nearest"
+        )
+
 
 def solve(compute: Compute, constants: Mapping[str, Array], expected: Array, noise: float) -> list[Solved]:
     """The numbers with which a file computes what is expected; none where there are no such numbers, or too many.
