@@ -1,9 +1,46 @@
-"""The number of threads on which torch computes."""
+"""The threads on which torch computes, and those on which numpy's parts of one result are computed."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import contextvars
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_MOST_THREADS = 4
+
+
+def in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item], *, at_least: int = 2) -> list[_Result]:
+    """What a function makes of items, in their order, on as many threads as there are processors.
+
+    Numpy lets other threads compute while it does. Each item is computed as it would be alone, so that results are the
+    same on every machine; numpy's error state is the caller's.
+
+    Args:
+        function: of an item.
+        items: fewer than `at_least` are not worth the threads.
+        at_least: see there.
+    """
+    threads = min(_processors(), _MOST_THREADS, len(items))
+
+    def every(first: int) -> list[_Result]:
+        return [function(item) for item in items[first::threads]]
+
+    if threads < 2 or len(items) < at_least:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(contextvars.copy_context().run, every, first) for first in range(1, threads)]
+        parts = [every(0), *(other.result() for other in others)]
+    return [parts[at % threads][at // threads] for at in range(len(items))]
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgeconv.parity.bounds import Arithmetic, Bound, _blocks, _bound, of_node
+from edgeconv.parity.bounds import Arithmetic, Bound, _blocks, of_node
 
 GENERATOR = np.random.default_rng(3)
 ODD = np.array([0.0, -0.0, 1e-40, -1e-45, 3e38, -3e38, np.inf, -np.inf, np.nan], np.float32)
@@ -50,8 +52,7 @@ def test_blocks_change_no_bound_and_no_share_of_it(op_type: str, storage: str, m
     with np.errstate(all="ignore"):
         result = (whole.exact * (1 + 1e-7 * GENERATOR.normal(size=whole.exact.shape))).astype(np.float32)
     used = whole.use(result)
-    for module in (_blocks, _bound):
-        monkeypatch.setattr(module, "BLOCK", 7)
+    monkeypatch.setattr(_blocks, "BLOCK", 7)
     parts = bound_of(op_type, *operands, storage=storage)
     for name in ("exact", "worst", "likely"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name), err_msg=name)
@@ -69,7 +70,7 @@ def test_the_most_used_element_is_that_of_all_shares(op_type: str, monkeypatch: 
         result = bound.exact.astype(np.float32)
     place = np.unravel_index(result.size // 2, result.shape)
     result[place] = 17.25  # a fault in the middle
-    monkeypatch.setattr(_bound, "BLOCK", 7)
+    monkeypatch.setattr(_blocks, "BLOCK", 7)
     shares, use = bound.used(result), bound.use(result)
     at = np.unravel_index(int(np.argmax(shares)), shares.shape)
     assert use.used == shares[at]
@@ -99,3 +100,26 @@ def test_results_that_are_one_array_in_some_blocks_alone_keep_their_numbers(monk
     assert first is second
     assert first.tolist() == numbers.tolist()
     assert third.tolist() == np.where(numbers < 9, numbers, -numbers).tolist()
+
+
+def test_what_a_result_uses_is_told_without_an_array_of_errors() -> None:
+    x = np.linspace(-3, 3, 1 << 20, dtype=np.float32)
+    bound = bound_of("LeakyRelu", x)
+    result = bound.exact.astype(np.float32)
+    tracemalloc.start()
+    used = bound.use(result)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < bound.exact.nbytes
+    assert used.used == bound.used(result).max()
+    assert used.widest == bound.worst.max()
+
+
+def test_an_element_without_error_uses_nothing_of_no_bound_beside_others() -> None:
+    exact = np.array([1.0, 0.0, 2.0, np.inf])
+    bound = Bound(exact, np.array([0.0, 0.0, 4e-7, 0.0]), np.array([0.0, 0.0, 2e-7, 0.0]))
+    use = bound.use(np.array([1.0, 0.0, 2.0 + 1e-7, np.inf]))
+    assert use.used == pytest.approx(0.25)
+    assert use.likely == pytest.approx(0.5)
+    assert bound.use(np.array([1.0, 1e-300, 2.0, np.inf])).used == np.inf
+    assert bound.use(np.array([1.0, np.nan, 2.0, np.inf])).used == np.inf

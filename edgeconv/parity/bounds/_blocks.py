@@ -1,16 +1,33 @@
-"""Functions of each element, block by block: its steps read a cache, where whole arrays would go through memory."""
+"""Functions of each element, block by block: its steps read a cache, where whole arrays would go through memory.
+
+What a block makes may be read at once by the steps that follow, and nothing of it be kept: `Later` is a function that
+waits for them.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.core.threads import in_threads
+
+_Result = TypeVar("_Result")
 
 BLOCK = 1 << 15
 """Elements: 256 KB of float64. From a quarter of that to twice as many cost the same, within a tenth."""
+_WORTH_THREADS = 16  # blocks
+
+
+def each_block(function: Callable[..., _Result], *operands: Array) -> list[_Result]:
+    """What a function makes of each block of arrays, in their order; see `by_blocks`."""
+    blocks = _Blocks(operands)
+    return in_threads(lambda place: function(*blocks.at(place)), blocks.places, at_least=_WORTH_THREADS)
 
 
 def by_blocks(function: Callable[..., Sequence[Array]], *operands: Array) -> tuple[Array, ...]:
@@ -22,34 +39,101 @@ def by_blocks(function: Callable[..., Sequence[Array]], *operands: Array) -> tup
             results those that are one array are one.
         operands: arrays of one shape, and single numbers.
     """
-    shape = np.broadcast_shapes(*(operand.shape for operand in operands))
-    size = math.prod(shape)
-    if size <= BLOCK or any(operand.size != 1 and operand.shape != shape for operand in operands):
-        return tuple(function(*operands))
-    # By identity: the worst and the likely error are often one array, which is then computed and kept once.
-    arrays = {id(operand): operand for operand in operands}
-    flat = {at: array.reshape(-1) if array.size != 1 else array.reshape(()) for at, array in arrays.items()}
-    results: list[Array] = []
-    for start in range(0, size, BLOCK):
-        place = slice(start, start + BLOCK)
-        block = {at: array[place] if array.ndim else array for at, array in flat.items()}
-        _put(results, place, size, function(*(block[id(operand)] for operand in operands)))
-    shaped = {id(result): result.reshape(shape) for result in results}
-    return tuple(shaped[id(result)] for result in results)
+    blocks = _Blocks(operands)
+    first, *others = blocks.places
+    parts = function(*blocks.at(first))
+    if not others:
+        return tuple(parts)
+    whole = _like(parts, blocks.size)
+    _put(whole, first, parts)
+
+    def put(place: slice) -> list[tuple[int, slice, Array]]:
+        return _put(whole, place, function(*blocks.at(place)))
+
+    for at, place, part in itertools.chain.from_iterable(in_threads(put, others, at_least=_WORTH_THREADS)):
+        if any(whole[at] is other for other in whole[:at]):
+            whole[at] = whole[at].copy()  # it was the same in other blocks
+        whole[at][place] = part
+    shaped = {id(result): result.reshape(blocks.shape) for result in whole}
+    return tuple(shaped[id(result)] for result in whole)
 
 
-def _put(results: list[Array], place: slice, size: int, parts: Sequence[Array]) -> None:
-    """Puts the parts of a block where they belong in the whole results."""
+class _Blocks:
+    """The blocks of arrays, as `by_blocks` takes them."""
+
+    def __init__(self, operands: Sequence[Array]) -> None:
+        self.shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+        self.size = math.prod(self.shape)
+        self._operands = operands
+        is_one = self.size <= BLOCK or any(item.size != 1 and item.shape != self.shape for item in operands)
+        self.places = [slice(start, start + BLOCK) for start in range(0, 1 if is_one else self.size, BLOCK)]
+        arrays = {} if is_one else {id(operand): operand for operand in operands}
+        self._flat = {at: item.reshape(-1) if item.size != 1 else item.reshape(()) for at, item in arrays.items()}
+
+    def at(self, place: slice) -> list[Array]:
+        """The operands of a block."""
+        if not self._flat:
+            return list(self._operands)
+        block = {at: array[place] if array.ndim else array for at, array in self._flat.items()}
+        return [block[id(operand)] for operand in self._operands]
+
+
+def _like(parts: Sequence[Array], size: int) -> list[Array]:
+    """Whole results for those of a block; one for those that are one array."""
+    by_part = {id(part): np.empty(size, np.asarray(part).dtype) for part in parts}
+    return [by_part[id(part)] for part in parts]
+
+
+def _put(whole: Sequence[Array], place: slice, parts: Sequence[Array]) -> list[tuple[int, slice, Array]]:
+    """Puts the parts of a block where they belong; gives back those that are not the one array that they were."""
+    apart = []
     for at, part in enumerate(parts):
-        if at == len(results):
-            same = next(other for other in range(at + 1) if parts[other] is part)
-            results.append(results[same] if same < at else np.empty(size, np.asarray(part).dtype))
-        shared = next((other for other in range(at) if results[other] is results[at]), at)
-        if shared < at and parts[shared] is part:
-            continue
-        if shared < at:
-            results[at] = results[at].copy()  # it was the same so far
-        results[at][place] = part
+        shared = next((other for other in range(at) if whole[other] is whole[at]), at)
+        if shared == at:
+            whole[at][place] = part
+        elif parts[shared] is not part:
+            apart.append((at, place, part))
+    return apart
+
+
+@dataclass(frozen=True, eq=False)
+class Later:
+    """A function of each element that nobody has asked for yet.
+
+    Attributes:
+        function: see `by_blocks`.
+        operands: likewise.
+    """
+
+    function: Callable[..., Sequence[Array]]
+    operands: tuple[Array, ...]
+
+    @classmethod
+    def known(cls, *arrays: Array) -> Later:
+        """Of arrays that are there."""
+        return cls(lambda *parts: parts, arrays)
+
+    def then(self, function: Callable[..., Sequence[Array]], *operands: Array) -> Later:
+        """A function of further operands, and of these results behind them."""
+        return Later(self._behind(function, len(operands)), (*operands, *self.operands))
+
+    def each(self, function: Callable[..., _Result], *operands: Array) -> list[_Result]:
+        """What a function makes of each block of further operands, and of these results behind them."""
+        with np.errstate(all="ignore"):
+            return each_block(self._behind(function, len(operands)), *operands, *self.operands)
+
+    def whole(self, places: Sequence[int]) -> tuple[Array, ...]:
+        """The results in these places."""
+
+        def chosen(*operands: Array) -> list[Array]:
+            results = self.function(*operands)
+            return [results[at] for at in places]
+
+        with np.errstate(all="ignore"):
+            return by_blocks(chosen, *self.operands)
+
+    def _behind(self, function: Callable[..., _Result], count: int) -> Callable[..., _Result]:
+        return lambda *arrays: function(*arrays[:count], *self.function(*arrays[count:]))
 
 
 def is_any(test: Callable[[Array], Array], array: Array) -> bool:

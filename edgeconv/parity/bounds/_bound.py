@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds._arithmetic import Array
-from edgeconv.parity.bounds._blocks import BLOCK, by_blocks
+from edgeconv.parity.bounds._blocks import Later
 from edgeconv.parity.bounds._bounded import Bounded
 
+_Pair = tuple[Array, Array]
 _SMALLEST_NORMAL = float(np.finfo(np.float32).smallest_normal)
 
 
@@ -57,6 +59,31 @@ class Bound:
     likely: Array
     saturates: bool = False
 
+    @classmethod
+    def later(cls, exact: Array, later: Later) -> Bound:
+        """Of errors that are left until somebody asks for them: `use` reads them block by block, and keeps none."""
+        result = object.__new__(cls)
+        result.__dict__.update(exact=exact, saturates=False, _later=later)
+        return result
+
+    def __getattr__(self, name: str) -> Array:
+        if name not in ("worst", "likely") or self.__dict__.get("_later") is None:
+            raise AttributeError(name)
+        worst, likely = self._left.whole((0, 1))
+        self.__dict__.update(worst=worst, likely=likely, _later=None)
+        return np.asarray(self.__dict__[name])
+
+    @property
+    def _left(self) -> Later:
+        later: Later | None = self.__dict__.get("_later")
+        return later or Later.known(self.worst, self.likely)
+
+    def saturating(self) -> Bound:
+        """The same, of a kernel that gives the largest number in place of infinity."""
+        result = copy(self)
+        result.__dict__.update(saturates=True)
+        return result
+
     def used(self, result: Array, *, likely: bool = False) -> Array:
         """The share of the bound that a runtime's result uses: float64, of the result's shape; correct up to 1.
 
@@ -71,7 +98,8 @@ class Bound:
         bound = self.likely if likely else self.worst
         with np.errstate(all="ignore"):
             ceiling = self._ceiling(result)
-            return _shares(result.astype(np.float64), self.exact.astype(np.float64), bound, ceiling)
+            actual, exact = result.astype(np.float64), self.exact.astype(np.float64)
+            return _shares(actual, exact, np.abs(actual - exact), bound, ceiling)
 
     def use(self, result: Array) -> Use:
         """What a runtime's result uses of the bound, at most and in all.
@@ -80,20 +108,13 @@ class Bound:
             ParityError: it has another shape.
         """
         self._require_shape(result)
-        arrays = [array.reshape(-1) for array in (result, self.exact, self.worst)]
-        arrays.append(arrays[2] if self.likely is self.worst else self.likely.reshape(-1))
-        use, ceiling = Use(), self._ceiling(result)
-        with np.errstate(all="ignore"):
-            for start in range(0, result.size, BLOCK):
-                actual, exact, worst, likely = (array[start : start + BLOCK] for array in arrays)
-                block = _use(actual, exact, worst, worst if arrays[3] is arrays[2] else likely, ceiling=ceiling)
-                most = use if start and block.used <= use.used else block  # the first of equal ones
-                use = Use(
-                    *(most.used, most.error, most.bound),
-                    *(max(use.likely, block.likely), max(use.widest, block.widest)),
-                    *(use.signal + block.signal, use.noise + block.noise),
-                )
-        return use
+        blocks = self._left.each(partial(_use, self._ceiling(result)), result, self.exact) if result.size else [Use()]
+        most = max(blocks, key=lambda block: block.used)  # the first of equal ones
+        return Use(
+            *(most.used, most.error, most.bound),
+            *(max(block.likely for block in blocks), max(block.widest for block in blocks)),
+            *(sum(block.signal for block in blocks), sum(block.noise for block in blocks)),
+        )
 
     def _ceiling(self, result: Array) -> float:
         """What may stand for infinity in a result; NaN where nothing may."""
@@ -104,30 +125,34 @@ class Bound:
             raise ParityError(f"the result has shape {result.shape}, and its bound {self.exact.shape}")
 
 
-def _use(result: Array, exact: Array, worst: Array, likely: Array, *, ceiling: float) -> Use:
-    """Of a block that is not empty."""
-    actual, exact = result.astype(np.float64), exact.astype(np.float64)
+def _use(ceiling: float, *operands: Array) -> Use:
+    """Of a block that is not empty: of the result, the exact one, the worst and the likely errors."""
+    arrays = {id(array): array.reshape(-1) for array in operands}
+    result, exact, worst, likely = (arrays[id(array)] for array in operands)
+    actual, exact = result.astype(np.float64, copy=False), exact.astype(np.float64, copy=False)
     error = actual - exact
-    signal, noise = float(np.dot(exact, exact)), float(np.dot(error, error))
+    # Not by np.dot: BLAS would begin threads for so little, which then wait in turns with whoever computes.
+    signal, noise = float(np.square(exact).sum()), float(np.square(error).sum())
     if not (np.isfinite(signal) and np.isfinite(noise)):
         finite = np.isfinite(exact) & np.isfinite(actual)
         signal, noise = (float(np.sum(np.square(array[finite]))) for array in (exact, error))
     widest = float(worst.max())
-    if not noise and not np.abs(error).max():  # nor is any of them NaN
+    np.abs(error, out=error)
+    if not noise and not error.max():  # nor is any of them NaN
         return Use(bound=float(worst[0]), widest=widest, signal=signal)
-    shares = _shares(actual, exact, worst, ceiling)
+    shares = _shares(actual, exact, error, worst, ceiling)
     at = int(np.argmax(shares))
-    most = float((shares if likely is worst else _shares(actual, exact, likely, ceiling)).max())
-    difference = abs(float(actual[at]) - float(exact[at]))
-    return Use(float(shares[at]), difference, float(worst[at]), most, widest, signal, noise)
+    most = float((shares if likely is worst else _shares(actual, exact, error, likely, ceiling)).max())
+    return Use(float(shares[at]), float(error[at]), float(worst[at]), most, widest, signal, noise)
 
 
-def _shares(actual: Array, exact: Array, bound: Array, ceiling: float) -> Array:
-    error = np.abs(actual - exact)
-    # The usual case, in which no number is infinite or NaN, with few passes over the array.
-    shares = np.divide(error, bound, out=np.zeros(error.shape), where=error != 0)
-    if np.isfinite(shares).all():
-        return np.asarray(shares)
+def _shares(actual: Array, exact: Array, error: Array, bound: Array, ceiling: float) -> Array:
+    """The share of a bound that each error, |actual - exact|, uses."""
+    shares = np.asarray(error / bound)
+    if np.isfinite(shares.max(initial=0.0)):  # the largest is NaN where any is
+        return shares
+    if np.isfinite(error.max(initial=0.0)):  # it is of 0 / 0, as bounds are never NaN
+        return np.asarray(np.where(error == 0, 0.0, shares))
     same = (actual == exact) | (np.isnan(actual) & np.isnan(exact)) | np.isposinf(bound)
     same |= np.isinf(exact) & (actual == np.sign(exact) * ceiling)
     error = np.where(same, 0.0, error)
@@ -176,30 +201,31 @@ def bound_of(exact: Array, bounded: Bounded | None) -> Bound:
             0: a runtime that flushes does so in a ReLU, too.
     """
     if bounded is None:
-        nothing = np.zeros(exact.shape)
-        if exact.dtype.kind == "f":
-            (nothing,) = by_blocks(_flushed, exact)
-        return Bound(exact, nothing, nothing)
+        return Bound.later(exact, Later(_flushed if exact.dtype.kind == "f" else _unrounded, (exact,)))
     # Float64's own rounding, of both sides: 2^-29 of a step's.
     slack = 1 + 2.0**-20 if exact.dtype.kind == "f" else 1.0
-    operands = (exact, bounded.worst, bounded.likely)
-    worst, likely = by_blocks(partial(_bound_of, slack), *map(np.asarray, operands))
-    first = np.broadcast_to(worst, exact.shape)
-    return Bound(exact, first, first if likely is worst else np.broadcast_to(likely, exact.shape))
+    return Bound.later(exact, bounded.left.then(partial(_bound_of, slack), exact))
 
 
-def _flushed(exact: Array) -> tuple[Array]:
-    size = np.abs(exact).astype(np.float64)
-    return (np.where(size < _SMALLEST_NORMAL, size, 0.0),)
+def _flushed(exact: Array) -> _Pair:
+    size = np.abs(exact).astype(np.float64, copy=False)
+    error = np.where(size < _SMALLEST_NORMAL, size, 0.0)
+    return error, error
 
 
-def _bound_of(slack: float, exact: Array, worst: Array, likely: Array) -> tuple[Array, Array]:
+def _unrounded(exact: Array) -> _Pair:
+    nothing = np.zeros(exact.shape)
+    return nothing, nothing
+
+
+def _bound_of(slack: float, exact: Array, value: Array, worst: Array, likely: Array) -> _Pair:
     has_all = exact.dtype.kind != "f" or bool(np.isfinite(exact).all())
 
     def slackened(error: Array) -> Array:
-        error = np.where(np.isnan(error), np.inf, error) * slack
+        error = (np.where(np.isnan(error), np.inf, error) if np.isnan(error.max(initial=0.0)) else error) * slack
         # An exact infinity has to be one in every runtime; where the exact result is no number, any is correct.
-        return error if has_all else np.where(np.isinf(exact), 0.0, np.where(np.isnan(exact), np.inf, error))
+        error = error if has_all else np.where(np.isinf(exact), 0.0, np.where(np.isnan(exact), np.inf, error))
+        return np.broadcast_to(error, exact.shape)
 
     first = slackened(worst)
     return first, first if likely is worst else np.minimum(slackened(likely), first)

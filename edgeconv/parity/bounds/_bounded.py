@@ -14,11 +14,12 @@ from functools import partial, reduce
 import numpy as np
 
 from edgeconv.parity.bounds._arithmetic import Arithmetic, Array
-from edgeconv.parity.bounds._blocks import by_blocks
+from edgeconv.parity.bounds._blocks import Later, by_blocks
 from edgeconv.parity.bounds._functions import FUNCTIONS
 
 _Pair = tuple[Array, Array]
 _Three = tuple[Array, Array, Array]
+_PARTS = ("value", "worst", "likely")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +46,30 @@ class Bounded:
     @classmethod
     def of(cls, values: Array | float, arithmetic: Arithmetic) -> Bounded:
         """An operand: exact, but for numbers that the runtime reads as 0."""
-        values = np.asarray(values, np.float64)
+        values = np.asarray(values)
         error = arithmetic.flushed(values)
-        return cls(values, error, error, arithmetic)
+        return cls.later(Later(_entering, (values, error)), arithmetic, worst=error, likely=error)
+
+    @classmethod
+    def later(cls, later: Later, arithmetic: Arithmetic, **known: Array) -> Bounded:
+        """Of value, worst and likely errors that are left until one asks for a part that is not known."""
+        result = object.__new__(cls)
+        result.__dict__.update(known, arithmetic=arithmetic, _later=later)
+        return result
+
+    def __getattr__(self, name: str) -> Array:
+        if name not in _PARTS or self.__dict__.get("_later") is None:
+            raise AttributeError(name)
+        unknown = [part for part in _PARTS if part not in self.__dict__]
+        arrays = self.left.whole([_PARTS.index(part) for part in unknown])
+        self.__dict__.update(zip(unknown, arrays, strict=True), _later=None)
+        return np.asarray(self.__dict__[name])
+
+    @property
+    def left(self) -> Later:
+        """What its parts are computed by."""
+        later: Later | None = self.__dict__.get("_later")
+        return later or Later.known(self.value, self.worst, self.likely)
 
     def carrying(self, worst: Array, likely: Array) -> Bounded:
         """With errors that it has from before."""
@@ -73,28 +95,33 @@ class Bounded:
         """A formula of each element, whose steps read a cache."""
 
         def block(value: Array, worst: Array, likely: Array) -> _Three:
-            result = formula(replace(self, value=value, worst=worst, likely=likely))
+            result = formula(Bounded(value, worst, likely, self.arithmetic))
             return result.value, result.worst, result.likely
 
-        value, worst, likely = by_blocks(block, self.value, self.worst, self.likely)
-        return replace(self, value=value, worst=worst, likely=likely)
+        return Bounded.later(self.left.then(block), self.arithmetic)
 
     def rounded(self, value: Array, errors: _Pair, units: float | Array = 1.0) -> Bounded:
         """A step's result: the carried errors, and so many roundings of what the runtime may have."""
-        worst, likely = by_blocks(self._rounded, *map(np.asarray, (value, *errors, units)))
-        return replace(self, value=value, worst=worst, likely=likely)
+        return self._later_errors(self._rounded, value, *errors, units)
+
+    def _later_errors(self, rule: Callable[..., _Pair], value: Array, *operands: Array | float) -> Bounded:
+        """A value with the errors that a rule makes of it and of others."""
+        arrays = tuple(map(np.asarray, (value, *operands)))
+        return Bounded.later(Later(lambda *parts: (parts[0], *rule(*parts)), arrays), self.arithmetic, value=arrays[0])
 
     def _rounded(self, value: Array, worst: Array, likely: Array, units: Array) -> _Pair:
         u, least, size = self.arithmetic.unit, self.arithmetic.least, np.abs(value)
-        return self._within(value, *_of_both(lambda error: error + units * u * (size + error) + least, worst, likely))
+        return self._within(size, *_of_both(lambda error: error + units * u * (size + error) + least, worst, likely))
 
     def within(self, value: Array, worst: Array, likely: Array) -> Bounded:
         """With infinite errors where the interval reaches the largest number, or nothing is known."""
-        worst, likely = by_blocks(self._within, *map(np.asarray, (value, worst, likely)))
-        return replace(self, value=value, worst=worst, likely=likely)
+        return self._later_errors(self._within, value, worst, likely)
 
     def _within(self, value: Array, worst: Array, likely: Array) -> _Pair:
-        reaches = ~(np.abs(value) + worst < self.arithmetic.largest)
+        size = np.abs(value)
+        if size.max(initial=0.0) + worst.max(initial=0.0) < self.arithmetic.largest:  # no element reaches it
+            return worst, likely
+        reaches = ~(size + worst < self.arithmetic.largest)
         return _of_both(lambda error: np.where(reaches, np.inf, error), worst, likely)
 
     def __add__(self, other: Bounded | float) -> Bounded:
@@ -108,8 +135,7 @@ class Bounded:
     def __mul__(self, other: Bounded | float) -> Bounded:
         b = self._other(other)
         operands = (self.value, self.worst, self.likely, b.value, b.worst, b.likely)
-        value, worst, likely = by_blocks(self._product, *map(np.asarray, operands))
-        return replace(self, value=value, worst=worst, likely=likely)
+        return Bounded.later(Later(self._product, tuple(map(np.asarray, operands))), self.arithmetic)
 
     def _product(self, a: Array, a_worst: Array, a_likely: Array, b: Array, b_worst: Array, b_likely: Array) -> _Three:
         # |(a + d)(b + e) - ab| <= |a| e + |b| d + d e.
@@ -168,15 +194,14 @@ class Bounded:
             spreads: the same of the operands' errors, worst and likely.
             terms: further terms that are no products: a bias.
         """
-        operands = (total, magnitude, count, *spreads)
-        worst, likely = by_blocks(partial(self._summed, terms), *map(np.asarray, operands))
-        return replace(self, value=total, worst=worst, likely=likely)
+        return self._later_errors(partial(self._summed, terms), total, magnitude, count, *spreads)
 
     def _summed(self, terms: int, total: Array, magnitude: Array, count: Array, worst: Array, likely: Array) -> _Pair:
         """The errors of sums of so many products and further terms, of the errors of what is summed."""
         u, least = self.arithmetic.unit, self.arithmetic.least
         # A partial sum may overflow though the total does not.
-        largest = np.where(magnitude + worst < self.arithmetic.largest, 0.0, np.inf)
+        reaches = not magnitude.max(initial=0.0) + worst.max(initial=0.0) < self.arithmetic.largest
+        largest = np.where(magnitude + worst < self.arithmetic.largest, 0.0, np.inf) if reaches else 0.0
         # Without errors of the operands, the general formula below with a spread of 0, in fewer passes.
         if not (worst.any() or likely.any()):
             own = u * (1 + 2 * count * u) * magnitude + (count * least + largest)
@@ -304,6 +329,10 @@ class Bounded:
         narrow = replace(self, arithmetic=replace(self.arithmetic, compute=storage, flushes=False))
         rounded = narrow.rounded(self.value, (self.worst, self.likely))
         return replace(rounded, arithmetic=self.arithmetic)
+
+
+def _entering(values: Array, error: Array) -> _Three:
+    return values.astype(np.float64, copy=False), error, error
 
 
 def _of_both(rule: Callable[[Array], Array], worst: Array, likely: Array) -> _Pair:

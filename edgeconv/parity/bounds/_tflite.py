@@ -184,7 +184,7 @@ def of_tflite(
     bounds = _bounds_of(graph, operator, values, arithmetic, errors)
     # CalculateActivationRange (kernels/kernel_util.h): without a clamp, kernels clamp to the range of finite numbers.
     saturates = "fused_activation_function" in operator.options
-    return tuple(replace(bound, saturates=True) for bound in bounds) if saturates else bounds
+    return tuple(bound.saturating() for bound in bounds) if saturates else bounds
 
 
 def _bounds_of(

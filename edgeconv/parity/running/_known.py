@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.core.threads import in_threads
 
 if TYPE_CHECKING:
     from edgeconv.parity.running._layers import Layer, Operand, Step
@@ -61,22 +62,20 @@ class _Digests:
     """Of the arrays of a walk, each read once."""
 
     def __init__(self, held: Mapping[Hashable, Operand], told: Mapping[Hashable, Array]) -> None:
-        self._arrays: dict[Hashable, Operand] = {**held, **told}
-        self._told = told.keys()
-        self._known: dict[Hashable, str] = {}
+        arrays = {key: item for key, item in {**held, **told}.items() if isinstance(item, np.ndarray)}
+        numbers = in_threads(_digest, [_bytes_of(array) for array in arrays.values()])
+        self._texts = {
+            key: f"{key in told} {array.dtype.str} {array.shape} {text}"
+            for (key, array), text in zip(arrays.items(), numbers, strict=True)
+        }
 
     def operand(self, key: Hashable | None) -> str:
         """Whether it is told, its type, its shape and its numbers; empty for what is neither told nor held."""
-        if key is None:
-            return "none"
-        if key not in self._known:
-            array = self._arrays.get(key)
-            text = ""
-            if isinstance(array, np.ndarray):
-                numbers = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                text = f"{key in self._told} {array.dtype.str} {array.shape} {_digest(numbers.data)}"
-            self._known[key] = text
-        return self._known[key]
+        return "none" if key is None else self._texts.get(key, "")
+
+
+def _bytes_of(array: Array) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _digest(data: bytes | memoryview) -> str:

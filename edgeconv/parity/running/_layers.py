@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,10 +102,12 @@ def judged_layers(
         keys = {} if known is None else known.keys(steps, held, told, at)
         same = {key for key in keys.keys() & left if known is not None and keys[key] in known.layers}
         walk = _Walk(held, told, reading)
+        judged = set()
         for step in _needed(steps, told, left - same):
-            walk.step(step)
-        judged = walk.results.keys() & left - same
-        layers |= {key: _layer(name_of(key), *walk.results[key], told[key]) for key in judged}
+            for key, piece, bound in walk.step(step):
+                if key in left - same:
+                    judged.add(key)
+                    layers[key] = _layer(name_of(key), piece, bound, told[key])
         if known is not None:
             layers |= {key: replace(known.layers[keys[key]], name=name_of(key)) for key in same}
             known.layers |= {keys[key]: layers[key] for key in judged & keys.keys()}
@@ -169,19 +171,17 @@ class _Walk:
     """The values so far, read in one way.
 
     Attributes:
-        results: of each told value, the operators since the told ones before, and its bound.
         unjudged: why others have none.
     """
 
     def __init__(self, held: Mapping[Hashable, Operand], told: Mapping[Hashable, Array], reading: Reading) -> None:
-        self.results: dict[Hashable, tuple[tuple[str, ...], Bound]] = {}
         self.unjudged: dict[Hashable, str] = {}
         self._told, self._reading = told, reading
         self._values: dict[Hashable, Operand] = dict(held)
         self._pieces: dict[Hashable, tuple[str, ...]] = {}
 
-    def step(self, step: Step) -> None:
-        """Bounds what an operator gives."""
+    def step(self, step: Step) -> Iterator[tuple[Hashable, tuple[str, ...], Bound]]:
+        """Bounds what an operator gives: of each told value, the operators since the last told ones, and its bound."""
         before = [name for key in step.inputs if key in self._pieces for name in self._pieces[key]]
         piece = (*dict.fromkeys(before), step.operator) if len(before) > _LONG else (*before, step.operator)
         bounds, reason = self._bounds(step)
@@ -190,7 +190,7 @@ class _Walk:
                 if bound is None:
                     self.unjudged[key] = reason
                 else:
-                    self.results[key] = piece, bound
+                    yield key, piece, bound
             elif bound is not None:
                 self._values[key] = bound if bound.worst.any() else bound.exact
                 self._pieces[key] = piece
