@@ -7,7 +7,7 @@ import contextvars
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -36,6 +36,22 @@ def in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item], *, 
         others = [pool.submit(contextvars.copy_context().run, every, first) for first in range(1, threads)]
         parts = [every(0), *(other.result() for other in others)]
     return [parts[at % threads][at // threads] for at in range(len(items))]
+
+
+def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The items; while the caller handles one, the next is made in another thread.
+
+    Raises:
+        Exception: what making one raises, when the caller asks for it.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(next, items, _NO_ITEM)
+        while (item := ahead.result()) is not _NO_ITEM:
+            ahead = pool.submit(next, items, _NO_ITEM)
+            yield cast(_Item, item)
+
+
+_NO_ITEM = object()
 
 
 def _processors() -> int:

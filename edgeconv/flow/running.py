@@ -6,7 +6,7 @@ Values that change the outputs are left out, by bisection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Verdict
 from edgeconv.core.named_files import read_named
+from edgeconv.core.threads import one_ahead
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.devices import Device, Sessions, file_inputs
 from edgeconv.errors import DeviceError, EdgeconvError
@@ -59,45 +60,71 @@ def judged_running(
         data = read_named(artifact.path, kind=artifact.path.suffix, error=DeviceError)
         file = open_probed(artifact.path, data, arithmetic_of(run.environment), known)
         probe = _Probe(partial(sessions.run_probe, device, artifact, timeout_s=timeout_s), artifact, file)
-        walks = _Walks(artifact, data, file, probe)
-        for at in _worst_first(rows, len(samples)):
-            walks.add(samples[at], run.outputs[at])
-            if walks.elements > _ENOUGH:
-                break
+        walks = _Walks(artifact, data, file)
+        own = [(samples[at], run.outputs[at]) for at in _worst_first(rows, len(samples))]
+        others = zip(derived, () if derived_run is None else derived_run.outputs, strict=False)
+        why = "" if derived_run is None else derived_run.reason
+        for sample, returned, is_own in one_ahead(_returned_values(probe, own, list(others))):
+            try:
+                walks.add(sample, returned)
+            except EdgeconvError as error:
+                if is_own:
+                    raise
+                why = str(error)
     except EdgeconvError as error:
         return LinkResult(Link.RUNNING, Verdict.SKIPPED, reason=str(error))
-    why = "" if derived_run is None else derived_run.reason
-    for sample, expected in zip(derived, () if derived_run is None else derived_run.outputs, strict=False):
-        try:
-            walks.add(sample, expected)
-        except EdgeconvError as error:
-            why = str(error)
     link = running_link(walks.judged, walks.cause)
     return replace(link, reason=f"{link.reason}; not all derived inputs were judged: {why}") if why else link
+
+
+_Expected = Sequence[tuple[Sample, Mapping[str, Array]]]
+"""Samples, and the outputs of the file itself, which are expected of its probes."""
+
+
+def _returned_values(
+    probe: _Probe, own: _Expected, derived: _Expected
+) -> Iterator[tuple[Sample, _Values | EdgeconvError, bool]]:
+    """The values of each sample, or why there are none; and whether the sample is one of the proof's own.
+
+    Raises:
+        EdgeconvError: there are none of one of these.
+    """
+    elements = 0
+    for sample, expected in own:
+        outputs, values = probe.values(sample, expected)
+        elements += sum(array.size for array in values.values())
+        yield sample, (outputs, values), True
+        if elements > _ENOUGH:
+            break
+    for sample, expected in derived:
+        try:
+            yield sample, probe.values(sample, expected), False
+        except EdgeconvError as error:
+            yield sample, error, False
 
 
 class _Walks:
     """The judged layers of each sample, by its name, and the cause of the first one that is beyond its bound."""
 
-    def __init__(self, artifact: Artifact, data: bytes, file: ProbedFile, probe: _Probe) -> None:
-        self._artifact, self._data, self._file, self._probe = artifact, data, file, probe
+    def __init__(self, artifact: Artifact, data: bytes, file: ProbedFile) -> None:
+        self._artifact, self._data, self._file = artifact, data, file
         self.judged: dict[str, Judged] = {}
         self.cause = ""
-        self.elements = 0
 
-    def add(self, sample: Sample, expected: Mapping[str, Array]) -> None:
-        """Judges a sample; the outputs of the file itself are expected of its probes.
+    def add(self, sample: Sample, returned: _Values | EdgeconvError) -> None:
+        """Judges the values that the runtime returned of a sample.
 
         Raises:
-            EdgeconvError: the runtime returns no intermediate value of it.
+            EdgeconvError: the one that was returned in their place.
         """
-        outputs, values = self._probe.values(sample, expected)
+        if isinstance(returned, EdgeconvError):
+            raise returned
+        outputs, values = returned
         inputs = [array for _, array in file_inputs(self._artifact, sample)]
         walk = self.judged[sample.name] = self._file.judge(inputs, outputs, values)
         beyond = next((layer for layer in walk.layers if not layer.used <= 1), None)
         if beyond is not None and not self.cause:
             self.cause = cause_on_runtime(self._artifact.path, self._data, beyond, inputs, outputs, values)
-        self.elements += sum(array.size for array in values.values())
 
 
 def _worst_first(rows: Sequence[Comparison], count: int) -> list[int]:
@@ -176,6 +203,18 @@ class _Probe:
         self._loaded = names
         own = arrays[: len(specs)]
         for spec, array in zip(specs, own, strict=True):
-            if not np.array_equal(spec.from_file(array), expected[spec.name], equal_nan=array.dtype.kind == "f"):
+            if not _is_same(spec.from_file(array), expected[spec.name]):
                 return None
         return own, dict(zip(names, arrays[len(specs) :], strict=True))
+
+
+def _is_same(array: Array, expected: Array) -> bool:
+    """Whether both are the same numbers; NaN is NaN. Nearly always they are the same bits, which takes one look."""
+    is_real = array.dtype.kind == "f"
+    if is_real and array.dtype == expected.dtype and np.array_equal(_bits(array), _bits(expected)):
+        return True
+    return np.array_equal(array, expected, equal_nan=is_real)
+
+
+def _bits(array: Array) -> Array:
+    return array.view(f"u{array.itemsize}")

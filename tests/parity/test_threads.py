@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from edgeconv.core import threads
-from edgeconv.core.threads import in_threads
+from edgeconv.core.threads import in_threads, one_ahead
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +36,32 @@ def test_other_threads_have_the_error_state_of_the_caller() -> None:
 def test_an_error_of_any_item_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda item: 1 // (item - 4), range(6))
+
+
+def test_one_item_is_made_ahead_and_no_more() -> None:
+    made: list[int] = []
+    second = threading.Event()
+
+    def items() -> Iterator[int]:
+        for item in range(4):
+            made.append(item)
+            if item == 1:
+                second.set()
+            yield item
+
+    ahead = one_ahead(items())
+    assert next(ahead) == 0
+    assert second.wait(10)
+    assert made == [0, 1]
+    assert [*ahead] == [1, 2, 3]
+
+
+def test_an_error_of_making_an_item_comes_behind_those_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    ahead = one_ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(ahead)
