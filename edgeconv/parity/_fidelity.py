@@ -191,10 +191,11 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
         The lost ones, and all; parts that do not vary are not lost.
     """
     lost = count = 0
+    largest = _largest(pairs) if joints else 0.0
     for joint in joints:
         ends = np.cumsum(joint.sizes)
         if len(ends) == 1:
-            of_narrow = _lost_narrow_channels(pairs, joint)
+            of_narrow = _lost_narrow_channels(pairs, joint, largest)
             lost, count = lost + of_narrow[0], count + of_narrow[1]
         elif all(b.ndim > joint.axis and b.shape[joint.axis] == ends[-1] for _, b in pairs):
             for end, size in zip(ends, joint.sizes, strict=True):
@@ -202,11 +203,11 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
                 computed, expected = (
                     np.concatenate([_part(pair[at], joint.axis, end, size).ravel() for pair in pairs]) for at in (0, 1)
                 )
-                lost += int(_lost_rows(computed[None], expected[None], _largest(pairs)).sum())
+                lost += int(_lost_rows(computed[None], expected[None], largest).sum())
     return lost, count
 
 
-def _lost_narrow_channels(pairs: Sequence[Pair], joint: Parts) -> tuple[int, int]:
+def _lost_narrow_channels(pairs: Sequence[Pair], joint: Parts, largest: float) -> tuple[int, int]:
     """Of the channels that are narrow, and vary little, beside the widest: the lost ones, and all.
 
     Of a few among many there are none.
@@ -222,7 +223,7 @@ def _lost_narrow_channels(pairs: Sequence[Pair], joint: Parts) -> tuple[int, int
     narrow = (widths < widths.max() / _WIDER) & (deviations < deviations.max() / _WIDER)
     if narrow.sum() < _LEAST_SHARE * len(widths):
         return 0, 0
-    return int(_lost_rows(computed, expected, _largest(pairs))[narrow].sum()), int(narrow.sum())
+    return int(_lost_rows(computed, expected, largest)[narrow].sum()), int(narrow.sum())
 
 
 def _part(array: Array, axis: int, end: int, size: int) -> Array:
