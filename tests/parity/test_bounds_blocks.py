@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgeconv.parity.bounds import Arithmetic, Bound, _blocks, of_node
+from edgeconv.core import blocks
+from edgeconv.parity.bounds import Arithmetic, Bound, of_node
 
 GENERATOR = np.random.default_rng(3)
 ODD = np.array([0.0, -0.0, 1e-40, -1e-45, 3e38, -3e38, np.inf, -np.inf, np.nan], np.float32)
@@ -52,7 +53,7 @@ def test_blocks_change_no_bound_and_no_share_of_it(op_type: str, storage: str, m
     with np.errstate(all="ignore"):
         result = (whole.exact * (1 + 1e-7 * GENERATOR.normal(size=whole.exact.shape))).astype(np.float32)
     used = whole.use(result)
-    monkeypatch.setattr(_blocks, "BLOCK", 7)
+    monkeypatch.setattr(blocks, "BLOCK", 7)
     parts = bound_of(op_type, *operands, storage=storage)
     for name in ("exact", "worst", "likely"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name), err_msg=name)
@@ -70,7 +71,7 @@ def test_the_most_used_element_is_that_of_all_shares(op_type: str, monkeypatch: 
         result = bound.exact.astype(np.float32)
     place = np.unravel_index(result.size // 2, result.shape)
     result[place] = 17.25  # a fault in the middle
-    monkeypatch.setattr(_blocks, "BLOCK", 7)
+    monkeypatch.setattr(blocks, "BLOCK", 7)
     shares, use = bound.used(result), bound.use(result)
     at = np.unravel_index(int(np.argmax(shares)), shares.shape)
     assert use.used == shares[at]
@@ -80,7 +81,7 @@ def test_the_most_used_element_is_that_of_all_shares(op_type: str, monkeypatch: 
 
 
 def test_a_single_altered_element_of_many_equal_ones_is_found() -> None:
-    exact = np.ones(3 * _blocks.BLOCK)
+    exact = np.ones(3 * blocks.BLOCK)
     bound = Bound(exact, np.full(exact.shape, 1e-7), np.full(exact.shape, 1e-8))
     result = exact.copy()
     assert bound.use(result).used == 0
@@ -95,8 +96,8 @@ def test_results_that_are_one_array_in_some_blocks_alone_keep_their_numbers(monk
         return [block, block, block if block[0] < 9 else -block]
 
     numbers = np.arange(20.0)
-    monkeypatch.setattr(_blocks, "BLOCK", 3)
-    first, second, third = _blocks.by_blocks(split, numbers)
+    monkeypatch.setattr(blocks, "BLOCK", 3)
+    first, second, third = blocks.by_blocks(split, numbers)
     assert first is second
     assert first.tolist() == numbers.tolist()
     assert third.tolist() == np.where(numbers < 9, numbers, -numbers).tolist()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeconv.core.blocks import by_blocks, is_any
 from edgeconv.core.values import one_of
 from edgeconv.errors import ParityError
-from edgeconv.parity.bounds._blocks import by_blocks, is_any
 
 Array = npt.NDArray[Any]
 RUNTIMES = ("any", "onnxruntime", "xnnpack", "tflite")

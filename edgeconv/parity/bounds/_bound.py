@@ -11,8 +11,8 @@ import numpy as np
 
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds._arithmetic import Array
-from edgeconv.parity.bounds._blocks import Later
 from edgeconv.parity.bounds._bounded import Bounded
+from edgeconv.parity.bounds._later import Later
 
 _Pair = tuple[Array, Array]
 _SMALLEST_NORMAL = float(np.finfo(np.float32).smallest_normal)

@@ -13,9 +13,10 @@ from functools import partial, reduce
 
 import numpy as np
 
+from edgeconv.core.blocks import by_blocks
 from edgeconv.parity.bounds._arithmetic import Arithmetic, Array
-from edgeconv.parity.bounds._blocks import Later, by_blocks
 from edgeconv.parity.bounds._functions import FUNCTIONS
+from edgeconv.parity.bounds._later import Later
 
 _Pair = tuple[Array, Array]
 _Three = tuple[Array, Array, Array]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.core.blocks import BLOCK, WORTH_THREADS
+from edgeconv.core.threads import in_threads
+
+_Result = TypeVar("_Result")
 
 SECOND_ORDER = 1e-6  # relative: what a change of a half unit makes of a result, beyond its slope
 GAMMA = 2.0**-40
@@ -91,9 +96,27 @@ def is_equal(actual: Array, expected: Array, largest: float) -> bool:
     """Whether two arrays agree by the rounding of the largest number of theirs, as `magnitude` gives it."""
     most = max(GAMMA * largest, UNDERFLOW)
     few = slice(None, None, max(1, actual.size // _FEW))
-    if not (errors(actual.reshape(-1)[few], expected.reshape(-1)[few]) <= most).all():
+    if not (errors(actual.flat[few], expected.flat[few]) <= most).all():
         return False  # most that are not equal are told by a few elements
-    return bool(np.max(errors(actual, expected), initial=0.0) <= most)
+    if actual.shape != expected.shape:
+        return bool(np.max(errors(actual, expected), initial=0.0) <= most)
+    return max(each_slab(lambda *parts: float(errors(*parts).max(initial=0.0)), actual, expected), default=0.0) <= most
+
+
+def each_slab(function: Callable[..., _Result], *arrays: Array) -> list[_Result]:
+    """What a function makes of the same part of each of some arrays of one shape, part by part along the first axes.
+
+    Parts are small enough for a cache, which an array in another order of axes is read into line by line.
+    """
+    shape = arrays[0].shape
+    axis = next((at for at, size in enumerate(shape) if size > 1), None)
+    if 0 in shape:
+        return []
+    if axis is None:
+        return [function(*arrays)]
+    step = max(1, BLOCK * shape[axis] // arrays[0].size)
+    places = [(*[slice(None)] * axis, slice(start, start + step)) for start in range(0, shape[axis], step)]
+    return in_threads(lambda place: function(*(array[place] for array in arrays)), places, at_least=WORTH_THREADS)
 
 
 def negated(array: Array) -> Array:

@@ -16,7 +16,17 @@ from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.writing._constants import Matching, all_among, as_integers, half_steps, match
-from edgeconv.parity.writing._ends import GAMMA, HALF_UNIT, SECOND_ORDER, UNDERFLOW, End, errors, magnitude, shift
+from edgeconv.parity.writing._distances import compared, distance_of
+from edgeconv.parity.writing._ends import (
+    GAMMA,
+    HALF_UNIT,
+    SECOND_ORDER,
+    UNDERFLOW,
+    End,
+    errors,
+    magnitude,
+    shift,
+)
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._operands import Operands, Source
 from edgeconv.parity.writing._solved import Solved, solve
@@ -240,15 +250,11 @@ class _Writing:
             if not end.fits:
                 judged.append(_Judged(end, operands, float("inf"), 0.0))
                 continue
-            most = 0.0
-            least = max(GAMMA * magnitude(end.expected), UNDERFLOW) if end.expected.dtype.kind == "f" else 0.0
-            if operands.all_finite:
-                signal += _energy(end.expected)
-            if end.value not in operands.known:
-                distance = _distance(end.actual, end.expected, operands)
-                most = float(distance.max(initial=0.0))
-                noise += _energy(distance) if operands.all_finite else 0.0
-            judged.append(_Judged(end, operands, most, least))
+            is_known = end.value in operands.known
+            of = compared(end.actual, end.expected, operands, is_known=is_known)
+            least = max(GAMMA * of.magnitude, UNDERFLOW) if end.expected.dtype.kind == "f" else 0.0
+            signal, noise = signal + of.signal, noise + of.noise
+            judged.append(_Judged(end, operands, of.distance, least))
         self.energies = (signal, noise)
         return [self._closer(item) if item.used > 1 else item for item in judged]
 
@@ -259,7 +265,7 @@ class _Writing:
             return item
         if not np.isfinite(item.error):  # an exponent of 2 that is 2.0000001 as integers makes NaN of what is negative
             ends = (replace(end, expected=due) for due in self._readings(end, operands))
-            finite = (other for other in ends if np.isfinite(_distance(end.actual, other.expected, operands)).all())
+            finite = (other for other in ends if np.isfinite(distance_of(end.actual, other.expected, operands)).all())
             other = next(finite, None)
             if other is None:
                 return item
@@ -418,24 +424,9 @@ class _Writing:
         return {name: array for name, array in operands.values.items() if name in self.compared}
 
 
-def _energy(array: Array) -> float:
-    """The sum of the squares of what is finite."""
-    numbers = np.asarray(array, np.float64).reshape(-1)
-    total = float(np.dot(numbers, numbers))
-    return total if np.isfinite(total) else float(np.square(numbers[np.isfinite(numbers)]).sum())
-
-
-def _distance(actual: Array, expected: Array, operands: Operands) -> Array:
-    """|a - b|; of operands that no user has, only where both sides are finite."""
-    distance = errors(actual, expected)
-    if operands.all_finite or expected.dtype.kind != "f" or np.isfinite(distance.max(initial=0.0)):
-        return distance  # what is finite on neither side has no distance
-    return np.where(np.isfinite(actual) & np.isfinite(expected), distance, 0.0)
-
-
 def _judged(end: End, expected: Array, bound: Array, operands: Operands) -> _Judged:
     """The element that uses most of its bound; the end has what was expected."""
-    distance, bound = _distance(end.actual, expected, operands), np.maximum(bound, UNDERFLOW)
+    distance, bound = distance_of(end.actual, expected, operands), np.maximum(bound, UNDERFLOW)
     shares = np.where(distance == 0, 0.0, distance / bound)
     at = np.unravel_index(int(np.argmax(shares)), shares.shape)
     return _Judged(replace(end, expected=expected), operands, float(distance[at]), float(bound[at]))

@@ -220,17 +220,17 @@ class TfliteFile:
 
         Of numbers that several orders fit (a covariance is symmetric) the next that one does not fit tell more.
         """
-        largest, known = magnitude(expected), self._known_axes.get(index)
+        known = self._known_axes.get(index)
+        if known is not None and index not in self._in_any_order:
+            return known
+        largest = magnitude(expected)
         if known is not None:
-            if index in self._in_any_order:
-                orders = itertools.chain([known], _other_orders(expected.shape, known))
-                fits = (axes for axes in orders if is_equal(array, _moved(expected, axes, array), largest))
-                self._known_axes[index] = next(fits, known)
+            orders = itertools.chain([known], _other_orders(expected.shape, known))
+            fitting = (axes for axes in orders if is_equal(array, _moved(expected, axes, array), largest))
+            self._known_axes[index] = next(fitting, known)
             return self._known_axes[index]
-        axes = _axes(array, expected)
-        if axes is None or array.size < 2 or is_equal(array, array.reshape(-1)[:1], largest):
-            return axes
-        if is_equal(array, _moved(expected, axes, array), largest):
+        axes, fits = _axes(array, expected, largest)
+        if axes is not None and fits and array.size > 1 and not is_equal(array, array.flat[:1], largest):
             self._known_axes[index] = axes
             if _is_in_another_order(array, expected, axes):
                 self._in_any_order.add(index)
@@ -356,23 +356,23 @@ def _axes_of(spec: TensorSpec) -> tuple[int, ...]:
     return (0, 2, 3, 1) if spec.layout == "nhwc" else tuple(range(len(spec.shape)))
 
 
-def _axes(array: Array, expected: Array) -> tuple[int, ...] | None:
-    """The order of the axes in which a value is the array, in whatever shape; None where there is none that is near.
+def _axes(array: Array, expected: Array, largest: float) -> tuple[tuple[int, ...] | None, bool]:
+    """The order of the axes in which a value is the array, in whatever shape, and True.
 
-    Where none is equal, that of the usual orders which is nearest, so that the difference is told.
+    Where none is equal, that of the usual orders which is nearest, so that the difference is told; None where there is
+    none that is near.
     """
     rank = expected.ndim
     usual = [tuple(range(rank))] if rank < 3 else [(0, *range(2, rank), 1), tuple(range(rank))]
     fitting = [axes for axes in usual if tuple(expected.shape[axis] for axis in axes) == array.shape]
     candidates = itertools.chain(fitting, usual, itertools.permutations(range(rank)) if rank <= _MOST_TRIED else ())
-    largest = magnitude(expected)
     for axes in candidates:
         if is_equal(array, _moved(expected, axes, array), largest):
-            return axes
+            return axes, True
     same_numbers = is_equal(np.sort(array, axis=None), np.sort(expected, axis=None), largest)
     if same_numbers or not fitting:
-        return None
-    return min(fitting, key=lambda axes: float(np.median(errors(array, _moved(expected, axes, array)))))
+        return None, False
+    return min(fitting, key=lambda axes: float(np.median(errors(array, _moved(expected, axes, array))))), False
 
 
 def _is_in_another_order(array: Array, expected: Array, axes: Sequence[int]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edgeconv.core.blocks import by_blocks
 from edgeconv.reference.tflite._call import Call, Kernel
 from edgeconv.reference.tflite._fixed_point import divided, factor, high_product, multiplied, rounded
 from edgeconv.reference.tflite._graph import Array
@@ -38,7 +39,7 @@ def _clamp(low: float, high: float) -> Kernel:
 def _leaky(call: Call) -> Array:
     alpha = call.number("alpha")
     if not call.quantized:
-        return np.where(call[0] > 0, call[0], call[0] * alpha)
+        return by_blocks(lambda x: (np.where(x > 0, x, x * alpha),), call[0])[0]
     source, result = call.scale(0), call.scale(call.result)
     values = call.integers(0)
     down = factor(float(source * np.float32(alpha) / result))

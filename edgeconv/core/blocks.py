@@ -1,33 +1,29 @@
-"""Functions of each element, block by block: its steps read a cache, where whole arrays would go through memory.
-
-What a block makes may be read at once by the steps that follow, and nothing of it be kept: `Later` is a function that
-waits for them.
-"""
+"""Functions of each element, block by block: its steps read a cache, where whole arrays would go through memory."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from edgeconv.core import Array
 from edgeconv.core.threads import in_threads
 
+Array = npt.NDArray[Any]
 _Result = TypeVar("_Result")
 
 BLOCK = 1 << 15
 """Elements: 256 KB of float64. From a quarter of that to twice as many cost the same, within a tenth."""
-_WORTH_THREADS = 16  # blocks
+WORTH_THREADS = 16  # blocks
 
 
 def each_block(function: Callable[..., _Result], *operands: Array) -> list[_Result]:
     """What a function makes of each block of arrays, in their order; see `by_blocks`."""
     blocks = _Blocks(operands)
-    return in_threads(lambda place: function(*blocks.at(place)), blocks.places, at_least=_WORTH_THREADS)
+    return in_threads(lambda place: function(*blocks.at(place)), blocks.places, at_least=WORTH_THREADS)
 
 
 def by_blocks(function: Callable[..., Sequence[Array]], *operands: Array) -> tuple[Array, ...]:
@@ -50,7 +46,7 @@ def by_blocks(function: Callable[..., Sequence[Array]], *operands: Array) -> tup
     def put(place: slice) -> list[tuple[int, slice, Array]]:
         return _put(whole, place, function(*blocks.at(place)))
 
-    for at, place, part in itertools.chain.from_iterable(in_threads(put, others, at_least=_WORTH_THREADS)):
+    for at, place, part in itertools.chain.from_iterable(in_threads(put, others, at_least=WORTH_THREADS)):
         if any(whole[at] is other for other in whole[:at]):
             whole[at] = whole[at].copy()  # it was the same in other blocks
         whole[at][place] = part
@@ -94,46 +90,6 @@ def _put(whole: Sequence[Array], place: slice, parts: Sequence[Array]) -> list[t
         elif parts[shared] is not part:
             apart.append((at, place, part))
     return apart
-
-
-@dataclass(frozen=True, eq=False)
-class Later:
-    """A function of each element that nobody has asked for yet.
-
-    Attributes:
-        function: see `by_blocks`.
-        operands: likewise.
-    """
-
-    function: Callable[..., Sequence[Array]]
-    operands: tuple[Array, ...]
-
-    @classmethod
-    def known(cls, *arrays: Array) -> Later:
-        """Of arrays that are there."""
-        return cls(lambda *parts: parts, arrays)
-
-    def then(self, function: Callable[..., Sequence[Array]], *operands: Array) -> Later:
-        """A function of further operands, and of these results behind them."""
-        return Later(self._behind(function, len(operands)), (*operands, *self.operands))
-
-    def each(self, function: Callable[..., _Result], *operands: Array) -> list[_Result]:
-        """What a function makes of each block of further operands, and of these results behind them."""
-        with np.errstate(all="ignore"):
-            return each_block(self._behind(function, len(operands)), *operands, *self.operands)
-
-    def whole(self, places: Sequence[int]) -> tuple[Array, ...]:
-        """The results in these places."""
-
-        def chosen(*operands: Array) -> list[Array]:
-            results = self.function(*operands)
-            return [results[at] for at in places]
-
-        with np.errstate(all="ignore"):
-            return by_blocks(chosen, *self.operands)
-
-    def _behind(self, function: Callable[..., _Result], count: int) -> Callable[..., _Result]:
-        return lambda *arrays: function(*arrays[:count], *self.function(*arrays[count:]))
 
 
 def is_any(test: Callable[[Array], Array], array: Array) -> bool:
