@@ -1,7 +1,8 @@
 """Outputs of parts with ranges of their own, such as boxes in pixels beside scores of 0 to 1.
 
-At one scale for both a step of the boxes is wider than all that the scores vary. Nothing computes with what is joined,
-so the join stays float, and so does what only moves its result on to the outputs: each part keeps a scale of its own.
+At one scale for both a step of the boxes is wider than all that the scores vary. Where an output, or what takes one
+part out again, is reached without a sum over channels (`edgeconv.quantize._parts`), the join stays float, and so does
+what comes behind it as long as the parts' ranges differ: each part keeps a scale of its own.
 
 Where one layer makes both, as channels of one tensor, it stays float, and what reads its parts has scales of their own.
 Two layers in its place would stay integers, too. A head of 85 channels behind two convolutions of 64 and 128 channels
@@ -26,9 +27,11 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import constant
 from edgeconv.graph.integer_rules import FIXED, MOVING, SHARED
+from edgeconv.graph.traits import Trait, having_any
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._channels import Channels, tail_of
 from edgeconv.quantize._graph import name_of, named
+from edgeconv.quantize._parts import Tail
 from edgeconv.quantize._structure import Structure
 
 _MOST_LOST = 20.0  # decibels that a part may lose by the scale of another; a tenth of its steps is left
@@ -47,14 +50,18 @@ def joins_of_uneven_parts(model: ir.Model, structure: Structure, calibration: Ca
         calibration: of the model.
     """
     # In graph order, so that a node behind a join in float finds the join's reason and stays float with it.
-    reasons: dict[ir.Node, str] = {}
-    for node in model.graph:
-        if node.op_type not in MOVING or not _ends_in_an_output(node):
-            continue
-        before = (value.producer() for value in node.inputs if value is not None)
-        reason = next((reasons[one] for one in before if one in reasons), None)
-        if reason is None and node.op_type == "Concat":
-            reason = _uneven(node, calibration)
+    tail = Tail(model.graph)
+    reasons: dict[ir.Node, str] = {}  # of the nodes that stay float
+    uneven: dict[ir.Value, str] = {}  # of the values of uneven parts: what reads them stays float, too
+    for node in tail.nodes:
+        before = next((uneven[value] for value in node.inputs if value in uneven), None)
+        for value in node.outputs:
+            reason = _uneven_parts(node, value, calibration)
+            if reason is None and before is not None and _hides_parts(node, value, tail):
+                reason = before
+            if reason is not None:
+                uneven[value] = reason
+        reason = before or next((uneven[value] for value in node.outputs if value in uneven), None)
         if reason is not None:
             reasons[node] = reason
     for node, reason in reasons.items():
@@ -106,15 +113,20 @@ def _lost_channels(parts: Sequence[Channels]) -> str | None:
     return _reason("its channels have", float(widths[narrow].min()), widest)
 
 
-def _ends_in_an_output(node: ir.Node) -> bool:
-    """Whether an output of the graph is the result, moved or as it is."""
-    waiting = list(node.outputs)
-    while waiting:
-        value = waiting.pop()
-        if value.is_graph_output():
-            return True
-        waiting += [result for use in value.uses() if use.node.op_type in MOVING for result in use.node.outputs]
-    return False
+def _uneven_parts(node: ir.Node, value: ir.Value, calibration: Calibration) -> str | None:
+    """One line on what a value's narrowest part would lose by the scale of the widest; None where that is little."""
+    if node.op_type == "Concat":
+        return _uneven(node, calibration)
+    for widths in calibration.parts.get(named(value), {}).values():
+        seen = widths[widths > 0]
+        if seen.size and _lost_decibels(float(seen.min()), float(seen.max())) > _MOST_LOST:
+            return _reason_of_join(float(seen.min()), float(seen.max()))
+    return None
+
+
+def _hides_parts(node: ir.Node, value: ir.Value, tail: Tail) -> bool:
+    """Whether elements of parts were moved, or chosen by value, so that nothing says where each part is now."""
+    return node.op_type in having_any((Trait.MOVES, Trait.PICKS)) and not tail.divisions[value]
 
 
 def _uneven(concat: ir.Node, calibration: Calibration) -> str | None:
@@ -123,15 +135,22 @@ def _uneven(concat: ir.Node, calibration: Calibration) -> str | None:
     if not widths:
         return None
     narrowest, widest = min(widths), max(widths)
-    lost = 20 * math.log10(widest / narrowest)
-    if lost <= _MOST_LOST:
+    if _lost_decibels(narrowest, widest) <= _MOST_LOST:
         return None
+    return _reason_of_join(narrowest, widest)
+
+
+def _reason_of_join(narrowest: float, widest: float) -> str:
     return f"{_reason('it joins', narrowest, widest)}; outputs of their own would be integers"
 
 
 def _reason(what: str, narrowest: float, widest: float) -> str:
-    lost = 20 * math.log10(widest / narrowest)
+    lost = _lost_decibels(narrowest, widest)
     return f"{what} ranges of {narrowest:.3g} and {widest:.3g}: at one scale the smaller would lose {lost:.0f} dB"
+
+
+def _lost_decibels(narrowest: float, widest: float) -> float:
+    return 20 * math.log10(widest / narrowest)
 
 
 def _parts(concat: ir.Node) -> Iterator[ir.Value]:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.graph.divisions import place_after, sizes_of
 from edgeconv.graph.edit import constant
 from edgeconv.graph.integer_rules import MOVING
-from edgeconv.graph.joints import place_after, sizes_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import is_activation, named
 from edgeconv.quantize._structure import Structure, layer_of

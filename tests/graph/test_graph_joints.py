@@ -1,4 +1,7 @@
-"""Of what parts outputs are joined: axes that move, joints of joints, parts that differ, outputs of one piece."""
+"""Of what parts outputs are joined: axes that move, joints of joints, parts that differ, outputs of one piece.
+
+Members: what computes behind a join and leaves the parts apart, or mixes them; joins in other words.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgeconv.capture import capture
 from edgeconv.core import Parts
@@ -36,6 +40,8 @@ def _uneven_scales(x: Tensor) -> Tensor:
     return torch.cat([_boxes_and_scores(x), torch.cat([x[:, :3], x[:, 3:].exp()], 1)], 2)
 
 
+_FIRST = (torch.arange(10) < 4).view(1, 10, 1, 1)
+
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[Parts]]] = {
     "boxes and scores": (_boxes_and_scores, [Parts(1, (4, 6))]),
     "anchors last": (lambda x: _boxes_and_scores(x).flatten(2).permute(0, 2, 1), [Parts(2, (4, 6))]),
@@ -45,7 +51,41 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[Parts]]] = {
     "uneven scales": (_uneven_scales, [Parts(2, (8, 8))]),
     "joints of joints": (lambda x: torch.cat([_boxes_and_scores(x), x.exp()], 1), [Parts(1, (4, 6, 10))]),
     "of one piece": (lambda x: x * 2, []),
-    "computed with": (lambda x: _boxes_and_scores(x) * 2, []),
+    "scaled": (lambda x: _boxes_and_scores(x) * 2, [Parts(1, (4, 6))]),
+    "clamped": (lambda x: _boxes_and_scores(x).clamp(0, 1), [Parts(1, (4, 6))]),
+    "added to": (lambda x: _boxes_and_scores(x) + x, [Parts(1, (4, 6))]),
+    "broadcast": (lambda x: _boxes_and_scores(x)[0] * x, [Parts(1, (4, 6))]),
+    "ends that differ": (
+        lambda x: _boxes_and_scores(x) * torch.cat([x[:, :7], x[:, 7:].exp()], 1),
+        [Parts(1, (4, 3, 3))],
+    ),
+    "pooled": (lambda x: functional.max_pool2d(_boxes_and_scores(x), 2), [Parts(1, (4, 6))]),
+    "pooled along the join": (lambda x: functional.max_pool2d(torch.cat([x, x.exp()], 2), 2), []),
+    "enlarged": (lambda x: functional.interpolate(_boxes_and_scores(x), scale_factor=2.0), [Parts(1, (4, 6))]),
+    "padded": (lambda x: functional.pad(_boxes_and_scores(x), (1, 1)), [Parts(1, (4, 6))]),
+    "padded along the join": (lambda x: functional.pad(torch.cat([x, x.exp()], 3), (1, 1)), []),
+    "reduced": (lambda x: _boxes_and_scores(x).amax(0), [Parts(0, (4, 6))]),
+    "reduced, and kept": (lambda x: _boxes_and_scores(x).mean((2, 3), keepdim=True), [Parts(1, (4, 6))]),
+    "reduced along the join": (lambda x: _boxes_and_scores(x).sum(1), []),
+    "softmax": (lambda x: _boxes_and_scores(x).softmax(1), []),
+    "softmax of another axis": (lambda x: _boxes_and_scores(x).softmax(3), [Parts(1, (4, 6))]),
+    "picked along the join": (lambda x: _boxes_and_scores(x)[:, torch.tensor([5, 0, 7])], []),
+    "picked beside it": (lambda x: _boxes_and_scores(x)[:, :, torch.tensor([5, 0, 7])], [Parts(1, (4, 6))]),
+    "one of another axis": (lambda x: _boxes_and_scores(x)[0], [Parts(0, (4, 6))]),
+    "cut": (lambda x: _boxes_and_scores(x)[:, 1:6], [Parts(1, (3, 2))]),
+    "each second": (lambda x: _boxes_and_scores(x)[:, ::2], []),
+    "the largest": (lambda x: _boxes_and_scores(x).flatten(2).topk(3, 2)[0], [Parts(1, (4, 6))]),
+    "chosen by a mask": (lambda x: torch.where(_FIRST, x * 640, x.sigmoid()), [Parts(1, (4, 6))]),
+    "chosen by a mask of two axes": (lambda x: torch.where(_FIRST & (torch.arange(8) < 3), x * 640, x.sigmoid()), []),
+    "padded terms": (
+        lambda x: functional.pad(x[:, :4] * 640, (0, 0, 0, 0, 0, 6)) + functional.pad(x[:, 4:], (0, 0, 0, 0, 4, 0)),
+        [Parts(1, (4, 6))],
+    ),
+    "terms that overlap": (
+        lambda x: functional.pad(x[:, :4], (0, 0, 0, 0, 0, 6)) + functional.pad(x[:, 3:], (0, 0, 0, 0, 3, 0)),
+        [],
+    ),
+    "masked terms": (lambda x: x.exp() * _FIRST.float() + x.sigmoid() * (~_FIRST).float(), [Parts(1, (4, 6))]),
 }
 
 

@@ -1,10 +1,12 @@
 """Outputs of parts whose ranges differ: each keeps a scale of its own.
 
 Members: boxes in pixels beside scores; joined along channels, along the last axis, of several levels that are joined
-again; moved, reshaped, sliced or split behind the join; three parts, a constant among them; both formats, integers at
-the border. Boxes and scores that one layer makes as its channels (Conv, Gemm), to the output, moved, sliced,
-a function of one slice, levels joined before they are split, scaled by a constant per channel. And what stays
-in integers: parts alike, a join that a layer reads, 16 bits, features, a channel of many that no input shows.
+again; moved, reshaped, sliced or split behind the join; clamped, scaled, pooled, enlarged, masked or added to behind
+it; joined in other words (a Where of a constant mask, a sum of padded or masked parts); taken out again, by an
+application or for a layer; three parts, a constant among them; both formats, integers at the border. Boxes and scores
+that one layer makes as its channels (Conv, Gemm), to the output, moved, sliced, a function of one slice, levels joined
+before they are split, scaled by a constant per channel. And what stays in integers: parts alike, a join that a layer
+reads, 16 bits, features, a channel of many that no input shows.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from quantize_graphs import Graph, data
 from torch import Tensor, nn
+from torch.nn import functional
 
 import edgeconv
 from edgeconv.core.quantization_options import QuantizationOptions
@@ -49,14 +52,41 @@ JOINS: dict[str, tuple[_Joined, int]] = {  # and the axis of the channels
     "levels": (lambda b, s: torch.cat([torch.cat([b, s], 1).flatten(2), torch.cat([b + 1, s], 1).flatten(2)], 2), 1),
     "three": (lambda b, s: torch.cat([b, s[:, :1] * 20, s[:, 1:]], 1), 1),
     "sliced behind": (lambda b, s: torch.cat([b, s], 1)[:, :, 1:], 1),
+    "clamped": (lambda b, s: torch.cat([b, s], 1).clamp(0, 600), 1),
+    "rectified": (lambda b, s: torch.cat([b, s - 0.02], 1).relu(), 1),
+    "scaled behind": (lambda b, s: torch.cat([b, s], 1) * torch.tensor([0.5] * 4 + [1.0] * 5).view(1, 9, 1, 1), 1),
+    "pooled": (lambda b, s: functional.max_pool2d(torch.cat([b, s], 1), 2), 1),
+    "averaged": (lambda b, s: functional.avg_pool2d(torch.cat([b, s], 1), 3, 1, 1), 1),
+    "the largest of rows": (lambda b, s: torch.cat([b, s], 1).amax(3), 1),
+    "enlarged": (lambda b, s: functional.interpolate(torch.cat([b, s], 1), scale_factor=2.0, mode="bilinear"), 1),
+    "gathered": (lambda b, s: torch.cat([b, s], 1).flatten(2)[:, :, torch.arange(0, 64, 3)], 1),
+    "added to": (lambda b, s: torch.cat([b, s], 1) + torch.cat([b, s], 1).flip(3), 1),
+    "chosen by a mask": (lambda b, s: torch.where(_BOXES, torch.cat([b, s], 1), torch.cat([b * 0.5, s], 1) * 0.5), 1),
+    "a sum of padded parts": (lambda b, s: functional.pad(b, _AFTER) + functional.pad(s, _BEFORE), 1),
+    "a sum of masked parts": (
+        lambda b, s: torch.cat([b, b, s[:, :1]], 1) * _BOXES.float() + torch.cat([s[:, 1:], s], 1) * (~_BOXES).float(),
+        1,
+    ),
 }
+_TAKEN_OUT: dict[str, _Joined] = {
+    "split": lambda b, s: torch.cat([b, s], 1).split([4, 5], 1)[1] * 2,
+    "sliced": lambda b, s: torch.cat([b, s], 1)[:, 4:] * 3,
+    "sliced behind a clamp": lambda b, s: torch.cat([b, s], 1).clamp(0, 600)[:, 4:],
+    "picked": lambda b, s: torch.cat([b, s], 1)[:, torch.arange(4, 9)] + 1,
+    "sliced for a layer": lambda b, s: functional.conv2d(torch.cat([b, s], 1)[:, 4:], _SUMS),
+}
+
+
+_BOXES = (torch.arange(9) < 4).view(1, 9, 1, 1)
+_AFTER, _BEFORE = (0, 0, 0, 0, 0, 5), (0, 0, 0, 0, 4, 0)
+_SUMS = torch.full((2, 5, 1, 1), 0.3)
 
 
 def _images() -> list[np.ndarray]:
     return [np.random.default_rng(seed).random((1, 3, 16, 16), np.float32) for seed in range(32)]
 
 
-def _least_db(folder: Path, module: nn.Module, axis: int, io: str = "float32") -> dict[str, float]:
+def _least_db(folder: Path, module: nn.Module, axis: int, io: str = "float32", *, boxes: int = 4) -> dict[str, float]:
     """SQNR of the scores alone, by format."""
     images = _images()
     result = edgeconv.export(
@@ -77,7 +107,7 @@ def _least_db(folder: Path, module: nn.Module, axis: int, io: str = "float32") -
             raw = next(iter(Interpreter(str(artifact.path)).get_signature_runner()(**feed).values()))
         expected = module(torch.from_numpy(images[0])).detach().numpy()
         scores, error = (
-            np.split(array, [4], axis)[1] for array in (expected, artifact.outputs[0].from_file(raw) - expected)
+            np.split(array, [boxes], axis)[1] for array in (expected, artifact.outputs[0].from_file(raw) - expected)
         )
         found[artifact.format] = float(10 * np.log10((scores**2).sum() / (error**2).sum()))
     return found
@@ -87,6 +117,12 @@ def _least_db(folder: Path, module: nn.Module, axis: int, io: str = "float32") -
 def test_scores_beside_pixels_live(name: str, tmp_path: Path) -> None:
     join, axis = JOINS[name]
     found = _least_db(tmp_path, Detector(join).eval(), axis)
+    assert min(found.values()) > 28, found
+
+
+@pytest.mark.parametrize("name", _TAKEN_OUT)
+def test_scores_that_are_taken_out_of_a_join_live(name: str, tmp_path: Path) -> None:
+    found = _least_db(tmp_path, Detector(_TAKEN_OUT[name]).eval(), 1, boxes=0)
     assert min(found.values()) > 28, found
 
 
@@ -149,11 +185,13 @@ def _graph(*, factor: float, behind: str = "") -> tuple[Graph, str]:
         (500.0, "Transpose", "int8", {"joined", "last"}),
         (2.0, "", "int8", set()),
         (500.0, "Conv", "int8", set()),
-        (500.0, "MaxPool", "int8", set()),
+        (500.0, "MaxPool", "int8", {"joined", "last"}),
         (500.0, "", "int16x8", set()),
     ],
 )
-def test_only_what_moves_on_to_an_output_stays_float(factor: float, behind: str, scheme: str, kept: set[str]) -> None:
+def test_only_what_is_read_apart_behind_the_join_stays_float(
+    factor: float, behind: str, scheme: str, kept: set[str]
+) -> None:
     g, output = _graph(factor=factor, behind=behind)
     model = g.model(output)
     plan = make_plan(model, calibrate(model, data(model, 4)), scheme=scheme)
