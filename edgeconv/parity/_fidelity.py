@@ -19,6 +19,8 @@ _MOST_STEPS = 255  # of 8 bits, from end to end
 _LEAST_ELEMENTS = 16
 _WIDER = 10.0  # the range of channels beside which others are parts of their own
 _LEAST_SHARE = 1 / 20  # of the channels: one of a hundred is a feature that no input shows, and no part
+_FURTHER_OFF = 4.0  # the power of a channel's error over that of the others', beyond which it is no common noise
+_LEAST_RATIO = 10.0  # of the others' variation to their error, in power
 _LEAST_VARIATION = 1e-7  # relative to the channel's RMS: below it, float32 shows no variation
 _NOTHING_LEFT = 1e-12  # relative to the whole output: float64's rounding, such as the mean of what was normalized
 
@@ -181,7 +183,8 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
 
     What was joined of parts has no unit in common: the boxes of a detector, in pixels, hide from a ratio over the whole
     output that scores of 0 to 1 became all zero. A part is judged as a whole, since its channels do have one. Of the
-    channels of one layer those are parts of their own whose range is less than a tenth of the widest.
+    channels of one layer those are parts of their own whose range is less than a tenth of the widest, and those that
+    are far further off than the others.
 
     Args:
         pairs: what the device, and what the reference computed, for each sample; of equal shapes.
@@ -195,8 +198,8 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
     for joint in joints:
         ends = np.cumsum(joint.sizes)
         if len(ends) == 1:
-            of_narrow = _lost_narrow_channels(pairs, joint, largest)
-            lost, count = lost + of_narrow[0], count + of_narrow[1]
+            of_channels = _lost_channels_of_a_layer(pairs, joint, largest)
+            lost, count = lost + of_channels[0], count + of_channels[1]
         elif all(b.ndim > joint.axis and b.shape[joint.axis] == ends[-1] for _, b in pairs):
             for end, size in zip(ends, joint.sizes, strict=True):
                 count += 1
@@ -207,10 +210,11 @@ def lost_parts(pairs: Sequence[Pair], joints: Sequence[Parts]) -> tuple[int, int
     return lost, count
 
 
-def _lost_narrow_channels(pairs: Sequence[Pair], joint: Parts, largest: float) -> tuple[int, int]:
+def _lost_channels_of_a_layer(pairs: Sequence[Pair], joint: Parts, largest: float) -> tuple[int, int]:
     """Of the channels that are narrow, and vary little, beside the widest: the lost ones, and all.
 
-    Of a few among many there are none.
+    A few among many do not count. Nor do lost ones that are not narrow, unless something was done to them alone: the
+    others are well represented, and their errors far less. What was joined before the layer may be lost so.
     """
     if not all(b.ndim > joint.axis and b.shape[joint.axis] == joint.sizes[0] for _, b in pairs):
         return 0, 0
@@ -221,9 +225,25 @@ def _lost_narrow_channels(pairs: Sequence[Pair], joint: Parts, largest: float) -
     widths = expected.max(axis=1, initial=0.0) - expected.min(axis=1, initial=0.0)
     deviations = np.std(expected, axis=1, dtype=np.float64)
     narrow = (widths < widths.max() / _WIDER) & (deviations < deviations.max() / _WIDER)
-    if narrow.sum() < _LEAST_SHARE * len(widths):
-        return 0, 0
-    return int(_lost_rows(computed, expected, largest)[narrow].sum()), int(narrow.sum())
+    lost = _lost_rows(computed, expected, largest)
+    alone = lost & _further_off_than_others(computed, expected, lost)
+    judged = np.zeros(len(widths), np.bool_)
+    for channels in (narrow, alone):
+        if channels.sum() >= _LEAST_SHARE * len(widths):
+            judged |= channels
+    return int(lost[judged].sum()), int(judged.sum())
+
+
+def _further_off_than_others(computed: Array, expected: Array, lost: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which rows have an error beyond the noise that they share with those that are not lost."""
+    fine = ~lost & (np.ptp(expected, axis=1) > 0) if expected.shape[1] else ~lost
+    if not lost.any() or fine.sum() < lost.sum():
+        return np.zeros(len(lost), np.bool_)
+    errors = np.mean(np.square(computed.astype(np.float64) - expected), axis=1)
+    common = np.median(errors[fine])
+    if np.median(np.var(expected[fine], axis=1, dtype=np.float64)) < _LEAST_RATIO * common:
+        return np.zeros(len(lost), np.bool_)
+    return np.asarray(errors > _FURTHER_OFF * common)
 
 
 def _part(array: Array, axis: int, end: int, size: int) -> Array:

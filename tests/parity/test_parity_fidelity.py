@@ -226,3 +226,19 @@ def test_channels_of_a_layer_are_parts_where_they_are_narrow_beside_others() -> 
     assert lost_parts([(np.zeros_like(alike), alike)], channels) == (0, 0), "all of one range: judged as a whole"
     many = np.concatenate([np.repeat(boxes, 10, 1), scores[:, :1]], 1)
     assert lost_parts([(many * 0, many)], [Parts(1, (41,))]) == (0, 0), "one of many that no input shows"
+
+
+def test_channels_of_a_layer_that_are_lost_alone_are_parts() -> None:
+    """A layer behind a join of which one part was lost: its results are as wide as the others, and say nothing."""
+    rng, channels = np.random.default_rng(0), [Parts(1, (6,))]
+    head = rng.standard_normal((1, 6, 8, 8))
+    noise = 0.05 * rng.standard_normal(head.shape)
+    silent = head + noise
+    silent[:, 4:] = 0.1
+    assert lost_parts([(silent, head)], channels) == (2, 2)
+    assert lost_parts([(head + noise, head)], channels) == (0, 0)
+    quiet = head * np.array([1, 1, 1, 1, 0.2, 0.2]).reshape(1, 6, 1, 1)
+    loud = head * 0 + quiet + 5 * noise
+    assert lost_channels([(loud, quiet)])[0] == 2
+    assert lost_parts([(loud, quiet)], channels) == (0, 0), "under the noise of all channels"
+    assert lost_parts([(head + 30 * noise, head)], channels) == (0, 0), "no channel says anything: judged as a whole"
