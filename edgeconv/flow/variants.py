@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import onnx_ir as ir
@@ -325,9 +325,14 @@ class _Quantizer:
         model = self._prepared[0] if by_data else self._model
         if not self._settings.plan:
             calibration = self._calibration if by_data else None
-            plan = quantize.make_plan(model, calibration, scheme=scheme, options=self._options(model))
+            options = self._options(model)
+            plan = quantize.make_plan(model, calibration, scheme=scheme, options=options)
             if not by_data:
                 return plan
+            stage = partial(self._progress.stage, f"{name}: what steep functions read")
+            in_float = quantize.fronts(model, plan, self._clipped_batches, stage=stage)
+            if in_float:
+                plan = quantize.make_plan(model, calibration, scheme=scheme, options=options, in_float=in_float)
             return dataclasses.replace(plan, equalization=self._exponents, channel_orders=self._orders)
         plan = quantize.Plan.from_json(self._settings.plan)
         if plan.scheme != scheme:

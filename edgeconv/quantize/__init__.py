@@ -11,6 +11,7 @@ Before the plan
     `reorder`: channels in an order in which few pairs of weights can overflow; `orders_of`: which.
 The plan
     `make_plan`: which numbers quantize which tensor, as the options say. `Plan`: a frozen value, JSON and back.
+    `fronts`: what else stays float because a steep function further on amplifies its errors.
     What is joined of parts with ranges of their own stays float (`edgeconv.quantize._apart`).
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float;
     `matching`, `with_names`: which ones patterns mean.
@@ -38,6 +39,7 @@ from edgeconv.quantize._bounds import bounds_of
 from edgeconv.quantize._calibrate import Calibration, calibrate
 from edgeconv.quantize._equalize import equalize
 from edgeconv.quantize._exponents import exponents_of
+from edgeconv.quantize._fronts import fronts
 from edgeconv.quantize._make_plan import keep_operators, make_plan
 from edgeconv.quantize._mask_outputs import round_masks
 from edgeconv.quantize._observers import OBSERVERS
@@ -65,6 +67,7 @@ __all__ = [
     "orders_of",
     "reorder",
     # The plan
+    "fronts",
     "make_plan",
     "apply",
     "keep_operators",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,7 @@ def make_plan(
     *,
     scheme: str = "int8",
     options: QuantizationOptions = _DEFAULT,
+    in_float: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Chooses the numbers of every tensor.
 
@@ -63,6 +65,7 @@ def make_plan(
         scheme: ``"int8"`` (all integer), ``"int8-weights"`` (weights only) or ``"int16x8"`` (activations of 16 bits).
         options: of these `per_channel` (also of `override`), `pair_safe` (of ``"int8"`` alone, since kernels whose
             sums overflow take 8-bit activations) and `keep_float`.
+        in_float: further operators that stay float, by the name of their first output, and why.
 
     Raises:
         QuantizeError: the scheme or an operator to keep in float is unknown, the calibration is missing or is one of
@@ -81,7 +84,7 @@ def make_plan(
     # 1. As if all were integers but what was asked for: how much would be lost, and where?
     structure = structure_of(model, requested)
     dtype = "int16" if scheme == "int16x8" else "int8"
-    float_reasons = dict(_without_kernels(model, structure, calibration, scheme))
+    float_reasons = {**in_float, **dict(_without_kernels(model, structure, calibration, scheme))}
     tensors = _tensors(structure, calibration, dtype)
     for rule in (steep_operands, spread_results):
         float_reasons |= rule(model.graph, structure, calibration, tensors, dtype)

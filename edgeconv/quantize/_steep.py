@@ -31,12 +31,13 @@ from edgeconv.quantize._structure import Structure, layer_of
 _Floats = npt.NDArray[np.float64]
 _Function = Callable[[_Floats], _Floats]
 
-_LEAST_DB = {"int8": 25.0, "int16": 35.0}  # of the function's results, less their mean: 5 above what files are held to
+LEAST_DB = {"int8": 25.0, "int16": 35.0}
+"""Of a function's results, less their mean: 5 above what files are held to."""
 _SMALLER_HALF_DB = 15.0  # sizes of boxes: below it the smaller half of the boxes would have no size of its own
 _SEGMENTS, _TABLES = 512, {"Exp", "Log"}
 """LiteRT computes these of int16 by straight lines between the entries of a table over all integers."""
 _SHARES = (0.5, 0.9, 0.99, 1.0)  # of the numbers, from the largest on
-_ENDS = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Softplus"})
+ENDS = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Softplus"})
 """Their results span many orders of magnitude (their logarithms are what counts), so their operands fit integers."""
 _CLAMPS = having(Trait.CLAMPS)  # a layer before one is one operator with it
 _PASSED = GUARDS | NORMS | having(Trait.MOVES) | _CLAMPS | {"LeakyRelu", "Log", "Neg", "Reciprocal", "Sub"}
@@ -91,12 +92,24 @@ def steep_operands(
             for operand, function in _operands(node)
             if (name := named(operand)) in calibration.histograms and name in tensors
         ]
-        if min(losses, default=np.inf) < _LEAST_DB[dtype]:
-            reason = f"{node.op_type} tells apart what {8 if dtype == 'int8' else 16} bits would not"
-            reasons |= dict.fromkeys((node, *_makers(value)), reason)
+        if min(losses, default=np.inf) < LEAST_DB[dtype]:
+            reasons |= dict.fromkeys((node, *_makers(value)), reason_of(node, dtype))
     for node, reason in reasons.items():
         if name_of(node) not in structure.kept_float:
             yield name_of(node), reason
+
+
+def reason_of(node: ir.Node, dtype: str) -> str:
+    """Why a steep function stays float, and what makes its operand."""
+    return f"{node.op_type} tells apart what {8 if dtype == 'int8' else 16} bits would not"
+
+
+def amplifies(node: ir.Node) -> bool:
+    """Whether errors of its operand may be larger in its result.
+
+    Not of an exponential, which integers suffice for; a quotient's divisor is for `edgeconv.quantize._divisors`.
+    """
+    return node.op_type not in ENDS and _is_steep(node)
 
 
 def spread_results(
@@ -257,10 +270,10 @@ def _makers(operand: ir.Value) -> set[ir.Node]:
         node = value.producer()
         # Behind a sum of many numbers errors average out, so what makes its terms may be integers.
         passed = _PASSED - _CLAMPS if summed else _PASSED | having(Trait.LAYER)
-        if node is None or node in makers or not is_activation(value) or node.op_type not in passed | _ENDS:
+        if node is None or node in makers or not is_activation(value) or node.op_type not in passed | ENDS:
             continue
         makers.add(node)
-        if node.op_type not in _ENDS | having(Trait.LAYER):
+        if node.op_type not in ENDS | having(Trait.LAYER):
             inner = summed or node.op_type in SUMS
             waiting += [(source, inner) for source in node.inputs if source is not None and constant(source) is None]
     return makers
