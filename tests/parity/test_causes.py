@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -173,3 +174,92 @@ def test_integers_that_saturate_early_are_told() -> None:
     x = np.arange(-100.0, 100.0)
     piece = piece_of("QuantizeLinear", [x, np.array(1.0), np.array(0, np.int8)], (1, 2))
     assert "saturates at 64" in cause_of(piece, Evidence(np.clip(piece.expected, -128, 64), 0.0))
+
+
+def _normalized(mean: Array, spread: Array) -> Array:
+    return np.asarray((IMAGE - mean) / spread)
+
+
+AXES = (2, 3)
+MEAN, LARGEST = IMAGE.mean(AXES, keepdims=True), IMAGE.max(AXES, keepdims=True)
+VARIANCE = np.square(IMAGE - MEAN).mean(AXES, keepdims=True) + 1e-5
+AROUND = np.square(IMAGE - LARGEST).mean(AXES, keepdims=True) + 1e-5
+STEPS: dict[str, tuple[Array, str]] = {
+    "largest": (_normalized(LARGEST, np.sqrt(AROUND)), "takes the largest for the mean"),
+    "exchanged": (-_normalized(MEAN, np.sqrt(VARIANCE)), "subtracts from the mean: its operands are in another order"),
+    "spread": (_normalized(MEAN, np.ones(1)), "does not divide by the deviation"),
+    "root": (_normalized(MEAN, VARIANCE), "divides by the variance"),
+    "unbiased": (
+        _normalized(MEAN, np.sqrt((VARIANCE - 1e-5) * 48 / 47 + 1e-5)),
+        "divides by n - 1 in its variance",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_wrong_step_of_a_normalization_is_told(name: str) -> None:
+    actual, words = STEPS[name]
+    scale, shift = RNG.uniform(0.5, 1.5, 3), RNG.normal(size=3)
+    piece = piece_of("InstanceNormalization", [IMAGE, scale, shift], (1, 2), epsilon=1e-5)
+    held, term = (array.astype(np.float32).reshape(3, 1, 1) for array in (scale, shift))
+    expected = computed("InstanceNormalization", IMAGE, scale, shift, epsilon=1e-5)
+    np.testing.assert_allclose(expected, _normalized(MEAN, np.sqrt(VARIANCE)) * held + term, atol=1e-6)
+    scaled = actual * scale.reshape(3, 1, 1) + shift.reshape(3, 1, 1)
+    assert words in cause_of(piece, Evidence(scaled, 1e-9, 1e-12))
+
+
+def test_a_pad_whose_cells_stand_elsewhere_is_told() -> None:
+    padded = computed("Pad", IMAGE, np.array([0, 0, 1, 0, 0, 0, 2, 0]), mode="reflect")
+    moved = np.concatenate([padded[:, :, 1:-2], padded[:, :, :1], padded[:, :, -2:]], 2)
+    piece = piece_of("Pad", [IMAGE, np.array([0, 0, 1, 0, 0, 0, 2, 0])], (1,), mode="reflect")
+    assert "and its image are in another order along axis 2" in cause_of(piece, Evidence(moved, 1e-9, 1e-12))
+
+
+def test_a_sum_that_is_left_out_with_its_activation_is_told() -> None:
+    """One operator of a `.tflite` file: what reads its result reads an operand, below zero too."""
+    values = [ir.Value(name=name) for name in ("a", "b", "c")]
+    added = ir.node("Add", values[:2], outputs=[ir.Value(name="sum")])
+    relu = ir.node("Relu", added.outputs, outputs=[ir.Value(name="sum.relu")])
+    last = ir.node("Mul", [relu.outputs[0], values[2]], outputs=[ir.Value(name="product")])
+    a, b, c = IMAGE, IMAGE[:, ::-1] + 1, IMAGE[..., ::-1]
+    piece = Piece([added, relu, last], dict(zip(values, (a, b, c), strict=True)), last.outputs[0], 18)
+    told = cause_of(piece, Evidence(b * c, 1e-9, 1e-12))
+    assert told == "sum.relu is left out from Add sum on, and b read in its place"
+
+
+def test_a_layer_whose_constants_the_file_does_not_read_is_told() -> None:
+    noise = RNG.normal(size=wrong().shape)
+    assert cause_of(convolution(), Evidence(noise, 1e-9, 1e-12), unread=["x1", "x2"]) == (
+        "Conv layer.0 is left out: the file reads none of its constants"
+    )
+    assert cause_of(convolution(), Evidence(noise, 1e-9, 1e-12), unread=["x1"]) == ""
+
+
+INTEGERS = np.rint(127 * KERNEL / np.abs(KERNEL).max((1, 2, 3), keepdims=True))
+
+
+def _larger(integers: Array) -> Array:
+    """The second filter times 1.02, saturated as int8 is."""
+    changed = integers.copy()
+    changed[1] = np.clip(np.rint(1.02 * changed[1]), -128, 127)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_larger, r"the constant x1 is 1\.0[12]\d* times what it should be in channel 1"),
+        (lambda integers: np.clip(integers, -100, 100), "the constant x1 is clipped to -100 and 100"),
+        (lambda integers: integers + (np.arange(integers.size).reshape(integers.shape) == 7), "one number that is"),
+    ],
+    ids=["scaled", "clipped", "one"],
+)
+def test_integers_tell_what_their_real_numbers_hide(change: Callable[[Array], Array], words: str) -> None:
+    step = np.float32(2.0) ** np.arange(-7.0, -3.0).reshape(4, 1, 1, 1)
+    weights = [(step * INTEGERS).astype(np.float64), BIAS.astype(np.float32).astype(np.float64)]
+    piece = piece_of("Conv", [IMAGE, *weights], (1, 2), pads=[1, 1, 1, 1])
+    changed = step * change(INTEGERS)
+    actual = computed("Conv", IMAGE, changed.astype(np.float64), weights[1], pads=[1, 1, 1, 1])
+    stored = {"x1": changed.astype(np.float32), "x2": weights[1].astype(np.float32)}
+    told = cause_of(piece, Evidence(actual, 1e-9, 1e-12), stored=stored, steps={"x1": step})
+    assert re.search(words, told), told

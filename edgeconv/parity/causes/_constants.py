@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.parity.causes._piece import Hypothesis, Piece
-from edgeconv.parity.causes._weights import change_of, change_of_integers
+from edgeconv.parity.causes._weights import change_of
 
 _ORDERS = {
     2: ((0, 1), (1, 0)),
@@ -92,10 +92,7 @@ def _candidates(name: str, due: Array, stored: Mapping[str, Array], step: Array 
             moved_back = _moved_back(array, due, order)
             if moved_back is None or np.array_equal(moved_back, due):
                 continue
-            words = change_of(_in_precision(due, array), moved_back)
-            # In integers, what was moved or scaled shows where each channel's scale hides it from the real numbers.
-            if not words and step is not None:
-                words = change_of_integers(np.rint(due / step), np.rint(moved_back / step))
+            words = change_of(_in_precision(due, array), moved_back, step)
             yield _Candidate(name, moved_back.astype(np.float64), words or "has other numbers")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
 from edgeconv.core import Array
 from edgeconv.parity.causes._attributes import choices, factors, numbers
 from edgeconv.parity.causes._constants import stored_otherwise
 from edgeconv.parity.causes._functions import clamped_operands, functions
+from edgeconv.parity.causes._normalizations import normalizations
 from edgeconv.parity.causes._operands import (
     exchanged_operands,
     flattened_images,
@@ -32,6 +33,7 @@ def cause_of(
     stored: Mapping[str, Array] = _NOTHING,
     steps: Mapping[str, Array] = _NOTHING,
     others: Mapping[str, Array] = _NOTHING,
+    unread: Collection[str] = (),
 ) -> str:
     """Why a result differs from a piece of a graph, in words; empty where no hypothesis explains it.
 
@@ -44,6 +46,7 @@ def cause_of(
         stored: the constants that the file has for it, in its own layout and precision, by name.
         steps: of the piece's constants that are stored as integers, the scale of one, by name.
         others: further values of the graph, which may stand in its place.
+        unread: constants that the file has, and no operator of it reads.
     """
     differing = evidence.beyond(piece.expected)
     if not differing:
@@ -51,6 +54,16 @@ def cause_of(
     for hypothesis in _hypotheses(piece, evidence, (stored, steps), others):
         if confirmed(hypothesis, evidence, differing):
             return hypothesis.words
+    return _unread(piece, unread)
+
+
+def _unread(piece: Piece, unread: Collection[str]) -> str:
+    """Of a layer none of whose constants is read: what stands in its place is none of the graph's values."""
+    for layer in piece.layers:
+        inputs = [layer.node.inputs[at] for at in layer.constants()]
+        names = {value.name or "" for value in inputs if value is not None}
+        if names and names <= {*unread}:
+            return f"{layer.name} is left out: the file reads none of its constants"
     return ""
 
 
@@ -68,6 +81,7 @@ def _hypotheses(
     yield from functions(piece, evidence)
     yield from layers_before(piece)
     yield from choices(piece)
+    yield from normalizations(piece)
     yield from exchanged_operands(piece)
     yield from misread_operands(piece)
     yield from misread_weights(piece)

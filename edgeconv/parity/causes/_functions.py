@@ -31,6 +31,7 @@ _IN_STEPS = (
     "Clip",
     "Relu",
 )
+_MOST_LEFT_OUT = 3  # layers behind each other
 _INFINITY = math.inf
 _LIMITS = ((0.0, _INFINITY), (0.0, 6.0), (-1.0, 1.0), (0.0, 1.0), (-_INFINITY, 6.0), (-_INFINITY, _INFINITY))
 _UNARY = having_any([Trait.FUNCTION, Trait.CLAMPS]) | {"LeakyRelu", "Gelu", "HardSwish", "Mish", "Erf"}
@@ -90,6 +91,21 @@ def functions(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
             words = f"{layer.name} is computed by the tanh approximation of Gelu"
             yield Hypothesis(words, partial(_replaced, piece, at, _erf_tanh, layer.data))
     yield from _of_several_layers(piece)
+    yield from _several_left_out(piece)
+
+
+def _several_left_out(piece: Piece) -> Iterator[Hypothesis]:
+    """Layers behind each other that are one operator in a file (a sum and its activation), left out together."""
+    layers = piece.layers
+    for first, last in itertools.combinations(range(len(layers)), 2):
+        if last - first > _MOST_LEFT_OUT:
+            continue
+        for index in layers[first].computed_operands:
+            operand, value = layers[first].operands[index], layers[first].node.inputs[index]
+            if operand is not None and value is not None and operand.shape == layers[last].result.shape:
+                read = (value.name or f"operand {index}").removesuffix(HELD)
+                words = f"{layers[last].place} is left out from {layers[first].name} on, and {read} read in its place"
+                yield Hypothesis(words, partial(piece.after, last, (operand,)))
 
 
 def _of_several_layers(piece: Piece) -> Iterator[Hypothesis]:

@@ -84,12 +84,13 @@ def _with_operand(piece: Piece, at: int, index: int, array: Array) -> Callable[[
     return lambda: piece.after(at, piece.layers[at].again({index: array}))
 
 
-def change_of(due: Array, actual: Array) -> str:
+def change_of(due: Array, actual: Array, step: Array | None = None) -> str:
     """How a constant was changed, in words that follow its name; empty where no rule knows.
 
     Args:
         due: the correct numbers, in the precision that they are stored in.
         actual: the numbers in the file, of the same shape.
+        step: of numbers that are stored as integers, what one more is worth, as it broadcasts.
     """
     if not actual.any():
         return "is missing: all its numbers are zero"
@@ -100,22 +101,30 @@ def change_of(due: Array, actual: Array) -> str:
     unit = _HALF_UNIT if due.dtype == np.float16 else _UNIT
     scaled = partial(_scaled, near=lambda due, actual: np.abs(actual - due) <= unit * np.abs(due))
     # From what explains every number exactly to what only lists the changed ones.
-    for rule in (_moved, scaled, _permuted, _clipped, _few, _zeroed):
+    for rule in (_moved, scaled, _permuted, _clipped):
         if words := rule(due.astype(np.float64), actual.astype(np.float64)):
             return words
-    return ""
+    # What was moved or scaled shows in integers where each channel's scale hides it from the real numbers.
+    several = np.count_nonzero(due != actual) > 1
+    words = "" if step is None or not several else _change_of_integers(np.rint(due / step), np.rint(actual / step))
+    return words or _few(due, actual) or _zeroed(due, actual)
 
 
-def change_of_integers(due: Array, actual: Array) -> str:
+def _change_of_integers(due: Array, actual: Array) -> str:
     """The same for the integers that a constant is stored as.
 
     Scales per channel are computed anew from changed numbers, so the real numbers do not show that channels moved or
     were scaled, and the integers do.
     """
-    # A product beyond the largest integer saturated there.
-    largest = np.abs(actual).max(initial=0.0)
-    scaled = partial(_scaled, near=lambda due, actual: (np.abs(actual - due) <= _ROUNDED) | (np.abs(actual) == largest))
-    for rule in (_moved, _permuted, _clipped, scaled, _zeroed):
+    largest = float(np.abs(actual).max(initial=0.0))
+
+    def near(due: Array, actual: Array) -> Array:
+        # A product beyond the largest integer saturated there: at 127 of one sign, and at -128 of the other.
+        saturated = (np.abs(actual) >= largest - 1) & (np.abs(due) > np.abs(actual)) & (due * actual > 0)
+        return np.asarray((np.abs(actual - due) <= _ROUNDED) | saturated)
+
+    scaled = partial(_scaled, near=near)
+    for rule in (_moved, _permuted, _clipped, scaled):
         if words := rule(due, actual):
             return words
     return ""
@@ -239,7 +248,8 @@ def _scaled(due: Array, actual: Array, *, near: Near) -> str:
 def _factor(due: Array, actual: Array, near: Near) -> float | None:
     """The factor between two arrays, within what their format resolves; None where no single one explains all.
 
-    By the largest number, which is exact for real ones, and by least squares, which averages the rounding of integers.
+    By the largest number, which is exact for real ones, by least squares, which averages the rounding of integers, and
+    by what each integer allows, which saturation does not move.
     """
     if np.array_equal(due, actual):
         return 1.0
@@ -248,7 +258,21 @@ def _factor(due: Array, actual: Array, near: Near) -> float | None:
         return None
     factor = float(actual[at] / due[at])
     fitted = float(np.vdot(due, actual) / np.vdot(due, due))
-    return next((item for item in (factor, fitted) if item and near(item * due, actual).all()), None)
+    candidates = (factor, fitted, _between_roundings(due, actual))
+    return next((item for item in candidates if item and near(item * due, actual).all()), None)
+
+
+def _between_roundings(due: Array, actual: Array) -> float:
+    """The factor in the middle of all those with which each product is rounded to the number that stands there.
+
+    Those that saturated bound it from one side alone, which the others do better. Zero where there is none.
+    """
+    free = (due != 0) & (np.abs(actual) < np.abs(actual).max() - 1)
+    if not free.any():
+        return 0.0
+    ends = np.sort((actual[free] + _ROUNDED * np.array([[-1.0], [1.0]])) / due[free], axis=0)
+    low, high = float(ends[0].max()), float(ends[1].min())
+    return (low + high) / 2 if low <= high else 0.0
 
 
 def _few(due: Array, actual: Array) -> str:

@@ -234,6 +234,7 @@ def _other_pads(piece: Piece, at: int) -> Iterator[Hypothesis]:
     if pads is None:
         return
     half = pads.size // 2
+    yield from _cells_elsewhere(piece, at, pads.reshape(-1)[:half].tolist(), pads.reshape(-1)[half:].tolist())
     for axis, by in itertools.product(range(half), (1, -1)):
         shifted = pads.copy().reshape(-1)
         shifted[axis] += by
@@ -241,6 +242,21 @@ def _other_pads(piece: Piece, at: int) -> Iterator[Hypothesis]:
         if shifted.min() >= 0:
             words = f"the padding of {layer.name} is {_sides(shifted.tolist())} instead of {_sides(pads.tolist())}"
             yield Hypothesis(words, partial(_of_operand, piece, at, 1, shifted))
+
+
+def _cells_elsewhere(piece: Piece, at: int, begins: Sequence[int], ends: Sequence[int]) -> Iterator[Hypothesis]:
+    """The cells in front, those of the image and those behind, joined in another order along an axis."""
+    layer = piece.layers[at]
+    result = layer.result
+    for axis, (begin, end) in enumerate(zip(begins, ends, strict=False)):
+        if result.ndim != len(begins) or min(begin, end) < 0 or not begin + end:
+            continue
+        parts = [part for part in np.split(result, [begin, result.shape[axis] - end], axis) if part.shape[axis]]
+        for order in itertools.permutations(range(len(parts))):
+            if list(order) != sorted(order):
+                joined = np.concatenate([parts[place] for place in order], axis)
+                words = f"the padding of {layer.name} and its image are in another order along axis {axis}"
+                yield Hypothesis(words, partial(piece.after, at, (joined,)))
 
 
 def _of_operand(piece: Piece, at: int, index: int, array: Array) -> Array:

@@ -402,8 +402,9 @@ class _Writing:
         stored = {name: self.file.constants[name] for name in self.file.constants_before(end.tensor)}
         others = {name: array for name, array in operands.expected.items() if name != end.value}
         with one_thread():
-            steps = self.graph.constant_steps
-            return cause_of(piece, Evidence(actual, bound, relative), stored=stored, steps=steps, others=others)
+            steps, unread = self.graph.constant_steps, {*self.file.unused}
+            evidence = Evidence(actual, bound, relative)
+            return cause_of(piece, evidence, stored=stored, steps=steps, others=others, unread=unread)
 
     def _again(self, end: End, name: str, array: Array) -> Array:
         return self.file.again(end.tensor, {name: array})
