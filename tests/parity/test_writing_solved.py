@@ -172,7 +172,19 @@ class Squares(nn.Module):
         return nn.functional.gelu((x @ x.transpose(2, 3)).pow(2) - 1, approximate="tanh")
 
 
-@pytest.mark.parametrize("head", [Looked(), LookedUpPart(), LookedUpRoot(), Squares()])
+class LookedUpPartOfEnlarged(nn.Module):
+    """A table of some channels of a map whose edge is cut off with the other channels, in one SLICE."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enlarges = nn.ConvTranspose2d(8, 8, 3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        enlarged = self.enlarges(x)
+        return torch.cat([enlarged[:, :4].tanh(), nn.functional.softplus(enlarged[:, 4:])], 1)
+
+
+@pytest.mark.parametrize("head", [Looked(), LookedUpPart(), LookedUpRoot(), Squares(), LookedUpPartOfEnlarged()])
 def test_small_operands_lie_on_the_integers_that_tables_know(head: nn.Module, tmp_path: Path) -> None:
     """Between them there is no entry: right files were called wrong."""
     torch.manual_seed(0)

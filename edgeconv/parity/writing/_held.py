@@ -115,10 +115,23 @@ class Graph:
     @cached_property
     def moved(self) -> frozenset[str]:
         """The values that are elements of others: whoever reads them may read those."""
-        moving = [node for node in self.model.graph if node.op_type in having_any(_MOVING)]
-        moved = {value.name or "" for node in moving for value in node.outputs}
-        sources = {name: node.inputs[0] for name, node in self.quantizers.items()}
-        return frozenset(moved | {name for name, value in sources.items() if value is not None and value.name in moved})
+        return self.moved_from(self.named | {value.name or "" for value in self.model.graph.inputs})
+
+    def moved_from(self, names: Collection[str]) -> frozenset[str]:
+        """Of the values that are elements of others, those whose elements are all of the named ones.
+
+        A file may have what was picked from a value, and not the value (its slices fused with one behind it).
+        """
+        constants = {name or "" for name in self.model.graph.initializers}
+        moved: set[str] = set()
+        for node in self.model.graph:
+            read = [value.name or "" for value in node.inputs if value is not None]
+            is_moved = node.op_type in having_any(_MOVING) and all(
+                {name, self.dequantized.get(name)} & (moved | constants | set(names)) for name in read
+            )
+            if is_moved or (node.op_type in _QUANTIZATION and read[0] in moved):
+                moved.update(value.name or "" for value in node.outputs)
+        return frozenset(moved)
 
     @cached_property
     def never_negative(self) -> frozenset[str]:

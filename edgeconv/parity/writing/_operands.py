@@ -53,6 +53,7 @@ class Source:
     def __init__(self, graph: Graph, file: _File, rounded: Mapping[str, Array]) -> None:
         self._graph, self._file, self._rounded = graph, file, rounded
         self._names = graph.chosen(file.names & graph.named)
+        self._moved = graph.moved_from(self._names | {value.name or "" for value in graph.model.graph.inputs})
 
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
         """The sample's; then others, which leave no channel all zero, no two alike, and no clamp unreached.
@@ -64,7 +65,7 @@ class Source:
         graph, rounded = self._graph, self._rounded
         values = graph.values(inputs, rounded, self._names)
         yield self._computed(inputs, values, self._alike(values))
-        free = sorted(values.keys() & self._file.read - graph.moved)  # nothing else has the same elements
+        free = sorted(values.keys() & self._file.read - self._moved)  # nothing else has the same elements
         names = self._names - self._alike(free)
         if not names:
             return
@@ -85,7 +86,7 @@ class Source:
         """The sample's numbers in another order, and so small that what is added to a variance counts."""
         graph, rounded = self._graph, self._rounded
         values = graph.values(inputs, rounded, self._names)
-        free = sorted(values.keys() & self._file.read - graph.moved)
+        free = sorted(values.keys() & self._file.read - self._moved)
         changed = {name: lowered(mixed(values[name])) for name in free}
         changed |= {name: of.nearest(changed[name]) for name, of in self._file.looked_up.items() if name in changed}
         others = {name: lowered(mixed(array)) for name, array in inputs.items()}
