@@ -28,19 +28,21 @@ def round_between(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
         model: quantized already; not changed.
 
     Returns:
-        A new model, or the same one where there is none, and a note that names the places.
+        A new model, or the same one where there is none, and a note that names the places where numbers change.
     """
     if not any(_is_meant(node) for node in model.graph):
         return model, ()
     model, names = model.clone(), list[str]()
     for node in tuple(model.graph):
         if _is_meant(node):
-            names.append(name_of(node))
+            names += [] if _moves(node) else [name_of(node)]
         elif node.op_type not in PICKS | having(Trait.MOVES):
             continue
         pair = pair_before(node, PICKS | _WITHIN | having(Trait.MOVES))
         if pair is not None:
             repeat(node, *pair)
+    if not names:
+        return model, ()
     return model, (
         f"int8: {listed(names, _NAMED)}: rounded to the scale of what it reads, as torch's convert does; a module of "
         "fake quantizations rounds it nowhere and differs by up to half a step there",
@@ -52,6 +54,13 @@ def _is_meant(node: ir.Node) -> bool:
     if node.op_type not in _WITHIN or _is_rounded(node.outputs[0]):
         return False
     return pair_before(node, _WITHIN) is not None and _is_for_integers(node.outputs[0])
+
+
+def _moves(node: ir.Node) -> bool:
+    """Whether all its results are numbers of the operand as they are, so that their rounding changes nothing."""
+    if node.op_type == "Resize":
+        return node.attributes.get_string("mode", "nearest") == "nearest"
+    return node.op_type in PICKS | having(Trait.MOVES)
 
 
 def _is_rounded(value: ir.Value) -> bool:

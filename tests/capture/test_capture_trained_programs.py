@@ -311,8 +311,9 @@ def test_each_part_with_a_fixed_scale_has_a_form_of_floats(part: nn.Module, engi
 class _Unrounded(nn.Module):
     """What torch.ao observes nowhere, between layers that it does."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: str = "bilinear") -> None:
         super().__init__()
+        self.mode = mode
         self.quant, self.join = tq.QuantStub(), FloatFunctional()
         self.a, self.b = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()), nn.Conv2d(8, 8, 3, padding=1)
         self.c, self.pool, self.fc = nn.Conv2d(16, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(8, 6)
@@ -320,7 +321,7 @@ class _Unrounded(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.a(self.quant(x))
         y = functional.relu6(self.b(functional.avg_pool2d(x, 2)))
-        y = self.join.cat([functional.interpolate(y, scale_factor=2, mode="bilinear"), x], 1)
+        y = self.join.cat([functional.interpolate(y, scale_factor=2, mode=self.mode), x], 1)
         result: Tensor = self.fc(self.pool(functional.leaky_relu(self.c(y), 0.1)).flatten(1))
         return result
 
@@ -332,6 +333,16 @@ def test_pools_resizes_and_clamps_that_nobody_rounds_keep_files_of_integers(tmp_
     )
     assert not _float_notes(result)
     assert any("avg_pool2d, relu6, upsample_bilinear2d and 2 more: rounded" in note for note in result.notes)
+
+
+def test_a_resize_that_moves_elements_is_not_called_rounded(tmp_path: Path) -> None:
+    """Its result holds numbers of its operand as they are: at the operand's scale they stay what they were."""
+    module = trained(_Unrounded("nearest"), CONFIGS["int8"], (3, 8, 8))
+    step = float(module.fc.activation_post_process.scale)
+    result = _assert_within_a_step(module, _IMAGES, module(_IMAGES), step, tmp_path, exact=False)
+    assert not _float_notes(result)
+    (note,) = [note for note in result.notes if ": rounded" in note]
+    assert "avg_pool2d, relu6, leaky_relu and 1 more: rounded" in note
 
 
 def test_an_average_that_is_an_output_is_not_rounded(tmp_path: Path) -> None:
