@@ -271,7 +271,7 @@ class Lowering:
     def bind(self, value: ir.Value, form: Form, tensor: Tensor) -> None:
         """Says that the tensor holds the value in this form; a new tensor takes the value's name.
 
-        What broadcasts may have dropped leading axes of size 1: it is reshaped.
+        A tensor of these elements in another shape (images of a volume, say) is reshaped.
         """
         tensor = self.reshape(tensor, permuted(self.shape(value), form))
         if not tensor.owner and tensor.data is None:

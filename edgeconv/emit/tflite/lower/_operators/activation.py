@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
@@ -15,17 +16,26 @@ from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 
 def unary(code: str) -> Lower:
     """An operator that TFLite has as it is, whatever the form."""
+    return per_element(lambda low, x: low.emit(code, [x], x.shape))
+
+
+def per_element(function: Callable[[Lowering, Tensor], Tensor]) -> Lower:
+    """A function of each element by itself: the result has the form of the operand."""
 
     def lower(low: Lowering, node: ir.Node) -> None:
         x, form = read(low, node)
-        low.bind(node.outputs[0], form, low.emit(code, [x], x.shape))
+        low.bind(node.outputs[0], form, function(low, x))
 
     return lower
 
 
 def read(low: Lowering, node: ir.Node) -> tuple[Tensor, Form]:
     """The first input in its best form."""
-    value = low.input(node)
+    return in_best_form(low, low.input(node))
+
+
+def in_best_form(low: Lowering, value: ir.Value) -> tuple[Tensor, Form]:
+    """The tensor of a value that costs no TRANSPOSE, and its form."""
     form = low.form(value)
     return low.tensor(value, form), form
 
@@ -113,12 +123,6 @@ def hard_sigmoid(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, low.emit("MUL", [six, low.floats(1 / 6)], x.shape))
 
 
-def hard_swish(low: Lowering, node: ir.Node) -> None:
-    """HardSwish."""
-    x, form = read(low, node)
-    low.bind(node.outputs[0], form, low.emit("HARD_SWISH", [x], x.shape))
-
-
 def mish(low: Lowering, node: ir.Node) -> None:
     """Mish x·tanh(ln(1 + eˣ)).
 
@@ -154,8 +158,7 @@ def gelu(low: Lowering, node: ir.Node) -> None:
 
 def gelu_of(low: Lowering, value: ir.Value, result: ir.Value, *, tanh: bool) -> None:
     """Gelu of a value, by tanh or by the error function, for a group of nodes that spell it out."""
-    form = low.form(value)
-    x = low.tensor(value, form)
+    x, form = in_best_form(low, value)
     low.bind(result, form, low.emit("GELU", [x], x.shape, approximate=tanh))
 
 
@@ -191,7 +194,7 @@ LOWERINGS: dict[str, Lower] = {
     "LeakyRelu": leaky_relu,
     "Clip": clip,
     "HardSigmoid": hard_sigmoid,
-    "HardSwish": hard_swish,
+    "HardSwish": unary("HARD_SWISH"),
     "Mish": mish,
     "Softsign": softsign,
     "Gelu": gelu,

@@ -13,7 +13,7 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.emit.tflite.lower._layout import last
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
-from edgeconv.emit.tflite.lower._operators.volumes import bind_images, depth_as_channels, images_of
+from edgeconv.emit.tflite.lower._operators.volumes import depth_as_channels, images_of
 from edgeconv.emit.tflite.lower._parts import parts_of
 from edgeconv.emit.tflite.lower._windows import VALID, Window, padding_of, windows_of
 from edgeconv.graph.edit import input_of
@@ -46,7 +46,7 @@ def conv(low: Lowering, node: ir.Node) -> None:
     else:
         result = convolved(low, image, weight, bias, groups, windows, scales=scales)
     result = result if shift is None else low.emit("ADD", [result, shift], result.shape)
-    low.bind(y, last(rank), low.reshape(result, [low.shape(y)[axis] for axis in last(rank)]))
+    low.bind(y, last(rank), result)
 
 
 def _volume(low: Lowering, node: ir.Node, weight: Array, windows: Sequence[Window]) -> None:
@@ -57,7 +57,7 @@ def _volume(low: Lowering, node: ir.Node, weight: Array, windows: Sequence[Windo
     outputs, per_group, taps, *sizes = weight.shape
     flat = weight.swapaxes(1, 2).reshape(outputs, taps * per_group, *sizes)
     bias, scales = bias_of(low, node, outputs), low.scales_of(node.inputs[1], axis=0)
-    bind_images(low, node.outputs[0], convolved(low, image, flat, bias, groups, plane, scales=scales))
+    low.bind(node.outputs[0], last(5), convolved(low, image, flat, bias, groups, plane, scales=scales))
 
 
 def _sum_of_parts(

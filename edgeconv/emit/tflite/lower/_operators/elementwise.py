@@ -12,17 +12,15 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import Form, first, last, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
-from edgeconv.emit.tflite.lower._operators.activation import read, unary
+from edgeconv.emit.tflite.lower._operators.activation import per_element, read, unary
 
 
 def binary(code: str, dtype: type[np.generic] | None = None) -> Lower:
     """A broadcasting operator of two inputs, whose result is of their type, or of that one."""
 
     def lower(low: Lowering, node: ir.Node) -> None:
-        form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
-        operands = [operand(low, value, form) for value in node.inputs]
-        shape = permuted(low.shape(node.outputs[0]), form)
-        result = low.emit(code, operands, shape, dtype=None if dtype is None else np.dtype(dtype))
+        tensors, form, shape = operands(low, node)
+        result = low.emit(code, tensors, shape, dtype=None if dtype is None else np.dtype(dtype))
         low.bind(node.outputs[0], form, result)
 
     return lower
@@ -32,17 +30,23 @@ def variadic(code: str) -> Lower:
     """Sum, Max or Min of any number of inputs, two by two."""
 
     def lower(low: Lowering, node: ir.Node) -> None:
-        form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
-        operands = [operand(low, value, form) for value in node.inputs]
-        combined = operands[0]
-        for other in operands[1:]:
-            combined = low.emit(code, [combined, other], np.broadcast_shapes(combined.shape, other.shape))
-        if len(operands) == 1:
+        tensors, form, _ = operands(low, node)
+        combined = tensors[0]
+        for tensor in tensors[1:]:
+            combined = low.emit(code, [combined, tensor], np.broadcast_shapes(combined.shape, tensor.shape))
+        if len(tensors) == 1:
             low.alias(node.outputs[0], low.input(node))
         else:
             low.bind(node.outputs[0], form, combined)
 
     return lower
+
+
+def operands(low: Lowering, node: ir.Node) -> tuple[list[Tensor], Form, tuple[int, ...]]:
+    """The inputs of a broadcasting operator in one form, that form, and the shape of the result in it."""
+    shape = low.shape(node.outputs[0])
+    form = common_form(low, node.inputs, len(shape))
+    return [operand(low, value, form) for value in node.inputs], form, permuted(shape, form)
 
 
 def common_form(low: Lowering, values: Sequence[ir.Value | None], rank: int) -> Form:
@@ -141,11 +145,10 @@ def power(low: Lowering, node: ir.Node) -> None:
 
 def _any_power(low: Lowering, node: ir.Node) -> None:
     """POW, whose operands have one element type, where ONNX lets the exponent have another."""
-    form, kind = common_form(low, node.inputs, len(low.shape(node.outputs[0]))), low.dtype(node.outputs[0])
-    base, exponent = (operand(low, value, form) for value in node.inputs)
+    (base, exponent), form, shape = operands(low, node)
+    kind = low.dtype(node.outputs[0])
     together = kind if exponent.dtype.kind != "f" else np.dtype(np.float32)
-    operands = [converted(low, tensor, together) for tensor in (base, exponent)]
-    result = low.emit("POW", operands, permuted(low.shape(node.outputs[0]), form))
+    result = low.emit("POW", [converted(low, tensor, together) for tensor in (base, exponent)], shape)
     low.bind(node.outputs[0], form, converted(low, result, kind))
 
 
@@ -175,12 +178,6 @@ def reciprocal(low: Lowering, node: ir.Node) -> None:
     """Reciprocal 1 / x."""
     x, form = read(low, node)
     low.bind(node.outputs[0], form, low.emit("DIV", [low.floats(1.0), x], x.shape))
-
-
-def absolute(low: Lowering, node: ir.Node) -> None:
-    """Abs."""
-    x, form = read(low, node)
-    low.bind(node.outputs[0], form, magnitude(low, x))
 
 
 def magnitude(low: Lowering, x: Tensor) -> Tensor:
@@ -221,9 +218,7 @@ def negative(low: Lowering, node: ir.Node) -> None:
 
 def where(low: Lowering, node: ir.Node) -> None:
     """Where, with broadcasting."""
-    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
-    condition, a, b = (operand(low, value, form) for value in node.inputs)
-    shape = permuted(low.shape(node.outputs[0]), form)
+    (condition, a, b), form, shape = operands(low, node)
     low.bind(node.outputs[0], form, low.emit("SELECT_V2", [condition, a, b], shape, dtype=a.dtype))
 
 
@@ -263,7 +258,7 @@ LOWERINGS: dict[str, Lower] = {
     "Where": where,
     "Cast": cast,
     "CastLike": cast,
-    "Abs": absolute,
+    "Abs": per_element(magnitude),
     "Neg": negative,
     "Sqrt": unary("SQRT"),
     "Exp": unary("EXP"),

@@ -6,26 +6,17 @@ Written with its own operators such that small numbers keep all their digits: no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
-from edgeconv.emit.tflite.lower._operators.activation import clipped, read, times
+from edgeconv.emit.tflite.lower._operators.activation import clipped, in_best_form, per_element, read, times
 
-Function = Callable[[Lowering, Tensor], Tensor]
 _BOOL = np.dtype(np.bool_)
 _WITH_A_SQUARE = 1e18  # in float32, and next to which 1 is nothing
-
-
-def _lowering(function: Function) -> Lower:
-    def lower(low: Lowering, node: ir.Node) -> None:
-        x, form = read(low, node)
-        low.bind(node.outputs[0], form, function(low, x))
-
-    return lower
 
 
 def _sinh(low: Lowering, x: Tensor) -> Tensor:
@@ -91,8 +82,7 @@ def _expm1(low: Lowering, x: Tensor) -> Tensor:
 
 def near_zero_of(low: Lowering, value: ir.Value, result: ir.Value, *, is_logarithm: bool) -> None:
     """ln(1 + x) or exp(x) - 1 of a value, for a group of nodes that spell it out."""
-    form = low.form(value)
-    x = low.tensor(value, form)
+    x, form = in_best_form(low, value)
     low.bind(result, form, _log1p(low, x) if is_logarithm else _expm1(low, x))
 
 
@@ -213,21 +203,17 @@ def _where(low: Lowering, comparison: str, x: Tensor, limit: float, then: Tensor
     return low.emit("SELECT_V2", [condition, then, other], x.shape, dtype=then.dtype)
 
 
-_FUNCTIONS: dict[str, Function] = {
-    "Acos": _acos,
-    "Acosh": _acosh,
-    "Asin": _asin,
-    "Asinh": _asinh,
-    "Atan": _atan,
-    "Atanh": _atanh,
-    "Cosh": _cosh,
-    "Erf": _erf,
-    "Sinh": _sinh,
-    "Tan": _tan,
-}
-
 LOWERINGS: dict[str, Lower] = {
-    **{name: _lowering(function) for name, function in _FUNCTIONS.items()},
+    "Acos": per_element(_acos),
+    "Acosh": per_element(_acosh),
+    "Asin": per_element(_asin),
+    "Asinh": per_element(_asinh),
+    "Atan": per_element(_atan),
+    "Atanh": per_element(_atanh),
+    "Cosh": per_element(_cosh),
+    "Erf": per_element(_erf),
+    "Sinh": per_element(_sinh),
+    "Tan": per_element(_tan),
     **dict.fromkeys(("Celu", "Elu", "Selu"), elu),
     "Softplus": softplus,
 }

@@ -40,7 +40,7 @@ def gather_nd_computed(low: Lowering, node: ir.Node) -> None:
         rows = low.emit("ADD", [rows, low.integers(np.repeat(starts, rows.shape[0] // batches))], rows.shape)
     flat = low.reshape(low.tensor(value, first(len(shape))), (int(np.prod(shape[:depth])), *shape[depth:]))
     gathered = low.emit("GATHER", [flat, rows], (*rows.shape, *shape[depth:]), axis=0, batchDims=0)
-    low.bind(y, first(len(low.shape(y))), low.reshape(gathered, low.shape(y)))
+    low.bind(y, first(len(low.shape(y))), gathered)
 
 
 def gather_elements(low: Lowering, node: ir.Node) -> None:
@@ -50,7 +50,7 @@ def gather_elements(low: Lowering, node: ir.Node) -> None:
     places = _flat_places(low, node, shape, low.shape(y))
     flat = low.reshape(low.tensor(value, first(len(shape))), (int(np.prod(shape)),))
     gathered = low.emit("GATHER", [flat, places], places.shape, axis=0, batchDims=0)
-    low.bind(y, first(len(shape)), low.reshape(gathered, low.shape(y)))
+    low.bind(y, first(len(shape)), gathered)
 
 
 def scatter_elements(low: Lowering, node: ir.Node) -> None:
@@ -133,7 +133,7 @@ def scatter_nd(low: Lowering, node: ir.Node) -> None:
             hits = low.emit("SCATTER_ND", [column, ones, low.integers([total, 1])], (total, 1), dtype=ones.dtype)
             hit = low.emit("GREATER", [hits, low.floats(0.0)], (total, 1), dtype=np.dtype(np.bool_))
             rows_after = low.emit("SELECT_V2", [hit, rows_after, old], (total, width), dtype=old.dtype)
-    low.bind(y, first(len(shape)), low.reshape(rows_after, shape))
+    low.bind(y, first(len(shape)), rows_after)
 
 
 _COMBINED = {"max": "MAXIMUM", "min": "MINIMUM", "mul": "MUL"}

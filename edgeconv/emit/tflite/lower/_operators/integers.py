@@ -14,7 +14,8 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import first, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators import elementwise, linear
-from edgeconv.emit.tflite.lower._operators.elementwise import aligned, common_form, converted, operand
+from edgeconv.emit.tflite.lower._operators.activation import per_element
+from edgeconv.emit.tflite.lower._operators.elementwise import aligned, common_form, converted, operand, operands
 from edgeconv.emit.tflite.lower._operators.piecewise import integer_remainder
 from edgeconv.graph.traits import Trait, having
 
@@ -34,9 +35,7 @@ def quotient(low: Lowering, node: ir.Node) -> None:
     if low.dtype(low.input(node)) != _INT64:
         elementwise.quotient(low, node)
         return
-    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
-    x, divisor = (operand(low, value, form) for value in node.inputs)
-    shape = permuted(low.shape(node.outputs[0]), form)
+    (x, divisor), form, shape = operands(low, node)
     if all(_fits_int32(low, low.input(node, index)) for index in range(2)):
         narrow = low.emit("DIV", [converted(low, number, _INT32) for number in (x, divisor)], shape)
         low.bind(node.outputs[0], form, converted(low, narrow, _INT64))
@@ -173,12 +172,10 @@ def _lowest(low: Lowering, x: Tensor, count: int) -> Tensor:
     return low.emit("SELECT_V2", [is_negative, without_sign, x], x.shape, dtype=_INT64)
 
 
-def bitwise_not(low: Lowering, node: ir.Node) -> None:
+def _inverted(low: Lowering, x: Tensor) -> Tensor:
     """BitwiseNot: -1 - x, and of unsigned integers their largest less x."""
-    form = low.form(low.input(node))
-    x = low.tensor(low.input(node), form)
     ones = low.graph.constant(np.array([~np.zeros((), x.dtype)]), f"{low.base}/ones")
-    low.bind(node.outputs[0], form, low.emit("SUB", [ones, x], x.shape))
+    return low.emit("SUB", [ones, x], x.shape)
 
 
 def _whole(low: Lowering, number: int) -> Tensor:
@@ -192,5 +189,5 @@ LOWERINGS: dict[str, Lower] = {
     "BitwiseAnd": bits,
     "BitwiseOr": bits,
     "BitwiseXor": bits,
-    "BitwiseNot": bitwise_not,
+    "BitwiseNot": per_element(_inverted),
 }

@@ -11,6 +11,7 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import Form, last
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
+from edgeconv.emit.tflite.lower._operators.activation import read
 from edgeconv.emit.tflite.lower._operators.convolution import convolved
 from edgeconv.emit.tflite.lower._operators.elementwise import aligned
 from edgeconv.emit.tflite.lower._operators.reduction import norm_of, reduced
@@ -21,34 +22,31 @@ from edgeconv.graph.windows import neighbours
 
 def batch_normalization(low: Lowering, node: ir.Node) -> None:
     """BatchNormalization as x·scale + shift, both computed in float64 and rounded once."""
-    x = low.input(node)
+    x, form = read(low, node)
     gamma, beta, mean, variance = (low.constant(value, "statistic").astype(np.float64) for value in node.inputs[1:5])
     # One factor and one term per channel, in float64: a kernel would round four numbers and their differences.
     scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    form = low.form(x)
-    scaled = _scaled(low, low.tensor(x, form), form, _per_channel(scale, form), _per_channel(beta - mean * scale, form))
+    scaled = _scaled(low, x, form, _per_channel(scale, form), _per_channel(beta - mean * scale, form))
     low.bind(node.outputs[0], form, scaled)
 
 
 def instance_normalization(low: Lowering, node: ir.Node) -> None:
     """InstanceNormalization: over all axes but batch and channels."""
-    x = low.input(node)
-    form = low.form(x)
+    x, form = read(low, node)
     gamma, beta = (low.constant(value, "parameter") for value in node.inputs[1:3])
     axes = [form.index(axis) for axis in range(2, len(form))]
-    normal = normalized(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
+    normal = normalized(low, x, axes, node.attributes.get_float("epsilon", 1e-5))
     scaled = _scaled(low, normal, form, _per_channel(gamma, form), _per_channel(beta, form))
     low.bind(node.outputs[0], form, scaled)
 
 
 def layer_normalization(low: Lowering, node: ir.Node) -> None:
     """LayerNormalization: over the axes from ``axis`` on."""
-    x = low.input(node)
-    form = low.form(x)
+    x, form = read(low, node)
     rank = len(form)
     axis = node.attributes.get_int("axis", -1) % rank
     axes = [form.index(index) for index in range(axis, rank)]
-    normal, *statistics = standardized(low, low.tensor(x, form), axes, node.attributes.get_float("epsilon", 1e-5))
+    normal, *statistics = standardized(low, x, axes, node.attributes.get_float("epsilon", 1e-5))
     for value, tensor in zip(node.outputs[1:], statistics, strict=False):
         if value.uses() or value.is_graph_output():
             low.bind(value, form, tensor)
@@ -59,15 +57,13 @@ def layer_normalization(low: Lowering, node: ir.Node) -> None:
 
 def lp_normalization(low: Lowering, node: ir.Node) -> None:
     """LpNormalization: divided by the norm along an axis; where that is 0, the elements are."""
-    x = low.input(node)
-    form = low.form(x)
+    x, form = read(low, node)
     axis = node.attributes.get_int("axis", -1) % len(form)
-    tensor = low.tensor(x, form)
-    norm = norm_of(low, tensor, [form.index(axis)], node.attributes.get_int("p", 2))
+    norm = norm_of(low, x, [form.index(axis)], node.attributes.get_int("p", 2))
     # 0 / 0 is not a number, and ONNX (LpNormalization) says that zeros stay zeros.
     zero = low.emit("EQUAL", [norm, low.floats(0.0)], norm.shape, dtype=np.dtype(np.bool_))
     norm = low.emit("SELECT_V2", [zero, low.floats(1.0), norm], norm.shape, dtype=norm.dtype)
-    low.bind(node.outputs[0], form, low.emit("DIV", [tensor, norm], tensor.shape))
+    low.bind(node.outputs[0], form, low.emit("DIV", [x, norm], x.shape))
 
 
 def local_response(low: Lowering, node: ir.Node) -> None:

@@ -30,9 +30,7 @@ def pad(low: Lowering, node: ir.Node) -> None:
     mode = node.attributes.get_string("mode", "constant")
     padded = _PADS[mode](low, node, x, grown) if mode in _PADS else low.refuse(f"its mode is {mode!r}")
     # Where nothing was padded or cropped, a tensor that already bears the name of a value is only aliased.
-    if padded is x and not padded.owner:
-        low.bind(node.outputs[0], form, padded)
-    elif padded is x:
+    if padded is x and padded.owner:
         low.alias(node.outputs[0], low.input(node))
     else:
         low.bind(node.outputs[0], form, padded)

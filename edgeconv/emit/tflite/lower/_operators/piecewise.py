@@ -6,21 +6,15 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.emit.tflite._graph import Tensor
-from edgeconv.emit.tflite.lower._layout import permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
-from edgeconv.emit.tflite.lower._operators.activation import read
-from edgeconv.emit.tflite.lower._operators.elementwise import common_form, magnitude, operand
+from edgeconv.emit.tflite.lower._operators.activation import per_element, read
+from edgeconv.emit.tflite.lower._operators.elementwise import magnitude, operands
 
 _BOOL = np.dtype(np.bool_)
 
 
-def sign(low: Lowering, node: ir.Node) -> None:
-    """Sign: (x > 0) - (x < 0), since SIGN is younger than the oldest runtime."""
-    x, form = read(low, node)
-    low.bind(node.outputs[0], form, _sign(low, x))
-
-
 def _sign(low: Lowering, x: Tensor) -> Tensor:
+    """(x > 0) - (x < 0), since SIGN is younger than the oldest runtime."""
     zero = low.graph.constant(np.zeros(1, x.dtype), f"{low.base}/zero")
     above, below = (
         low.emit("CAST", [low.emit(code, [x, zero], x.shape, dtype=_BOOL)], x.shape, dtype=x.dtype)
@@ -34,9 +28,7 @@ def modulo(low: Lowering, node: ir.Node) -> None:
 
     Of int32 what a quotient leaves: the microcontrollers' FLOOR_MOD takes floats only.
     """
-    form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
-    x, divisor = (operand(low, value, form) for value in node.inputs)
-    shape = permuted(low.shape(node.outputs[0]), form)
+    (x, divisor), form, shape = operands(low, node)
     if x.dtype == np.int32:
         low.bind(node.outputs[0], form, _left(low, x, divisor, shape, floored=not node.attributes.get_int("fmod", 0)))
         return
@@ -123,7 +115,7 @@ def thresholded_relu(low: Lowering, node: ir.Node) -> None:
 
 
 LOWERINGS: dict[str, Lower] = {
-    "Sign": sign,
+    "Sign": per_element(_sign),
     "Mod": modulo,
     "IsInf": is_inf,
     "IsNaN": is_nan,

@@ -57,8 +57,7 @@ def _windowed(
         area = rows.count * columns.count
         pooled = slide(along_depth(low, pooled, depth[0].length), (depth[0], Window(1, 1, 1, 0, 0, area, area)))
     pooled = after(pooled) if after else pooled
-    form = last(len(low.shape(y)))
-    low.bind(y, form, low.reshape(pooled, permuted(low.shape(y), form)))
+    low.bind(y, last(len(low.shape(y))), pooled)
 
 
 def _slid(low: Lowering, node: ir.Node, factors: list[Array], image: Tensor, windows: Sequence[Window]) -> Tensor:
@@ -215,7 +214,7 @@ def _across_channels(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> Non
     image = low.reshape(low.tensor(x, form), (batch, height, width, depth.length))
     point = [Window(1, 1, 1, 0, 0, size, size) for size in (height, width)]
     average = convolved(low, image, weight[:, :, None, None], np.zeros(depth.count), 1, point, named=False)
-    low.bind(y, form, low.reshape(average, permuted(low.shape(y), form)))
+    low.bind(y, form, average)
 
 
 LOWERINGS: dict[str, Lower] = {

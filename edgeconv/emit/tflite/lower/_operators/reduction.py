@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.emit.tflite._graph import Tensor
-from edgeconv.emit.tflite.lower._layout import Form, complete, permuted
+from edgeconv.emit.tflite.lower._layout import Form, complete
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
+from edgeconv.emit.tflite.lower._operators.activation import in_best_form, read
 from edgeconv.emit.tflite.lower._operators.elementwise import converted, magnitude
 from edgeconv.emit.tflite.lower._windows import VALID
 from edgeconv.graph.edit import input_of
@@ -24,8 +25,7 @@ def reduce(code: str, before: Callable[[Lowering, Tensor], Tensor] | None = None
         if not (axes or before or after):
             low.alias(node.outputs[0], value)
             return
-        form = low.form(value)
-        x = low.tensor(value, form)
+        x, form = in_best_form(low, value)
         kind = x.dtype
         x = converted(low, x, np.dtype(np.int32)) if kind == np.bool_ else x  # the kernels order no booleans
         x = before(low, x) if before else x
@@ -44,9 +44,9 @@ def _square(low: Lowering, x: Tensor) -> Tensor:
 
 def log_sum_exp(low: Lowering, node: ir.Node) -> None:
     """ReduceLogSumExp: the maximum is taken out before the exponential and added after the logarithm."""
-    value = low.input(node)
-    form, axes = low.form(value), axes_of(low, node, len(low.shape(value)))
-    x, places = low.tensor(value, form), [form.index(axis) for axis in axes]
+    x, form = read(low, node)
+    axes = axes_of(low, node, len(form))
+    places = [form.index(axis) for axis in axes]
     # exp is infinite in float32 from 88.8 on.
     largest = reduced(low, "REDUCE_MAX", x, places)
     total = reduced(low, "SUM", low.emit("EXP", [low.emit("SUB", [x, largest], x.shape)], x.shape), places)
@@ -76,7 +76,7 @@ def bind_reduced(low: Lowering, node: ir.Node, tensor: Tensor, form: Form, axes:
     shape = low.shape(y)
     order = [remaining.index(axis) for axis in form if axis in remaining]
     result = complete(shape, [axis for axis in order if shape[axis] != 1])
-    low.bind(y, result, low.reshape(tensor, permuted(shape, result)))
+    low.bind(y, result, tensor)
 
 
 def axes_of(low: Lowering, node: ir.Node, rank: int) -> list[int]:
@@ -91,10 +91,9 @@ def axes_of(low: Lowering, node: ir.Node, rank: int) -> list[int]:
 
 def global_lp_pool(low: Lowering, node: ir.Node) -> None:
     """GlobalLpPool: the root of the sum of powers."""
-    value, p = low.input(node), node.attributes.get_int("p", 2)
-    form = low.form(value)
-    total = norm_of(low, low.tensor(value, form), [form.index(axis) for axis in range(2, len(form))], p)
-    low.bind(node.outputs[0], form, total)
+    x, form = read(low, node)
+    axes = [form.index(axis) for axis in range(2, len(form))]
+    low.bind(node.outputs[0], form, norm_of(low, x, axes, node.attributes.get_int("p", 2)))
 
 
 def norm_of(low: Lowering, x: Tensor, axes: Sequence[int], p: int) -> Tensor:
@@ -124,9 +123,7 @@ def global_pool(code: str) -> Lower:
     """GlobalAveragePool and GlobalMaxPool."""
 
     def lower(low: Lowering, node: ir.Node) -> None:
-        value = low.input(node)
-        form = low.form(value)
-        x = low.tensor(value, form)
+        x, form = read(low, node)
         low.bind(node.outputs[0], form, reduced(low, code, x, [form.index(axis) for axis in range(2, len(form))]))
 
     return lower
@@ -139,11 +136,8 @@ def arg(code: str) -> Lower:
     """
 
     def lower(low: Lowering, node: ir.Node) -> None:
-        value = low.input(node)
-        rank = len(low.shape(value))
-        axis = node.attributes.get_int("axis", 0) % rank
-        form = low.form(value)
-        x = low.tensor(value, form)
+        x, form = read(low, node)
+        axis = node.attributes.get_int("axis", 0) % len(form)
         position, kernel = form.index(axis), code
         if x.dtype == np.int64:
             end = reduced(low, "REDUCE_MAX" if code == "ARG_MAX" else "REDUCE_MIN", x, [position])

@@ -43,8 +43,7 @@ def resize(low: Lowering, node: ir.Node) -> None:
     weights = [_weights(low, node, axis) for axis in range(2, len(before))]
     if len(weights) == 1:
         weights.insert(0, np.ones((1, 1)))
-    resized = _resized(low, image, weights)
-    low.bind(y, last(len(after)), low.reshape(resized, permuted(after, last(len(after)))))
+    low.bind(y, last(len(after)), _resized(low, image, weights))
 
 
 def _axis_by_axis(low: Lowering, node: ir.Node) -> None:

@@ -36,7 +36,7 @@ def reshape(low: Lowering, node: ir.Node) -> None:
     for form in forms:
         result = through_reshape(before, after, form)
         if result is not None:
-            _bind_reshaped(low, x, y, form, result)
+            low.bind(y, result, low.tensor(x, form))
             return
     # 2. A Flatten in front of a layer: the layer's weights take the features in the order in which they lie.
     if len(after) == 2 and _only_feeds_weights(y):
@@ -46,15 +46,10 @@ def reshape(low: Lowering, node: ir.Node) -> None:
     if len(after) == 4 and first(len(before)) not in low.forms[x]:
         earlier = before_reshape(before, after, last(4))
         if earlier is not None:
-            _bind_reshaped(low, x, y, earlier, last(4))
+            low.bind(y, last(4), low.tensor(x, earlier))
             return
     # 4. In torch's order, in which any reshape leaves the bytes.
-    _bind_reshaped(low, x, y, first(len(before)), first(len(after)))
-
-
-def _bind_reshaped(low: Lowering, x: ir.Value, y: ir.Value, form: Form, result: Form) -> None:
-    tensor = low.tensor(x, form)
-    low.bind(y, result, low.reshape(tensor, permuted(low.shape(y), result)))
+    low.bind(y, first(len(after)), low.tensor(x, first(len(before))))
 
 
 def _only_feeds_weights(value: ir.Value) -> bool:
@@ -78,7 +73,7 @@ def _permute_features(low: Lowering, x: ir.Value, y: ir.Value) -> None:
     rows, columns = low.shape(y)
     order = places.reshape(rows, columns)
     if rows != 1 and (form[0] != 0 or shape[0] != rows):
-        _bind_reshaped(low, x, y, first(len(shape)), first(2))
+        low.bind(y, first(2), low.tensor(x, first(len(shape))))
         return
     tensor = low.reshape(low.tensor(x, form), (rows, columns), f"{y.name}/features")
     low.feature_orders[y] = (tensor, order[0])
@@ -197,7 +192,7 @@ def gather(low: Lowering, node: ir.Node) -> None:
     # The axes behind the gathered one are counted one lower where it vanishes.
     remaining = [at if at < axis else at - 1 for at in form if at != axis]
     result = tuple(remaining) if index.ndim == 0 else first(len(low.shape(y)))
-    low.bind(y, result, low.reshape(gathered, permuted(low.shape(y), result)))
+    low.bind(y, result, gathered)
 
 
 def expand(low: Lowering, node: ir.Node) -> None:
@@ -271,7 +266,7 @@ def gather_nd(low: Lowering, node: ir.Node) -> None:
         )
     shape = [*x.shape[:place], rows.size, *x.shape[place + 1 :]]
     gathered = low.emit("GATHER", [x, low.integers(rows.reshape(-1))], shape, axis=place, batchDims=0)
-    low.bind(y, form, low.reshape(gathered, permuted(low.shape(y), form)))
+    low.bind(y, form, gathered)
 
 
 def _with_batch(index: Array, node: ir.Node) -> Array:

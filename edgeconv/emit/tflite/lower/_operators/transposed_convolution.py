@@ -15,7 +15,7 @@ from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.emit.tflite.lower._layout import last
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.convolution import as_image, bias_of, convolved, pad
-from edgeconv.emit.tflite.lower._operators.volumes import bind_images, depth_as_channels, images_of
+from edgeconv.emit.tflite.lower._operators.volumes import depth_as_channels, images_of
 from edgeconv.emit.tflite.lower._windows import SAME, VALID, Window, windows_of
 
 
@@ -61,13 +61,13 @@ def conv_transpose(low: Lowering, node: ir.Node) -> None:
     scales = low.scales_of(node.inputs[1], axis=1)
     if rank == 5:
         volume = _Transposed(images_of(low, x), weight, bias, groups, windows, scales)
-        bind_images(low, y, _transposed(low, _as_images(low, volume)))
+        low.bind(y, last(5), _transposed(low, _as_images(low, volume)))
         return
     image = as_image(low, x)
     if rank == 3:
         weight, windows = weight[:, :, None, :], [Window(1, 1, 1, 0, 0, 1, 1), *windows]
     result = _transposed(low, _Transposed(image, weight, bias, groups, windows, scales))
-    low.bind(y, last(rank), low.reshape(result, [low.shape(y)[axis] for axis in last(rank)]))
+    low.bind(y, last(rank), result)
 
 
 def _transposed(low: Lowering, layer: _Transposed) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.emit.tflite._graph import Tensor
-from edgeconv.emit.tflite.lower._layout import last, permuted
+from edgeconv.emit.tflite.lower._layout import last
 from edgeconv.emit.tflite.lower._lowering import Lowering
 from edgeconv.emit.tflite.lower._windows import Window
 
@@ -26,12 +26,6 @@ def along_depth(low: Lowering, images: Tensor, depth: int) -> Tensor:
     """Images of that many each as (N, D, H * W, C): their depth is the height of an image."""
     stacked, height, width, channels = images.shape
     return low.reshape(images, (stacked // depth, depth, height * width, channels))
-
-
-def bind_images(low: Lowering, value: ir.Value, images: Tensor) -> None:
-    """Binds images to the volume that they are."""
-    form = last(5)
-    low.bind(value, form, low.reshape(images, permuted(low.shape(value), form)))
 
 
 def depth_as_channels(low: Lowering, images: Tensor, window: Window, groups: int) -> Tensor:
