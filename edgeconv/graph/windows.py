@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 
 def window_counts(
@@ -57,6 +58,22 @@ def neighbours(channels: int, size: int) -> npt.NDArray[np.bool_]:
     places = np.arange(channels)
     offsets = places[None, :] - places[:, None]
     return np.asarray((offsets >= -((size - 1) // 2)) & (offsets <= size // 2))
+
+
+def stated_pads(node: ir.Node, rank: int) -> list[int]:
+    """The attribute ``pads`` of a Conv or pool over ``rank`` axes; zeros where it states none, or has ``auto_pad``.
+
+    Beside ``auto_pad`` the specification allows no ``pads``: VALID pads nothing, and SAME what `same_pads` says.
+    """
+    nothing = [0] * 2 * rank
+    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return nothing
+    return list(node.attributes.get_ints("pads", ())) or nothing
+
+
+def may_pad(node: ir.Node) -> bool:
+    """Whether a Conv or pool states padding, or leaves it to ``auto_pad``."""
+    return any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
 
 
 def same_pads(totals: Sequence[int], automatic: str) -> list[int]:

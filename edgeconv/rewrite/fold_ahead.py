@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgeconv.graph.affine_maps import Affine, affine
 from edgeconv.graph.edit import graph_of, only_reader
 from edgeconv.graph.replace import disown, is_over_space
+from edgeconv.graph.windows import may_pad
 from edgeconv.rewrite.algebra._linear import Linear, linear
 
 
@@ -106,9 +107,8 @@ def _is_spatial_average(node: ir.Node) -> bool:
     if node.op_type == "ReduceMean":
         return is_over_space(node)
     # If padding is counted, the weights of a window at the border do not sum to one.
-    padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
     uncounted = node.attributes.get_int("count_include_pad", 0) == 0
-    return (uncounted or not padded) and node.attributes.get_int("ceil_mode", 0) == 0
+    return (uncounted or not may_pad(node)) and node.attributes.get_int("ceil_mode", 0) == 0
 
 
 def _flattened(outer: Affine, node: ir.Node) -> Affine | None:

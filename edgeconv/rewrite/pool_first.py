@@ -11,6 +11,7 @@ from edgeconv.graph.constants import stated_axes
 from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.graph.replace import disown, take_over
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.windows import may_pad
 from edgeconv.rewrite.algebra._branch import Branch, window
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
@@ -64,7 +65,7 @@ def _counts_padding(pool: ir.Node) -> bool:
         return False
     if pool.attributes.get_int("ceil_mode", 0):  # the last windows may reach beyond the input
         return True
-    return any(pool.attributes.get_ints("pads", ())) or pool.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
+    return may_pad(pool)
 
 
 def _saves(conv: Branch, pool: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:

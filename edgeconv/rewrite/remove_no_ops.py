@@ -11,6 +11,7 @@ from edgeconv.capture.normalize.remove_no_ops import FORMS, Rule, first_input, s
 from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import exact, integers
 from edgeconv.graph.edit import input_of
+from edgeconv.graph.windows import may_pad
 
 
 def _always(node: ir.Node) -> bool:
@@ -34,10 +35,8 @@ def _repeats_once(node: ir.Node) -> bool:
 
 def _pools_single_elements(node: ir.Node) -> bool:
     """A 1x1 window that visits every element once."""
-    ones = all(
-        size == 1 for name in ("kernel_shape", "strides") for size in node.attributes.get_ints(name, (1,))
-    ) and not any(node.attributes.get_ints("pads", ()))
-    return ones and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET" and same_shape(node)
+    ones = all(size == 1 for name in ("kernel_shape", "strides") for size in node.attributes.get_ints(name, (1,)))
+    return ones and not may_pad(node) and same_shape(node)
 
 
 def _neutral(node: ir.Node) -> ir.Value | None:

@@ -20,7 +20,7 @@ from edgeconv.core import Array
 from edgeconv.errors import CaptureError
 from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
-from edgeconv.graph.windows import counted_elements
+from edgeconv.graph.windows import counted_elements, stated_pads
 
 
 def settle_dilated_averages(graph: ir.Graph) -> None:
@@ -47,7 +47,8 @@ def _settle(steps: Steps, node: ir.Node) -> None:
     rank = len(kernel)
     strides = list(node.attributes.get_ints("strides", (1,) * rank))
     dilations = list(node.attributes.get_ints("dilations"))
-    pads = _pads(node, rank)
+    # SAME_UPPER and SAME_LOWER are numbers already (`_automatic_pads`); what is left is VALID, which pads nothing.
+    pads = stated_pads(node, rank)
     # How far the last window of each axis reaches behind the elements: the convolution pads so much.
     reaches = [
         max(0, (after[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - before[i] - pads[i])
@@ -65,13 +66,6 @@ def _settle(steps: Steps, node: ir.Node) -> None:
         shares = steps.constant((1 / counts).astype(np.float32), "shares")
         y = steps.add("mean", "Mul", [y, shares], sizes_of(result))
     steps.replace({result: y})
-
-
-def _pads(node: ir.Node, rank: int) -> list[int]:
-    """The padding of all axes before, then of all axes behind."""
-    # SAME_UPPER and SAME_LOWER are numbers already (`_automatic_pads`); what is left is VALID, which pads nothing.
-    automatic, nothing = node.attributes.get_string("auto_pad", "NOTSET"), [0] * 2 * rank
-    return list(node.attributes.get_ints("pads", nothing)) if automatic == "NOTSET" else nothing
 
 
 def _counts(node: ir.Node, sizes: list[int], after: list[int], pads: list[int]) -> Array:

@@ -136,5 +136,4 @@ def _stated(tensor: OnnxTensor) -> Wording:
 
 
 def _few(names: Mapping[str, object]) -> str:
-    shown = list(names)[:8]
-    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return values.listed(list(names), 8)

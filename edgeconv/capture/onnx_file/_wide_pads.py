@@ -17,6 +17,7 @@ from edgeconv.graph.edit import is_taken
 from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.windows import stated_pads
 
 _POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
 
@@ -43,9 +44,7 @@ def _attribute(node: ir.Node, name: str, default: int) -> list[int]:
 
 
 def _pads(node: ir.Node) -> list[int]:
-    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
-        return [0] * 2 * len(_kernel(node))
-    return list(node.attributes.get_ints("pads", ())) or [0] * 2 * len(_kernel(node))
+    return stated_pads(node, len(_kernel(node)))
 
 
 def _is_wide(node: ir.Node) -> bool:

@@ -33,7 +33,7 @@ from edgeconv.graph.constants import clip_bounds, new_constant
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.graph.windows import same_pads
+from edgeconv.graph.windows import same_pads, stated_pads
 
 _SHIFT = 128  # from int8 to uint8, whose operators onnxruntime fuses best
 _MADE = "edgeconv.emit.made"
@@ -150,8 +150,7 @@ def _stated_pads(node: ir.Node, sizes: Sequence[int], counts: Sequence[int]) -> 
     attributes = node.attributes
     kernel, automatic = attributes.get_ints("kernel_shape"), attributes.get_string("auto_pad", "NOTSET")
     if not automatic.startswith("SAME"):
-        nothing = [0] * 2 * len(kernel)
-        return list(attributes.get_ints("pads", nothing)) if automatic == "NOTSET" else nothing
+        return stated_pads(node, len(kernel))
     strides = attributes.get_ints("strides", (1,) * len(kernel))
     totals = [
         max(0, (count - 1) * stride + window - size)
