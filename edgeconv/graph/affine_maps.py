@@ -60,9 +60,11 @@ def batch_normalization(node: ir.Node) -> Affine | None:
     training = node.attributes.get_int("training_mode", 0) != 0
     if source is None or training or any(map(is_taken, node.outputs[1:])):
         return None
+    # A node of a broken file may lack some of the four.
     gamma, beta, mean, variance = (*statistics, None, None, None, None)[:4]
     if gamma is None or beta is None or mean is None or variance is None:
         return None
+    # Where var + epsilon is 0 or below, `_finite` refuses the map, and the node stays as it is.
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
     return _finite(Affine(node, source, 1, scale, beta - mean * scale))

@@ -65,6 +65,7 @@ def _channels(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     shape = sizes_of(result)
     if constant(input_of(node, 1)) is None or len(shape) < 2:
         return {}
+    # MatMul has its outputs in the last axis; Conv, ConvTranspose and Gemm (of rank 2) in axis 1.
     axis = len(shape) - 1 if node.op_type == "MatMul" else 1
     return {axis: (shape[axis],)}
 
@@ -277,6 +278,8 @@ def place_after(node: ir.Node, axis: int, before: Sequence[int], after: Sequence
         return list(node.attributes.get_ints("perm", range(len(before))[::-1])).index(axis)
     if node.op_type in having(Trait.BY_SAMPLE):  # DepthToSpace: a part of the channels goes into height and width
         return axis if axis == 0 else None
+    # Reshape and the like keep the order of the elements. An axis outlives it where as many elements are ahead of it as
+    # before, and it has the same size: then its strides are the same, too.
     ahead = math.prod(before[:axis])
     places = [place for place, size in enumerate(after) if size == before[axis] and math.prod(after[:place]) == ahead]
     return places[0] if places else None

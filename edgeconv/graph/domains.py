@@ -70,6 +70,7 @@ class _Search:
         rule = READERS.get(node.op_type, {}).get(index)
         domain = rule(node) if rule is not None else None
         if domain is not None:
+            # torch's gather and embeddings: "index out of range" for -1, which ONNX counts from the end.
             if node.op_type in INDICES - self.negative:
                 domain = replace(domain, low=np.maximum(domain.low, 0))
             yield None, domain
@@ -104,6 +105,7 @@ def _all_of(pairs: list[tuple[ir.Node | None, Domain]]) -> Domain | None:
         else:
             ways[way] = ways[way].or_else(domain) if way in ways else domain
     domains += ways.values()
+    # Of domains that contradict each other `Domain.within` keeps the first: a table's rows before what is only allowed.
     domains.sort(key=lambda domain: -domain.extent)
     if any(domain.extent is Extent.WHOLE for domain in domains):
         domains = [domain for domain in domains if domain.extent is not Extent.TYPICAL]
@@ -129,6 +131,7 @@ def _back(node: ir.Node, index: int) -> Callable[[Domain], Domain | None] | None
         other = _constant(input_of(node, 1 - index))
         if other is not None:
             return _with_constant(op, index, other)
+        # Of a sum of two inputs, each gets half of the bounds.
         if op == "Add" and not is_float(node.outputs[0].dtype):
             return lambda domain: replace(domain, low=np.ceil(domain.low / 2), high=np.floor(domain.high / 2))
     return None
@@ -170,6 +173,7 @@ def _with_constant(op: str, index: int, other: tuple[float, float]) -> Callable[
     if op == "Sub":
         least, most = (-most, -least) if index == 0 else (least, most)
         return shifted if index == 0 else reflected
+    # A factor or divisor that is 0 gives no bound, and a negative one would turn the bounds round: not followed.
     if least <= 0:
         return None
     return divided if op == "Mul" else multiplied if index == 0 else None
@@ -304,7 +308,9 @@ _SMALL: Mapping[int, _Rule] = {0: _between(-2, 2)}
 _GROWS: Mapping[int, _Rule] = {0: _between(-8, 8)}
 
 READERS: Mapping[str, Mapping[int, _Rule]] = {
+    # nonpad_kv_seqlen (opset 24): at most the length of the keys, the last axis of K but one.
     "Attention": {6: _lengths(1, "", -2)},
+    # In C, which the kernels are written in, a shift by the width or more is undefined; a byte has 8 bits.
     "BitShift": {1: _between(0, 7)},
     "Cast": {0: _narrowed},
     "Cosh": _GROWS,
@@ -313,6 +319,7 @@ READERS: Mapping[str, Mapping[int, _Rule]] = {
     "Div": {1: _divisor},
     "Equal": _COMPARES,
     "Exp": _GROWS,
+    # Recurrent layers: sequence_lens, at most the length of X, whose axis 0 is time (layout 0).
     "GRU": {4: _lengths(0, "", 0)},
     "Gather": {1: _axis_of(0)},
     "GatherElements": {1: _axis_of(0)},
@@ -327,11 +334,13 @@ READERS: Mapping[str, Mapping[int, _Rule]] = {
     "Mod": {1: _divisor},
     "Mul": {0: _mask(1), 1: _mask(0)},
     "OneHot": {0: _classes},
+    # 4³ = 64 fits into the narrowest integers; a negative power of an integer is none.
     "Pow": {0: _between(-4, 4), 1: _between(0, 3)},
     "RNN": {4: _lengths(0, "", 0)},
     "Reciprocal": {0: _divisor},
     "ReduceProd": _SMALL,
     "ReverseSequence": {1: _lengths(0, "time_axis", 0)},
+    # position_ids: rows of cos_cache, which is operand 1.
     "RotaryEmbedding": {3: _axis_of(1, "", 0)},
     "Scatter": {1: _scattered},
     "ScatterElements": {1: _scattered},

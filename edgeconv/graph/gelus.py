@@ -57,6 +57,7 @@ def _match(gate: ir.Node, x: ir.Value) -> tuple[ir.Node, set[ir.Node]] | None:
     add = only_reader(gate.outputs[0])
     if add is None or add.op_type != "Add" or not _has_constant(add, 1.0):
         return None
+    # The three factors are multiplied in any order and grouping: (0.5·x)·(1 + g), x·((1 + g)·0.5), (x·(1 + g))/2.
     node, between = add, {gate, add}
     missing = {"x", "half"}
     while missing:

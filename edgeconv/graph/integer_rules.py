@@ -145,6 +145,8 @@ class Fixed:
     scale16: float
 
 
+# Ranges that are known: [0, 1) of Sigmoid and Softmax, [-1, 1) of Tanh, (-16, 0] of LogSoftmax. With 16 bits the zero
+# point is 0, so that half of the integers are of no use where all numbers have one sign.
 FIXED: dict[str, Fixed] = {
     "LogSoftmax": Fixed(16 / 256, 127, 16 / 32768),
     "Sigmoid": Fixed(1 / 256, -128, 1 / 32768),

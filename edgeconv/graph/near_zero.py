@@ -69,6 +69,7 @@ def _summand(node: ir.Node, number: float) -> ir.Value | None:
         return None
     for source, other in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
         constant = exact(other)
+        # Of differences only x - c is one: c - x has x with the other sign.
         if node.op_type == "Sub" and (constant is None or other is not node.inputs[1]):
             continue
         stated = number if node.op_type == "Add" else -number

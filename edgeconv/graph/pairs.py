@@ -35,12 +35,14 @@ def pair_before(node: ir.Node, kinds: Set[str] = PICKS | having(Trait.MOVES)) ->
     keeps = node.op_type in PICKS | having(Trait.MOVES)
     if keeps and any(v.dtype is None or (v.dtype.is_floating_point() and not _is_zero(v)) for v in others):
         return None
+    # Already quantized: a second pair would round it twice.
     if any(use.node.op_type == "QuantizeLinear" for use in result.uses()):
         return None
     dequantize = node.inputs[0].producer() if node.inputs[0] is not None else None
     if dequantize is None or dequantize.op_type != "DequantizeLinear" or dequantize.inputs[0] is None:
         return None
     quantize = dequantize.inputs[0].producer()
+    # One scale for the whole tensor: those of an axis would have to move with it.
     scale = exact(dequantize.inputs[1])
     if quantize is None or quantize.op_type != "QuantizeLinear" or scale is None or scale.size != 1:
         return None

@@ -19,6 +19,7 @@ def replace_constant(node: ir.Node, index: int, array: Array, dtype: ir.DataType
     """
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
+    # The old constant is unregistered first, so that the new one may have its name.
     old = node.inputs[index]
     node.replace_input_with(index, None)
     freed = old is not None and drop(old) and old.name == name

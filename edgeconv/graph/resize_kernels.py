@@ -77,6 +77,7 @@ def integer_error(weights: Array, align: bool, half: bool) -> float:
     """
     count, size = weights.shape
     whole, parts = (size - 1, count - 1) if align and count > 1 else (size, count)
+    # ResizeBilinearInteger (reference/resize_bilinear.h): the scale in 10 bits behind the point, rounded.
     scale = (_PARTS * whole + parts // 2) // parts
     places = np.arange(count) * scale + (scale // 2 - _PARTS // 2 if half else 0)
     lower = np.maximum(np.trunc(places / _PARTS), 0).astype(int)
@@ -87,6 +88,7 @@ def integer_error(weights: Array, align: bool, half: bool) -> float:
     computed, rows = np.zeros((count, size)), np.arange(count)
     np.add.at(computed, (rows, lower), 1 - share)
     np.add.at(computed, (rows, np.maximum(upper, 0)), share)
+    # Both rows sum to 1, so the differences sum to 0: over elements of a whole range they give half of their magnitude.
     return float(np.abs(computed - weights).sum(axis=1).max()) / 2
 
 

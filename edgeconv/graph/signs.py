@@ -26,6 +26,7 @@ def _never_negative(value: ir.Value | None, known: dict[ir.Value, bool], depth: 
     node = value.producer() if value is not None else None
     if value is None or node is None or depth == 0:
         return False
+    # Each value is judged once: residual blocks read a value on two ways, and n blocks would be 2^n walks.
     if value not in known:
         known[value] = _gives_none_negative(node, known, depth - 1)
     return known[value]
@@ -35,6 +36,7 @@ def _gives_none_negative(node: ir.Node, known: dict[ir.Value, bool], depth: int)
     if node.op_type in having(Trait.NEVER_NEGATIVE):
         return True
     if node.op_type == "Clip":
+        # No lower bound, a computed one, and NaN (no comparison holds) show nothing.
         bound = constant(input_of(node, 1))
         return bound is not None and float(bound) >= 0
     if node.op_type == "Cast":

@@ -240,7 +240,7 @@ class _Walk:
         """Refuses a result that would be too large for the memory, before it is computed."""
         elements = result_elements(node, arguments)
         most = MOST_FOLDED if self._folds and elements > largest(arguments) else MOST_ELEMENTS
-        if not elements <= most:
+        if not elements <= most:  # an estimate that is NaN is refused, too
             what = f"{node.op_type} would give {shown(elements)} elements, and at most {most:,} are computed"
             raise ImpossibleError(what, where=place_of(node), hint="make the tensor smaller")
 
@@ -258,6 +258,7 @@ class _Walk:
             return
         for value in _read_by(node):
             self._reads[value] -= 1
+        # Results that nobody reads (a second output, say) go at once.
         for value in (*_read_by(node), *node.outputs):
             if self._reads[value] <= 0 and value not in self._keep:
                 self.values.pop(value, None)
@@ -297,6 +298,7 @@ def _read_by(node: ir.Node) -> set[ir.Value]:
 
 def _needed(graph: ir.Graph, targets: frozenset[ir.Value], available: Collection[ir.Value]) -> list[ir.Node]:
     """The nodes that the targets depend on, in an order in which they can be computed."""
+    # The graph is sorted: from its end backwards every reader is met before what it reads.
     needed, nodes = set(targets) - set(available), []
     for node in reversed(list(graph)):
         if needed.intersection(node.outputs):

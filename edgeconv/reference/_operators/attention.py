@@ -26,6 +26,7 @@ def _attention(call: Call) -> Result:
     past_key, past_value = call.optional(4), call.optional(5)
     if past_key is not None and past_value is not None:
         key, value = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
+    # Grouped heads: so many query heads in a row read the same head of keys and values.
     shared = query.shape[1] // key.shape[1]
     scale = call.attribute("scale", 0.0) or query.shape[-1] ** -0.5
     raw = query @ key.repeat_interleave(shared, 1).transpose(-2, -1) * scale
@@ -46,6 +47,8 @@ def _mask(call: Call, scores: Tensor) -> Tensor:
     past, valid = call.optional(4), call.optional(6)
     allowed = torch.ones((), dtype=torch.bool)
     places = torch.arange(keys)
+    # The place of each query among the keys: behind those of the cache, or at the end of the keys that count
+    # (nonpad_kv_seqlen, where the cache is outside of the node).
     rows = torch.arange(queries).expand(batch, 1, queries)[..., None]
     if past is not None:
         rows = rows + past.shape[2]
@@ -73,6 +76,7 @@ def _mask(call: Call, scores: Tensor) -> Tensor:
 def _rotary(call: Call) -> Tensor:
     """RotaryEmbedding: rotates pairs of numbers (from the halves of a head, or neighbours) by a position's angle."""
     x, cosine, sine, positions = call[0], call[1], call[2], call.optional(3)
+    # Without positions the caches are [N, sequence, size / 2] already; with them, [longest, size / 2].
     if positions is not None:
         cosine, sine = cosine[positions], sine[positions]
     heads = _heads(x, call.attribute("num_heads", 1))

@@ -33,6 +33,7 @@ def _gather_nd(call: Call) -> Tensor:
     """GatherND: a row of the indices (their last axis) has one index for each axis behind the batch axes."""
     x, indices, batch = call[0], call[1], call.attribute("batch_dims", 0)
     depth, lead = indices.shape[-1], x.shape[:batch]
+    # All batch axes as one, so that a single index per sample stands beside those of the row.
     rows = x.reshape(-1, *x.shape[batch:]) if batch else x[None]
     places = indices.reshape(rows.shape[0], -1, depth)
     at = [_counted(places[..., i], x.shape[batch + i]) for i in range(depth)]
@@ -56,6 +57,7 @@ def _scatter_nd(call: Call) -> Tensor:
     x, indices, updates, reduction = call[0], call[1], call[2], call.text("reduction", "none")
     depth = indices.shape[-1]
     rows = x.reshape(int(torch.tensor(x.shape[:depth]).prod()), -1)
+    # The places in the row-major order of the addressed axes (Horner's rule).
     flat = torch.zeros(indices.shape[:-1], dtype=torch.int64)
     for i in range(depth):
         flat = flat * x.shape[i] + _counted(indices[..., i], x.shape[i])

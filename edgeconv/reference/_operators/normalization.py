@@ -30,6 +30,7 @@ def _standardized(x: Tensor, axes: list[int], epsilon: float) -> tuple[Tensor, T
     """(x - mean) / sqrt(variance + epsilon) over the axes, the mean, and the factor."""
     mean = x.mean(axes, keepdim=True)
     centred = x - mean
+    # The mean square of the centred numbers, and not E[x²] - E[x]², which cancels where the mean is large.
     factor = torch.rsqrt((centred * centred).mean(axes, keepdim=True) + epsilon)
     return centred * factor, mean, factor
 
@@ -47,6 +48,7 @@ def _instance(call: Call) -> Tensor:
 
 def _group(call: Call) -> Tensor:
     x, groups = call[0], call.attribute("num_groups", 1)
+    # The channels of a group lie next to each other, so that a group and its pixels are one row.
     y = _standardized(x.reshape(x.shape[0], groups, -1), [2], call.attribute("epsilon", 1e-5))[0].reshape(x.shape)
     scale, bias = (
         item if item.numel() == x.shape[1] else item.repeat_interleave(x.shape[1] // groups)

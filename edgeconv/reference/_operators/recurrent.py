@@ -78,6 +78,8 @@ def _gru(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, .
     biases = layer.bias[1].chunk(3)
     update = _bounded(layer, 0, inputs[0] + hidden @ update_row.T + biases[0])
     reset = _bounded(layer, 0, inputs[1] + hidden @ reset_row.T + biases[1])
+    # ONNX, GRU: ht = g(Xt Wh + (rt . Ht-1) Rh + Rbh + Wbh), or with linear_before_reset rt . (Ht-1 Rh + Rbh). torch and
+    # cuDNN have the latter.
     past = reset * (hidden @ new_row.T + biases[2]) if layer.before_reset else reset * hidden @ new_row.T + biases[2]
     new = _bounded(layer, 1, inputs[2] + past)
     return ((1 - update) * new + update * hidden,)
@@ -88,6 +90,7 @@ def _lstm(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, 
     hidden, cell = state
     gates = x @ layer.weight.T + hidden @ layer.recurrence.T + sum(layer.bias)
     enter, leave, keep, new = gates.chunk(4, -1)
+    # ONNX, LSTM: Pi and Pf see the cell before the step, Po (below) the one after it.
     holes = (0.0, 0.0, 0.0) if layer.peephole is None else layer.peephole.chunk(3)
     enter = _bounded(layer, 0, enter + holes[0] * cell)
     keep = 1 - enter if layer.coupled else _bounded(layer, 0, keep + holes[2] * cell)

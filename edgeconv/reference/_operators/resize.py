@@ -53,6 +53,7 @@ def _resize(call: Call) -> Tensor:
             y = x.index_select(axis.axis, _nearest(call, where).clamp(0, axis.size - 1))
         else:
             y = _weighted(call, x, axis, where, mode)
+        # ONNX, Resize: extrapolation_value for whatever lies outside of the image, in this one mode.
         if _transformation(call) == "tf_crop_and_resize":
             shape = [-1 if i == axis.axis else 1 for i in range(x.ndim)]
             outside = ((where < 0) | (where > axis.size - 1)).reshape(shape)
@@ -68,6 +69,7 @@ def _transformation(call: Call) -> str:
 
 def _axes(call: Call, x: Tensor) -> list[_Axis]:
     """The axes that a Resize changes, or crops by its region."""
+    # Opset 10 has scales as operand 1; opset 11 puts roi before them and sizes behind.
     scales, sizes = (call.optional(2), call.ints(3, "")) if call.opset >= 11 else (call.optional(1), None)
     factors = [] if scales is None else scales.tolist()
     axes = [axis % x.ndim for axis in call.attribute("axes", list(range(x.ndim)))]
@@ -113,6 +115,7 @@ def _origins(axis: _Axis, transformation: str) -> Tensor:
     if transformation == "pytorch_half_pixel" and length <= 1:
         return places * 0
     shift = 0.0
+    # ONNX, Resize: the output is centred on the input, although its size was rounded from `length`.
     if transformation == "half_pixel_symmetric":
         shift = axis.size / 2 * (1 - axis.out / length)
     elif transformation not in ("half_pixel", "pytorch_half_pixel"):
@@ -121,8 +124,10 @@ def _origins(axis: _Axis, transformation: str) -> Tensor:
 
 
 def _nearest(call: Call, where: Tensor) -> Tensor:
+    # Opset 10 has no nearest_mode: it rounds down.
     mode = call.text("nearest_mode", "round_prefer_floor" if call.opset >= 11 else "floor")
     rounded = {
+        # ceil(x - 1/2) takes halves down, floor(x + 1/2) up; torch.round would take them to even numbers.
         "round_prefer_floor": torch.ceil(where - 0.5),
         "round_prefer_ceil": torch.floor(where + 0.5),
         "floor": torch.floor(where),
@@ -149,6 +154,7 @@ def _weighted(call: Call, x: Tensor, axis: _Axis, where: Tensor, mode: str) -> T
     )
     if call.attribute("exclude_outside", 0):
         weights = weights * ((taps >= 0) & (taps < axis.size))
+    # Taps of a widened kernel do not sum to 1, nor do those that are left inside of the image.
     if squeeze < 1 or call.attribute("exclude_outside", 0):
         weights = weights / weights.sum(1, keepdim=True)
     inside = taps.clamp(0, axis.size - 1).to(torch.int64)
@@ -178,6 +184,7 @@ def _upsample(call: Call) -> Tensor:
     return x
 
 
+# Opset 16 has torch's names, opset 20 those of Resize.
 _GRID_MODES = {"linear": "bilinear", "cubic": "bicubic"}
 
 
