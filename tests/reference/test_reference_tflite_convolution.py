@@ -259,3 +259,20 @@ def test_a_kernel_that_reaches_far_beyond_the_input_costs_nothing() -> None:
     value = np.arange(16, dtype=np.float64).reshape(1, 4, 4, 1)
     y = tflite.evaluate(graph, {"x0": value})["y0"]
     np.testing.assert_array_equal(y[0, :, 0, 0], [13, 13, 13, 13])
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+@pytest.mark.parametrize("name", ["CONV_2D", "FULLY_CONNECTED"])
+def test_a_bias_has_as_many_numbers_as_channels_in_any_shape(name: str, kind: str) -> None:
+    """As litert-torch writes that of a linear layer on an image: kernels count its elements (not the depthwise one)."""
+    shape, table = {"CONV_2D": ((4, 3, 3, 4), CONV), "FULLY_CONNECTED": ((4, 4), DENSE)}[name]
+    rest = {"keepNumDims": True} if name == "FULLY_CONNECTED" else {"strideH": 1, "strideW": 1, "padding": 0}
+    size = (1, 5, 6, 4)
+    if kind == "float32":
+        operands = [Spec(size), constant(_whole(*shape)), constant(_whole(1, 1, 1, 4))]
+        equal(both(file_of(name, operands, [Spec(size)], table=table, **rest), RNG, whole=True))
+        return
+    weights = constant(RNG.integers(-127, 128, shape), "int8", scale=0.01)
+    bias = constant(RNG.integers(-3000, 3000, (1, 1, 1, 4)), "int32", scale=0.0004)
+    operands = [Spec(size, "int8", 0.04, 7), weights, bias]
+    equal(both(file_of(name, operands, [Spec(size, "int8", 0.1, 20)], table=table, **rest), RNG))

@@ -183,7 +183,7 @@ def _quantization(table: Any, shape: tuple[int, ...], where: str) -> Quantizatio
     axis = int(table.QuantizedDimension()) if len(shape) != 1 else 0
     if count > 1:
         sound = 0 <= axis < len(shape) and count == shape[axis]
-        require(sound, f"{where} of shape {list(shape)} has {count} scales along axis {axis}")
+        require(sound, f"{where} of shape {list(shape)} has {count} scales along axis {axis}: LiteRT refuses it")
     scales = tuple(float(scale) for scale in table.ScaleAsNumpy())
     require(all(0 < scale < math.inf for scale in scales), f"{where} has a scale that is no positive number")
     stated = table.ZeroPointLength()

@@ -30,7 +30,7 @@ def requantized(call: Call, total: Array, *, x: int, weight: int, bias: int, den
     values = total.astype(np.int64)
     terms = call.optional(bias)
     if terms is not None:
-        values = values + terms.astype(np.int64)
+        values = values + terms.reshape(-1).astype(np.int64)
     filters = call.source(weight).quantization
     scales = [float(call.scale(weight))] if filters is None or not filters.per_channel else list(filters.scales)
     source, result = call.scale(x), float(call.scale(call.result))

@@ -103,11 +103,11 @@ def _finished(call: Call, total: Array, *, x: int, weight: int, bias: int) -> Ar
     """A sum of products with its bias and activation, in real numbers or as the output's integers."""
     terms = call.optional(bias)
     channels = total.shape[-1]
-    if terms is not None and (terms.size != channels or terms.shape[-1:] != (channels,)):
+    if terms is not None and terms.size != channels:  # kernels count its elements, whatever its shape
         raise call.refuse(f"has a bias of shape {list(terms.shape)} for {channels} channels")
     if call.quantized:
         return requantized(call, total, x=x, weight=weight, bias=bias)
-    return call.activated(total if terms is None else total + call.real(bias))
+    return call.activated(total if terms is None else total + call.real(bias).reshape(-1))
 
 
 OPERATORS: Mapping[str, Kernel] = {

@@ -28,12 +28,12 @@ def _fully_connected(call: Call) -> Array:
         raise call.refuse(f"keeps the axes of {list(x.shape)}, and has weights {list(weight.shape)}")
     shape = (*x.shape[:-1], weight.shape[0]) if keep else (x.size // weight.shape[1], weight.shape[0])
     terms = call.optional(2)
-    if terms is not None and terms.shape != weight.shape[:1]:
+    if terms is not None and terms.size != weight.shape[0]:  # kernels count its elements, whatever its shape
         raise call.refuse(f"has a bias of shape {list(terms.shape)} for {weight.shape[0]} channels")
     total = (x.reshape(-1, weight.shape[1]) @ weight.T).reshape(call.sized(shape))
     if call.quantized:
         return requantized(call, total, x=0, weight=1, bias=2, dense=True)
-    return call.activated(total if terms is None else total + call.real(2))
+    return call.activated(total if terms is None else total + call.real(2).reshape(-1))
 
 
 def _batched(call: Call) -> Array:
