@@ -184,6 +184,20 @@ def test_faults_are_told_with_layer_and_cause(tmp_path: Path) -> None:
     assert sum(row[2] for row in rows) >= 22, [row for row in rows if not row[2]]
 
 
+def test_another_resize_of_integers_is_told(tmp_path: Path) -> None:
+    """Beside sizes that only the graph has as a constant, and with which a nearest cell jumps when they are rounded."""
+    torch.set_num_threads(1)
+    (export,) = exports_of(Model.of(NETWORKS["prelu"], BENIGN, 7), [("int8", "tflite")])
+    golden, rows = export.model.golden(export.model.samples), dict[str, str]()
+    for seed in range(8):
+        planted = plant(export.data, "tflite", "resize-kind", random.Random(seed))
+        if planted is not None and planted.where not in rows:
+            (linked,) = with_links([export.renewed(planted.data, tmp_path)], [export.variant], golden, Silent())
+            rows[planted.where] = next(link.reason for link in linked.links if link.link is Link.WRITING)
+    assert any("nearest" in where for where in rows)
+    assert [row for row in rows.values() if re.search(CAUSES["resize-kind"], row.partition("cause: ")[2]) is None] == []
+
+
 def test_faults_of_rewrites_are_told_with_layer_and_cause() -> None:
     rows = of_rewrites("mobilenet-dsc", 12)
     assert len(rows) == 12

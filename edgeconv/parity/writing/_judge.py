@@ -398,6 +398,7 @@ class _Writing:
         except EdgeconvError:  # it has subgraphs
             return ""
         bound = magnitude(self._bound(end, operands))
+        bound = bound if bound < item.error else item.bound  # where a nearest cell may jump, it is wide there alone
         relative = bound / (magnitude(end.expected) or 1.0)
         stored = {name: self.file.constants[name] for name in self.file.constants_before(end.tensor)}
         others = {name: array for name, array in operands.expected.items() if name != end.value}
