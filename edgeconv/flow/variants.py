@@ -249,6 +249,7 @@ class _Quantizer:
                 judged=self._settings.judged or tuple,
                 reference=self._model,
                 confirmed=confirmed and (lambda step: confirmed(self._variant_of(name, step.model, step.plan))),
+                beside=self._clipped_batches if name == MIXED else None,
                 by_cost=name == MIXED,
                 progress=tell,
             )

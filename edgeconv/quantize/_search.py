@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Tell = Callable[[str], None]
+_ENOUGH = 30  # judged inputs
 ORDERED_BY = 8  # batches that give the order of the layers
 _SCORES_RANK = 2  # (rows, classes)
 TARGET = "the target asks for it"
@@ -80,6 +81,7 @@ def search(
     judged: Batches,
     reference: ir.Model | None = None,
     confirmed: Callable[[Step], bool] | None = None,
+    beside: Batches | None = None,
     by_cost: bool = False,
     progress: Tell | None = None,
 ) -> Search:
@@ -96,6 +98,8 @@ def search(
         reference: the float graph that the target compares with; `model` by default.
         confirmed: has the last word on a step that reaches the target: what kernels make of it. Not asked about the
             step with everything in float, beyond which there is none.
+        beside: data that the target has to hold on as well, where `judged` are few (below 30); some of them are read,
+            evenly taken. None for none.
         by_cost: orders the layers by the error that they make for each millisecond that they take longer in float, and
             not by the error alone.
         progress: is told how far it is, in one line.
@@ -105,7 +109,7 @@ def search(
         QuantizeError: there is no data, or no output has classes to agree on.
     """
     tell = progress or (lambda _: None)
-    meter = Meter(reference or model, judged, target)
+    meter = Meter(reference or model, judged, target, beside)
     rounded = tuned(plan)
     # not of the rounded model, whose weights lie on the grid already: quantizing them again loses nothing
     layers = sensitivity(model, plan, first(batches, ORDERED_BY), progress=tell)
@@ -171,10 +175,19 @@ def _unreachable(measured: Measured, target: Target) -> str:
 
 
 class Meter:
-    """Compares graphs with the float one on the judged data."""
+    """Compares graphs with the float one on the judged data, and on others beside where these are few.
 
-    def __init__(self, reference: ir.Model, judged: Batches, target: Target) -> None:
-        self._judged, self._reference = judged, session_of(reference, (), optimized=False)
+    Few inputs say little of the worst ones, which make most of the error: real PP-OCRv4's recogniser had 20 dB on six
+    judged lines, and 15.8 on 200 others. Calibration data are many. They are measured for themselves: added up with
+    the judged ones each would hide the other.
+    """
+
+    def __init__(self, reference: ir.Model, judged: Batches, target: Target, beside: Batches | None = None) -> None:
+        self._reference = session_of(reference, (), optimized=False)
+        self._groups = [judged]
+        if beside is not None and sum(1 for _ in islice(judged(), _ENOUGH)) < _ENOUGH:
+            stride = max(1, sum(1 for _ in beside()) // _ENOUGH)
+            self._groups.append(lambda: islice(beside(), 0, stride * _ENOUGH, stride))
         sample = next(iter(judged()), None)
         if sample is None:
             raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
@@ -185,12 +198,17 @@ class Meter:
             )
 
     def measure(self, model: ir.Model) -> Measured:
-        """Runs the quantized graph on the judged data, as it says."""
+        """Runs the quantized graph on the judged data, as it says; the worst of what is measured for itself."""
         # Without onnxruntime's optimizer, which would fuse what the plan rounds (see `session_of`).
         session = session_of(model, (), optimized=False)
+        found = [self._measured(session, batches) for batches in self._groups]
+        agreements = [item.agreement for item in found if item.agreement is not None]
+        return Measured(min(item.sqnr_db for item in found), min(agreements, default=None))
+
+    def _measured(self, session: onnxruntime.InferenceSession, batches: Batches) -> Measured:
         signal, noise = (np.zeros(len(self._scores)) for _ in range(2))
         agreeing, rows = (np.zeros(len(self._scores), np.int64) for _ in range(2))
-        for batch in self._judged():
+        for batch in batches():
             pairs = zip(self._scores, _run(self._reference, batch), _run(session, batch), strict=True)
             for index, (is_scores, expected, actual) in enumerate(pairs):
                 exact = expected.astype(np.float64)

@@ -161,3 +161,30 @@ def test_agreement_needs_classes() -> None:
     assert np.isfinite(_searched(model, Target(sqnr_db=5.0)).steps[0].measured.sqnr_db)
     with pytest.raises(QuantizeError, match="no output is scores of classes"):
         _searched(model, Target(agreement=0.9))
+
+
+def test_few_judged_inputs_do_not_hide_what_others_lose() -> None:
+    """The judged inputs are those that lose least, and the others beside them those that lose most."""
+    model, coarse = mobile(seed=2, blocks=3), ("fc", "0.dw", "2.pw")
+    batches = data(model, 12)
+    plan = make_plan(model, calibrate(model, data(model, 100)))
+    scales = {name: tuple(24 * scale for scale in plan.weights[name].scales) for name in coarse}
+    weights = {name: dataclasses.replace(plan.weights[name], scales=scales[name]) for name in coarse}
+    plan = dataclasses.replace(plan, weights={**plan.weights, **weights})
+
+    by_loss = sorted(data(model, 60), key=lambda batch: _ratio(model, plan, [batch]))
+    mild, worst = by_loss[-4:], by_loss[:30]
+    target = Target(sqnr_db=(_ratio(model, plan, mild) + _ratio(model, plan, worst)) / 2)
+
+    def kept(judged: list, beside: list | None) -> int:
+        data_beside = None if beside is None else lambda: beside
+        options = {"judged": lambda: judged, "batches": lambda: batches, "beside": data_beside}
+        return len(search(model, plan, target, tuned=lambda one: model, **options).best.kept)
+
+    assert kept(mild, None) == 0
+    assert kept(mild, worst) > 0, "few judged inputs, and many others that lose more"
+    assert kept(8 * mild, worst) == 0, "thirty judged inputs are enough"
+
+
+def _ratio(model: ir.Model, plan: Plan, batches: list) -> float:
+    return sqnr_db(outputs(evaluate, model, batches), outputs(evaluate, apply(model, plan), batches))
