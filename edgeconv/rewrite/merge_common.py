@@ -5,15 +5,15 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgeconv.core import Array
 from edgeconv.graph.constants import unrounded
-from edgeconv.graph.edit import MODULE
+from edgeconv.graph.edit import MODULE, tensor_of
 
-# Elements; larger constants are weights, which are hardly ever equal, and comparing them takes time.
-_SMALL = 1024
+_GLANCE = 64  # elements
 
 
 class MergeCommonPass(ir.passes.InPlacePass):
-    """Merges equal small constants, and nodes that compute the same from the same inputs.
+    """Merges equal constants, and nodes that compute the same from the same inputs.
 
     1. Requires: constants of equal dtype, shape and (before rounding) numbers; nodes of equal operator, attributes
        and inputs that are deterministic and have no subgraph.
@@ -38,19 +38,26 @@ class MergeCommonPass(ir.passes.InPlacePass):
 # onnx_ir's DeduplicateInitializersPass compares rounded tensors: it would merge two weights that only round to the same
 # float32, before a later rewrite multiplies one of them.
 def _merge_constants(graph: ir.Graph) -> bool:
-    first: dict[tuple[object, ...], ir.Value] = {}
+    # Weights of one shape are hardly ever equal: a glance at the stored numbers tells, before all are compared.
+    alike: dict[tuple[object, ...], list[ir.Value]] = {}
     merged = False
     for name, value in tuple(graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is None or tensor.size > _SMALL or value.is_graph_input() or value.is_graph_output():
+        tensor = tensor_of(value)
+        if tensor is None or tensor.dtype == ir.DataType.STRING or value.is_graph_input() or value.is_graph_output():
             continue
-        array = unrounded(value)
-        if array is None:
+        stored = tensor.numpy().reshape(-1)
+        key = tensor.dtype, tensor.shape.numpy(), stored[:: max(1, stored.size // _GLANCE)].tobytes()
+        others = alike.setdefault(key, [])
+        original = next((other for other in others if _is_same(unrounded(other), unrounded(value))), None)
+        if original is None:
+            others.append(value)
             continue
-        key = (tensor.dtype, tensor.shape.numpy(), array.tobytes())
-        original = first.setdefault(key, value)
-        if original is not value:
-            ir.convenience.replace_all_uses_with(value, original)
-            del graph.initializers[name]
-            merged = True
+        ir.convenience.replace_all_uses_with(value, original)
+        del graph.initializers[name]
+        merged = True
     return merged
+
+
+def _is_same(array: Array | None, other: Array | None) -> bool:
+    """Whether two constants have the same bits: 0 and -0 differ, and a NaN is the same NaN."""
+    return array is not None and other is not None and array.tobytes() == other.tobytes()
