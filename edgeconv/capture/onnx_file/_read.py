@@ -28,6 +28,7 @@ from edgeconv.capture.normalize._training import settle_training
 from edgeconv.capture.onnx_file._axes import check_axes
 from edgeconv.capture.onnx_file._defaults import state_defaults
 from edgeconv.capture.onnx_file._dilated_averages import settle_dilated_averages
+from edgeconv.capture.onnx_file._exponents import settle_exponents
 from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture.onnx_file._flags import check_flags
 from edgeconv.capture.onnx_file._groups import check_groups
@@ -214,6 +215,7 @@ class OnnxFile:
             settle_training(graph)
             settle_transposed(graph)
             settle_moved_integers(graph)
+            settle_exponents(graph)
             check_numbers(graph)
         except CaptureError as error:
             if isinstance(error, UnknownShapeError):  # strict inference reports contradictory shapes, the real cause
