@@ -14,11 +14,15 @@ import onnx_ir as ir
 
 from edgeconv.graph.edit import constant, only_reader
 
-_CLOSE = 1e-6  # constants are rounded to float32, or were typed with few digits
+_HALF_UNIT = 2.0**-24  # of float32, relative
+_OF_INTEGERS = 3  # roundings to float32: of the number, of the scale, and of their product
+_STORED = "edgeconv.stored_as_integers"  # Value.meta key
+
 
 # Hendrycks and Gimpel 2016 (arXiv 1606.08415), section 2: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))).
 _TANH_SLOPE = math.sqrt(2 / math.pi)
 _TANH_POLYNOMIAL = {1: _TANH_SLOPE, 3: 0.044715 * _TANH_SLOPE}
+_OF_POLYNOMIAL = {1: 1, 3: 2}  # constants that each coefficient is a product of
 _DEEP = 6  # nodes between x and the tanh, in any spelling
 
 
@@ -35,8 +39,16 @@ class Gelu:
         return self.gate.op_type == "Tanh"
 
 
+def stored_as_integers(value: ir.Value) -> None:
+    """Notes of a float32 constant that a file has it as integers and a scale: it is what these stand for, rounded."""
+    value.meta[_STORED] = True
+
+
 def gelus(nodes: Iterable[ir.Node]) -> tuple[dict[ir.Node, Gelu], set[ir.Node]]:
     """Finds 0.5·x·(1 + erf(x / sqrt(2))) and 0.5·x·(1 + tanh(sqrt(2/pi)·(x + 0.044715·x³))), however they are written.
+
+    Each constant is the float32 that is the nearest to the function's. What was typed with fewer digits is another
+    function: 0.707107 makes results of 1 another float32.
 
     Returns the last node of each, and the nodes before it that need not be computed.
     """
@@ -76,14 +88,15 @@ def _match(gate: ir.Node, x: ir.Value) -> tuple[ir.Node, set[ir.Node]] | None:
 def _of_tanh(value: ir.Value | None) -> ir.Value | None:
     """The x such that a value is the polynomial of x that GELU's approximation passes to tanh."""
     # Candidates for x: every value within so many sums and products of the tanh's operand.
-    candidates, level = [value], [value]
+    candidates, level, roundings = [value], [value], 1
     for _ in range(_DEEP):
         producers = [item.producer() for item in level if item is not None]
         algebra = [node for node in producers if node is not None and node.op_type in _ALGEBRA]
         level = [operand for node in algebra for operand in node.inputs]
+        roundings = max([roundings, *(_roundings(operand) for operand in level)])
         candidates += level
     for x in candidates:
-        if x is not None and _is_close(_polynomial(value, x), _TANH_POLYNOMIAL):
+        if x is not None and _is_close(_polynomial(value, x), roundings):
             return x
     return None
 
@@ -124,10 +137,13 @@ def _product(a: _Polynomial, b: _Polynomial) -> _Polynomial:
     return product
 
 
-def _is_close(polynomial: _Polynomial | None, target: _Polynomial) -> bool:
-    if polynomial is None:
+def _is_close(polynomial: _Polynomial | None, roundings: int) -> bool:
+    """Whether it is the one of GELU's approximation, with constants that were rounded so often."""
+    if polynomial is None or polynomial.keys() != _TANH_POLYNOMIAL.keys():
         return False
-    return all(abs(polynomial.get(power, 0.0) - target.get(power, 0.0)) < _CLOSE for power in polynomial | target)
+    return all(
+        _is_near(polynomial[power], due, roundings * _OF_POLYNOMIAL[power]) for power, due in _TANH_POLYNOMIAL.items()
+    )
 
 
 def _factors(node: ir.Node, operand: ir.Value, x: ir.Value) -> set[str] | None:
@@ -151,13 +167,23 @@ def _scaled_by(value: ir.Value | None, factor: float) -> ir.Value | None:
         scalar = _scalar(node.inputs[index])
         if scalar is None or scalar == 0:
             continue
-        if abs((scalar if node.op_type == "Mul" else 1 / scalar) - factor) < _CLOSE:
+        if _is_near(scalar if node.op_type == "Mul" else 1 / scalar, factor, _roundings(node.inputs[index])):
             return node.inputs[1 - index]
     return None
 
 
 def _has_constant(node: ir.Node, number: float) -> bool:
-    return any(_scalar(value) == number for value in node.inputs)
+    scalars = [(_scalar(value), _roundings(value)) for value in node.inputs]
+    return any(scalar is not None and _is_near(scalar, number, roundings) for scalar, roundings in scalars)
+
+
+def _is_near(number: float, due: float, roundings: int) -> bool:
+    return abs(number - due) <= roundings * _HALF_UNIT * abs(due)
+
+
+def _roundings(value: ir.Value | None) -> int:
+    """How often a constant was rounded to float32."""
+    return _OF_INTEGERS if value is not None and value.meta.get(_STORED) else 1
 
 
 def _scalar(value: ir.Value | None) -> float | None:

@@ -19,6 +19,7 @@ from edgeconv.core import Array
 from edgeconv.emit.tflite._quantization import Quantization, of_type
 from edgeconv.errors import EmitError
 from edgeconv.graph.edit import NODE, constant, input_of
+from edgeconv.graph.gelus import stored_as_integers
 from edgeconv.graph.traits import Trait, having
 
 REQUANTIZE = "Requantize"
@@ -153,6 +154,7 @@ class _Strip:
         array = moved.dequantized(integers).astype(np.float32)  # rounded once
         real = ir.Value(name=result.name, const_value=ir.tensor(array, name=result.name), type=result.type)
         real.shape = ir.Shape(array.shape)
+        stored_as_integers(real)
         result.name = f"{result.name}/dequantized"
         _take_over(result, real)
         self.graph.initializers[_named(real)] = real
