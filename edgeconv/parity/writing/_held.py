@@ -25,7 +25,9 @@ from edgeconv.graph.names import unique_name
 from edgeconv.graph.signs import never_negative
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Piece
+from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._cut import Cut, redirect
+from edgeconv.parity.writing._ends import HALF_UNIT
 from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.reference import evaluate
 
@@ -178,6 +180,17 @@ class Graph:
         """`constants`, but for those that are quantized before anything reads them."""
         initializers = self.model.graph.initializers
         return {name: array for name, array in self.constants.items() if not _is_quantized(initializers[name])}
+
+    def half_steps(self, constant: str) -> Array:
+        """What rounding may have moved the numbers of a constant by, as it broadcasts: float64.
+
+        What integers stand for is off by the float32 that their scale is; one number that is the scale's whole reach,
+        by the float32 that it was itself before, too: a square root of two, say, which the writer knows exactly.
+        """
+        array = self.constants[constant]
+        if constant not in self.constant_steps:
+            return half_steps(array)
+        return np.abs(array) * HALF_UNIT * (2 if len(np.unique(np.abs(array))) == 1 else 1)
 
     def steps(self, name: str) -> Steps:
         """Of a quantized value."""

@@ -15,7 +15,7 @@ from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of
-from edgeconv.parity.writing._constants import Matching, all_among, as_integers, half_steps, match
+from edgeconv.parity.writing._constants import Matching, all_among, as_integers, match
 from edgeconv.parity.writing._distances import compared, distance_of
 from edgeconv.parity.writing._ends import (
     GAMMA,
@@ -375,7 +375,7 @@ class _Writing:
             array = self.graph.constants[name]
             compute = partial(self._with_constant, end, operands, name)
             used = self.matching.rounded.get(name, array).astype(np.float64)
-            total += shift(compute, end.expected, used, half_steps(array))
+            total += shift(compute, end.expected, used, self.graph.half_steps(name))
         return total
 
     def _own(self, end: End, operands: Operands) -> list[str]:
