@@ -263,3 +263,12 @@ def test_integers_tell_what_their_real_numbers_hide(change: Callable[[Array], Ar
     stored = {"x1": changed.astype(np.float32), "x2": weights[1].astype(np.float32)}
     told = cause_of(piece, Evidence(actual, 1e-9, 1e-12), stored=stored, steps={"x1": step})
     assert re.search(words, told), told
+
+
+def test_wrong_places_of_an_argmax_are_no_limits() -> None:
+    """Integers have no infinity to stand for a limit that none reaches."""
+    x = ir.Value(name="x")
+    relu = ir.node("Relu", [x], num_outputs=1)
+    places = ir.node("ArgMax", relu.outputs, {"axis": 1, "keepdims": 0}, num_outputs=1)
+    piece = Piece([relu, places], {x: IMAGE}, places.outputs[0], 18)
+    assert "the result" not in cause_of(piece, Evidence((piece.expected + 1) % 3, 0.0))

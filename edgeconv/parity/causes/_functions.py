@@ -150,7 +150,7 @@ def _clamped(piece: Piece, at: int, layer: Layer, evidence: Evidence) -> Iterato
     clamps = layer.operator in _CLAMPS
     data = layer.data if clamps else layer.result
     own = _limits_of(layer) if clamps else (-_INFINITY, _INFINITY)
-    finite = evidence.actual[np.isfinite(evidence.actual)]
+    finite = np.asarray(evidence.actual[np.isfinite(evidence.actual)], np.float64)  # of integers, too: ArgMax
     # Limits that the actual result reaches may be the runtime's; each that is read there is a free number.
     seen = (float(finite.min(initial=_INFINITY)), float(finite.max(initial=-_INFINITY)))
     read = [(own[0], seen[1]), (seen[0], own[1]), seen] if at == len(piece.layers) - 1 and finite.size else []
