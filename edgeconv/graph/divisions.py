@@ -91,7 +91,7 @@ def _same(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
 
 
 def _function(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
-    return _of_parts(_before(node, known))
+    return of_parts(_before(node, known))
 
 
 def _rearranged(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
@@ -150,10 +150,10 @@ def _reduced(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     if axes is None:
         return {}
     gone = {axis % len(before) for axis in axes} if axes else set(range(len(before)))
-    kept = {axis: parts for axis, parts in _before(node, known).items() if axis not in gone}
+    others = {axis: parts for axis, parts in _before(node, known).items() if axis not in gone}
     if not node.attributes.get_int("keepdims", 1):
-        kept = {axis - sum(other < axis for other in gone): parts for axis, parts in kept.items()}
-    return _of_parts(kept)
+        others = {axis - sum(other < axis for other in gone): parts for axis, parts in others.items()}
+    return of_parts(others)
 
 
 def _along_an_axis(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
@@ -163,18 +163,18 @@ def _along_an_axis(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
         return {}
     axis = (stated[0] if stated else node.attributes.get_int("axis", _ALONG_AN_AXIS[node.op_type])) % len(before)
     others = {at: parts for at, parts in _before(node, known).items() if at != axis and before[at] == after[at]}
-    return _of_parts(others)
+    return of_parts(others)
 
 
 def _resized(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     before, after = sizes_of(node.inputs[0]), sizes_of(result)
     if len(before) != len(after):
         return {}
-    return _of_parts({axis: parts for axis, parts in _before(node, known).items() if before[axis] == after[axis]})
+    return of_parts({axis: parts for axis, parts in _before(node, known).items() if before[axis] == after[axis]})
 
 
 def _by_channel(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
-    return _of_parts({axis: parts for axis, parts in _before(node, known).items() if axis < 2})
+    return of_parts({axis: parts for axis, parts in _before(node, known).items() if axis < 2})
 
 
 def _broadcast(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
@@ -193,7 +193,7 @@ def _broadcast(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     divisions = {axis: tuple(b - a for a, b in pairwise([0, *sorted(at)])) for axis, at in ends.items()}
     computed = [value for value in node.inputs if value is not None and constant(value) is None]
     by_constants = node.op_type in having(Trait.AFFINE) and len(computed) == 1
-    return divisions if by_constants else _of_parts(divisions)
+    return divisions if by_constants else of_parts(divisions)
 
 
 def _selected(node: ir.Node, after: Sequence[int]) -> list[tuple[int, list[int]]]:
@@ -246,8 +246,8 @@ def _before(node: ir.Node, known: _Known) -> Divisions:
     return known.get(node.inputs[0], {}) if node.inputs and node.inputs[0] is not None else {}
 
 
-def _of_parts(divisions: Divisions) -> Divisions:
-    """Without the axes of one part."""
+def of_parts(divisions: Divisions) -> Divisions:
+    """Those of several parts, without the axes of a single one."""
     return {axis: parts for axis, parts in divisions.items() if len(parts) > 1}
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.divisions import Divisions, divisions_of
+from edgeconv.graph.divisions import Divisions, divisions_of, of_parts
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import named
 from edgeconv.quantize._structure import Structure
@@ -43,7 +43,7 @@ class Tail:
 
     def parts_of(self, value: ir.Value) -> Divisions:
         """The parts of a value, by axis; none where it is of a single one."""
-        return {axis: parts for axis, parts in self.divisions.get(value, {}).items() if len(parts) > 1}
+        return of_parts(self.divisions.get(value, {}))
 
     def _takes_out(self, node: ir.Node) -> bool:
         """Whether a node makes a single part of several that it reads."""

@@ -117,19 +117,20 @@ class Graph:
     @cached_property
     def moved(self) -> frozenset[str]:
         """The values that are elements of others: whoever reads them may read those."""
-        return self.moved_from(self.named | {value.name or "" for value in self.model.graph.inputs})
+        return self.moved_from(self.named)
 
     def moved_from(self, names: Collection[str]) -> frozenset[str]:
-        """Of the values that are elements of others, those whose elements are all of the named ones.
+        """Of the values that are elements of others, those whose elements are all of the named ones, or of inputs.
 
         A file may have what was picked from a value, and not the value (its slices fused with one behind it).
         """
-        constants = {name or "" for name in self.model.graph.initializers}
+        graph = self.model.graph
+        readable = {*names, *graph.initializers, *(value.name or "" for value in graph.inputs)}
         moved: set[str] = set()
-        for node in self.model.graph:
+        for node in graph:
             read = [value.name or "" for value in node.inputs if value is not None]
             is_moved = node.op_type in having_any(_MOVING) and all(
-                {name, self.dequantized.get(name)} & (moved | constants | set(names)) for name in read
+                {name, self.dequantized.get(name)} & (moved | readable) for name in read
             )
             if is_moved or (node.op_type in _QUANTIZATION and read[0] in moved):
                 moved.update(value.name or "" for value in node.outputs)

@@ -53,7 +53,7 @@ class Source:
     def __init__(self, graph: Graph, file: _File, rounded: Mapping[str, Array]) -> None:
         self._graph, self._file, self._rounded = graph, file, rounded
         self._names = graph.chosen(file.names & graph.named)
-        self._moved = graph.moved_from(self._names | {value.name or "" for value in graph.model.graph.inputs})
+        self._moved = graph.moved_from(self._names)
 
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
         """The sample's; then others, which leave no channel all zero, no two alike, and no clamp unreached.
