@@ -7,7 +7,7 @@ before it, on random inputs in onnxruntime.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array, Emitted, TensorSpec, values
 from edgeconv.core.package import VERSION
+from edgeconv.emit.onnx._comparison import computes_the_same, own_noise
 from edgeconv.emit.onnx._external import apart, is_too_large, weight_bytes
 from edgeconv.emit.onnx._forms import in_fast_forms
 from edgeconv.emit.onnx._halves import in_halves, mark, marks_of
@@ -165,15 +166,12 @@ def _strip(proto: onnx.ModelProto) -> None:
 
 def _to_opset(proto: onnx.ModelProto, opset: int) -> None:
     """Converts in place and checks that the result still computes the same."""
-    onnxsim()  # its parts import the whole of it
-    from onnxsim.model_checking import compare
-
     original = onnx.ModelProto()
     original.CopyFrom(proto)
     to_opset(proto, opset)
     _finish(proto)
     with _mapped(f"ONNX opset {opset}"):
-        equal = _on_test_inputs(lambda fill: bool(compare(proto, original, 1, input_fill=fill)))
+        equal = computes_the_same(proto, original)
     if not equal:
         raise EmitError(
             "the converted graph does not compute what the graph computes",
@@ -186,13 +184,13 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     """onnxsim's fixpoint; each round that changes something is checked."""
     for _ in range(_ROUNDS):
         _finish(proto)
-        simpler, _ = _simplify(proto, check_n=0)
+        simpler = _simplify(proto)
         name_invented(proto, simpler)
         _finish(simpler)
         if simpler.graph == proto.graph:  # 2 ms for 33 MB of weights; comparing their bytes took 60 to 290
             return simpler
         with _mapped("onnxsim"):  # ResNet-18: 0.6 s, and mostly nothing has changed
-            equal = _on_test_inputs(lambda fill, proto=proto: _simplify(proto, 1, fill)[1])  # type: ignore[misc]
+            equal = computes_the_same(simpler, proto)
         if not equal:
             raise EmitError(
                 "the simplified graph does not compute what the graph computes",
@@ -222,39 +220,17 @@ def _halved(proto: onnx.ModelProto, written_out: Mapping[str, str]) -> tuple[onn
     return _checked(halves), notes
 
 
-def _on_test_inputs(equal: Callable[[str], bool]) -> bool:
-    """Compares on random inputs, which are 0 as integers; on ones where the graph divides by zero with these."""
-    with mute(), _own_noise():
-        try:
-            return equal("random")
-        except Exception as error:  # onnxruntime's have no common base; all but the one go on
-            if "by zero" not in str(error):
-                raise
-            return equal("ones")
-
-
-def _simplify(proto: onnx.ModelProto, check_n: int, input_fill: str = "random") -> tuple[onnx.ModelProto, bool]:
+def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
+    simpler: onnx.ModelProto
     package = onnxsim()
-    with _mapped("onnxsim"), mute(), _own_noise():
-        simpler, equal = package.simplify(
+    with _mapped("onnxsim"), mute(), own_noise():
+        simpler, _ = package.simplify(
             proto,
-            check_n=check_n,
+            check_n=0,
             skipped_optimizers=list(_SKIPPED),
             import_custom_schemas=False,  # all of onnx's are gone through for those in each call: 15 ms
-            input_fill=input_fill,
         )
-    return simpler, equal
-
-
-@contextlib.contextmanager
-def _own_noise() -> Iterator[None]:
-    """onnxsim draws its test inputs from NumPy's global generator: seeded for it, and given back as it was."""
-    state = np.random.get_state()
-    np.random.seed(0)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
+    return simpler
 
 
 def _finish(proto: onnx.ModelProto) -> None:
