@@ -10,30 +10,32 @@ from typing import TYPE_CHECKING
 from edgeconv.core.package import on_first_use
 
 if TYPE_CHECKING:
-    from edgeconv.core.exchanged import (
+    from edgeconv.core.artifacts import (
         DATA_SUFFIX,
         FORMATS,
         NCHW,
         NHWC,
-        Array,
         Artifact,
-        Comparison,
         Emitted,
-        ErrorPicture,
-        Fidelity,
         Format,
         GraphSummary,
         IntegerTensor,
+        NodeSummary,
+        TensorSpec,
+    )
+    from edgeconv.core.exchanged import (
+        Comparison,
+        ErrorPicture,
+        Fidelity,
         LayerSteps,
         Metrics,
-        NodeSummary,
         Parts,
         Run,
         Sample,
         SampleResult,
-        TensorSpec,
         Tolerance,
     )
+    from edgeconv.core.precision import Array
     from edgeconv.core.verdicts import Verdict
 
 __all__ = [
@@ -62,7 +64,35 @@ __all__ = [
     "Verdict",
 ]
 
+_PLACES = {
+    "artifacts": (
+        "Artifact",
+        "DATA_SUFFIX",
+        "Emitted",
+        "FORMATS",
+        "Format",
+        "GraphSummary",
+        "IntegerTensor",
+        "NCHW",
+        "NHWC",
+        "NodeSummary",
+        "TensorSpec",
+    ),
+    "exchanged": (
+        "Comparison",
+        "ErrorPicture",
+        "Fidelity",
+        "LayerSteps",
+        "Metrics",
+        "Parts",
+        "Run",
+        "Sample",
+        "SampleResult",
+        "Tolerance",
+    ),
+    "precision": ("Array",),
+    "verdicts": ("Verdict",),
+}
 __getattr__ = on_first_use(
-    __name__,
-    {name: f"edgeconv.core.{'verdicts' if name == 'Verdict' else 'exchanged'}" for name in __all__},
+    __name__, {name: f"edgeconv.core.{module}" for module, names in _PLACES.items() for name in names}
 )

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edgeconv.core.precision import Array
+
 if TYPE_CHECKING:
     import torch
 
-_Array = npt.NDArray[Any]
-_Floats = TypeVar("_Floats", npt.NDArray[Any], "torch.Tensor")
+_Floats = TypeVar("_Floats", Array, "torch.Tensor")
 _Precision = type[np.float32] | type[np.float64]
 
 WEIGHT_LIMITS = (-127, 127)
@@ -62,8 +63,8 @@ def scaled(integers: _Floats, scale: Any, zero_point: Any = None) -> _Floats:
 
 
 def quantized(
-    real: _Array, scale: Any, zero_point: Any, dtype: str | np.dtype[Any], precision: _Precision = np.float64
-) -> _Array:
+    real: Array, scale: Any, zero_point: Any, dtype: str | np.dtype[Any], precision: _Precision = np.float64
+) -> Array:
     """The integers that stand for real numbers.
 
     Args:
@@ -82,13 +83,13 @@ def quantized(
     return np.asarray(saturated(steps, (least, float(highest)), np.asarray(zero_point, precision)).astype(dtype))
 
 
-def dequantized(integers: _Array, scale: Any, zero_point: Any, precision: _Precision = np.float64) -> _Array:
+def dequantized(integers: Array, scale: Any, zero_point: Any, precision: _Precision = np.float64) -> Array:
     """The real numbers that integers stand for, in the precision that they are computed in; see `quantized`."""
     parameters = (np.asarray(each, precision) for each in (scale, zero_point))
     return np.asarray(scaled(integers.astype(precision), *parameters))
 
 
-def spread(parameters: Sequence[float] | _Array, axis: int | None, rank: int) -> npt.NDArray[np.float64]:
+def spread(parameters: Sequence[float] | Array, axis: int | None, rank: int) -> npt.NDArray[np.float64]:
     """Scales or zero points along an axis in a shape that broadcasts to arrays of a rank; one, where there is one."""
     array = np.array(parameters, np.float64)
     return array.reshape([-1 if index == axis else 1 for index in range(rank)] if array.size > 1 else [])

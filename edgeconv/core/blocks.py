@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeconv.core.precision import Array
 from edgeconv.core.threads import in_threads
 
-Array = npt.NDArray[Any]
 _Result = TypeVar("_Result")
 
 BLOCK = 1 << 15

@@ -16,10 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.core.precision import FLOAT16_LARGEST, to_float16
 from edgeconv.graph.edit import LOG1P, WRITTEN_OUT, constant
 from edgeconv.graph.traits import Trait, having, having_any
-
-LARGEST = float(np.finfo(np.float16).max)
 
 _LOST = 2.0**-9  # of the largest element: four times what rounding to float16 costs a number that it holds
 _LONG = 1024  # elements whose sum float16 may not hold where their mean is an ordinary number
@@ -74,12 +73,6 @@ _BOUNDS = {"Clip": (1, 2), "Max": None, "Min": None}
 """Operands (by index; None: all) that are bounds: one beyond float16's range bounds nothing in it, and may be."""
 
 
-def halved(array: Array) -> Array:
-    """The constant as float16; numbers beyond its range become its ends, infinities stay."""
-    finite = np.isfinite(array)
-    return np.where(finite, np.clip(array, -LARGEST, LARGEST), array).astype(np.float16)
-
-
 def is_held(array: Array, *, bound: bool = False) -> bool:
     """Whether float16 holds a constant as well as float16 holds anything.
 
@@ -87,9 +80,12 @@ def is_held(array: Array, *, bound: bool = False) -> bool:
     """
     finite = array[np.isfinite(array)].astype(np.float64)
     largest = float(np.max(np.abs(finite), initial=0.0))
-    if bound and largest > LARGEST:
+    if bound and largest > FLOAT16_LARGEST:
         return True
-    return largest <= LARGEST and float(np.max(np.abs(finite - halved(finite)), initial=0.0)) <= _LOST * largest
+    return (
+        largest <= FLOAT16_LARGEST
+        and float(np.max(np.abs(finite - to_float16(finite)), initial=0.0)) <= _LOST * largest
+    )
 
 
 def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, str]:

@@ -13,6 +13,7 @@ import numpy as np
 from edgeconv.capture import whatever_it_brings
 from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Array, Artifact, Fidelity, Run, Sample, Verdict
 from edgeconv.core.named_files import read_named
+from edgeconv.core.precision import to_float32
 from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
@@ -208,7 +209,9 @@ def _times(array: Array, factor: float) -> Array:
 def _by_threshold(artifact: Artifact, file: ReadBack, golden: Golden, bound: Fidelity) -> LinkResult:
     """Link 3 of a file whose quantization is its converter's: by the thresholds that its outputs must reach."""
     samples = golden.samples[:_MOST_READ_BACK]
-    outputs = tuple({n: _single(a) for n, a in _computed(artifact, file, sample).items()} for sample in samples)
+    outputs = tuple(
+        {name: to_float32(array) for name, array in _computed(artifact, file, sample).items()} for sample in samples
+    )
     reference = replace(golden.reference, outputs=golden.reference.outputs[: len(samples)])
     rows = compare(
         Run("reference", artifact.path.name, outputs),
@@ -241,10 +244,6 @@ def _computed(artifact: Artifact, file: ReadBack, sample: Sample) -> dict[str, A
 def _stored(array: Array, dtype: str) -> Array:
     """Integers in the file's type; real numbers as they are (the reference rounds them as the file says)."""
     return array if array.dtype.kind == "f" else array.astype(dtype)
-
-
-def _single(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def _fixed(source: Source, sample: Sample) -> Source:

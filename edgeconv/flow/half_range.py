@@ -12,8 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Artifact, Sample
+from edgeconv.core.precision import FLOAT16_LARGEST
 from edgeconv.core.threads import one_thread
-from edgeconv.emit.half_precision import LARGEST, float32_region
+from edgeconv.emit.half_precision import float32_region
 from edgeconv.flow.variant import Variant
 from edgeconv.graph.constants import new_constant
 from edgeconv.graph.names import unique_name
@@ -51,8 +52,8 @@ def beyond_half(
 
 def _note(size: float, name: str, sample: Sample) -> str:
     return (
-        f"{name!r} reaches {size:.3g} on the parity input {sample.name!r}, and float16 ends at {LARGEST:g}: processors "
-        "that compute in float16 give infinity there; scale the inputs, or deploy fp32"
+        f"{name!r} reaches {size:.3g} on the parity input {sample.name!r}, and float16 ends at {FLOAT16_LARGEST:g}: "
+        "processors that compute in float16 give infinity there; scale the inputs, or deploy fp32"
     )
 
 
@@ -90,7 +91,7 @@ def _first_beyond(model: ir.Model, values: Sequence[ir.Value], sample: Sample) -
 
     with one_thread():
         sizes = evaluate(copy, sample.inputs, keep=list(names))
-    beyond = ((float(sizes[probe]), name) for probe, name in names.items() if sizes[probe] > LARGEST)
+    beyond = ((float(sizes[probe]), name) for probe, name in names.items() if sizes[probe] > FLOAT16_LARGEST)
     return next(beyond, None)
 
 

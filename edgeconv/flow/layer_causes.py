@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeconv.capture import whatever_it_brings
 from edgeconv.core import Array
+from edgeconv.core.precision import to_float64
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import EdgeconvError
 from edgeconv.flow.cut import open_layers
@@ -60,18 +61,14 @@ def _cause(
         name: arrays[name] for name in file.operands(layer.name, [name for name in arrays if name != layer.name])
     }
     graph = file.graph(layer.name, operands)
-    values = {value: _real(operands[name]) for value, name in zip(graph.inputs, operands, strict=True)}
+    values = {value: to_float64(operands[name]) for value, name in zip(graph.inputs, operands, strict=True)}
     for value in graph.initializers.values():
         if value.const_value is not None:
-            values[value] = _real(value.const_value.numpy())
+            values[value] = to_float64(value.const_value.numpy())
     with one_thread():
         piece = Piece(list(graph), values, graph.outputs[0], graph.opset_imports.get("", 1))
-        actual = _real(arrays[layer.name])
+        actual = to_float64(arrays[layer.name])
         magnitude = float(np.max(np.abs(piece.expected), initial=0.0, where=np.isfinite(piece.expected)))
         if actual.dtype.kind == "f" and not layer.widest <= _COARSEST * magnitude:
             return ""
         return cause_of(piece, Evidence(actual, layer.widest))
-
-
-def _real(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv.emit.half_precision import float32_region, halved
+from edgeconv.core.precision import to_float16
+from edgeconv.emit.half_precision import float32_region
 from edgeconv.graph.edit import WRITTEN_OUT
 from edgeconv.graph.names import unique_name
 
@@ -82,7 +83,7 @@ class _Halves:
             stored = value.const_value
             if stored is None or value not in self.floats or value.is_graph_input() or self._is_read_in_float(value):
                 continue
-            value.const_value = ir.tensor(halved(stored.numpy()), name=value.name)
+            value.const_value = ir.tensor(to_float16(stored.numpy()), name=value.name)
             value.type = ir.TensorType(_HALF)
 
     def _cast_outputs(self) -> None:
@@ -115,7 +116,7 @@ class _Halves:
                 name=unique_name(self.graph, f"{value.name}.{suffix}"), type=ir.TensorType(dtype), shape=value.shape
             )
             if value.is_initializer() and not value.is_graph_input() and value.const_value is not None:
-                copy.const_value = ir.tensor(halved(value.const_value.numpy()), name=copy.name)
+                copy.const_value = ir.tensor(to_float16(value.const_value.numpy()), name=copy.name)
                 self.graph.register_initializer(copy)
             elif (producer := value.producer()) is not None:
                 self.graph.insert_after(producer, _cast(value, copy, dtype))
@@ -132,7 +133,7 @@ class _Halves:
         if node.op_type in ("Constant", "ConstantOfShape") and stored is not None:
             tensor = stored.as_tensor()
             if tensor.dtype == _FLOAT:
-                node.attributes["value"] = ir.AttrTensor("value", ir.tensor(halved(tensor.numpy())))
+                node.attributes["value"] = ir.AttrTensor("value", ir.tensor(to_float16(tensor.numpy())))
 
 
 def _cast(value: ir.Value, result: ir.Value, dtype: ir.DataType) -> ir.Node:

@@ -19,6 +19,7 @@ from edgeconv.core import NCHW, Array, Artifact, Comparison, Fidelity, Run, Samp
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S
 from edgeconv.core.domain import Domain, draw
 from edgeconv.core.named_files import is_onnx, read_named
+from edgeconv.core.precision import to_float32
 from edgeconv.core.threads import one_thread
 from edgeconv.core.variants import DEFAULT_FIDELITY
 from edgeconv.devices import Sessions, find
@@ -143,7 +144,7 @@ def _compared(
 
     names = [spec.name for spec in file.outputs]
     values = evaluate(model, stored, keep=names)
-    expected = {spec.name: _single(spec.from_file(values[spec.name])) for spec in file.outputs}
+    expected = {spec.name: to_float32(spec.from_file(values[spec.name])) for spec in file.outputs}
     bound = _FLOAT if file.variant in _FLOATS else DEFAULT_FIDELITY[file.variant]
     reference = Run("onnx", "onnx", (expected,))
     return compare(run, reference, [sample], artifact=artifact.path.name, tolerance=bound, output_names=names)
@@ -190,7 +191,3 @@ def _drawn(spec: TensorSpec, generator: np.random.Generator, at: int, domains: M
     if np.dtype(spec.dtype).kind in "iu":
         return draw(domains.get(spec.name, Domain()), shape, spec.dtype, [0, at])
     return generator.integers(0, 2, shape).astype(spec.dtype)
-
-
-def _single(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype == np.float64 else array

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.core.precision import to_float16, to_float64
 from edgeconv.parity.writing._numbers import Pool, of_these
 
 _ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0))}
@@ -22,7 +23,6 @@ _CHANCE = 1e-9  # numbers that are as near by chance are the writer's own: a fil
 _CHANCE_OF_SAME_SIZE = 1e-6
 _TRIVIAL = (0, 1, -1)  # that any constant may have
 _FEW = 3  # numbers that may agree by chance
-_HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ class _Match:
         absent = pool.missing(list(rest.values()))
         for name, array in rest.items():
             numbers = of_these(array, absent)
-            if numbers.size and halves and _are_all_in(halved(array).astype(np.float64), pool):
-                self.rounded[name] = halved(array).astype(np.float64)
+            if numbers.size and halves and _are_all_in(to_float64(to_float16(array)), pool):
+                self.rounded[name] = to_float64(to_float16(array))
             elif numbers.size:
                 yield name, numbers
 
@@ -264,15 +264,9 @@ def all_among(array: Array, constants: Collection[Array]) -> bool:
     return not _pool(constants, array.dtype).missing([array]).size
 
 
-def halved(array: Array) -> Array:
-    """Rounded to float16; numbers beyond its range become its ends, infinities stay."""
-    finite = np.isfinite(array)
-    return np.where(finite, np.clip(array, -_HALF_LIMIT, _HALF_LIMIT), array).astype(np.float16)
-
-
 def in_precision(array: Array, dtype: np.dtype[np.generic]) -> Array:
     """The graph's constant in the precision of one of the file's."""
-    return halved(array) if dtype == np.float16 else array.astype(dtype, copy=False)
+    return to_float16(array) if dtype == np.float16 else array.astype(dtype, copy=False)
 
 
 def half_steps(array: Array) -> Array:

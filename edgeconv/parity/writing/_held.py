@@ -17,6 +17,7 @@ import onnx_ir as ir
 import torch
 
 from edgeconv.core import Array
+from edgeconv.core.precision import to_float64
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import unrounded_copy
@@ -300,9 +301,7 @@ class Graph:
         results = [value for node in nodes for value in node.outputs if value.name == cut.ends[name]]
         if not results:
             raise RewriteError("no node computes it", where=name)
-        real = {
-            value: array.astype(np.float64) if array.dtype.kind == "f" else array for value, array in arrays.items()
-        }
+        real = {value: to_float64(array) for value, array in arrays.items()}
         inner = {value.name: value for value in read}
         before = {inner[of]: self._before(outer, values) for outer, of in cut.inputs.items() if of in inner}
         opset = cut.model.graph.opset_imports.get("", 1)

@@ -95,10 +95,10 @@ def integer_faults(
     if real is not None and samples:
         nearest = rounding.to_nearest
         walk = Walk(real, reach=_NEAREST if nearest else _LEARNT, factors=not nearest and real.channels_last)
-        outputs = {key: Alike(spec.name, _axes_of(spec)) for key, spec in zip(real.outputs, ends.outputs, strict=True)}
+        outputs = {key: Alike(spec.name, spec.axes) for key, spec in zip(real.outputs, ends.outputs, strict=True)}
         for sample in samples:
             inputs = {
-                key: sample.inputs[spec.name].astype(np.float64).transpose(_axes_of(spec))
+                key: sample.inputs[spec.name].astype(np.float64).transpose(spec.axes)
                 for key, spec in zip(real.inputs, ends.inputs, strict=True)
             }
             judged = walk.layers(inputs, sample.values, outputs)
@@ -132,7 +132,3 @@ def _told(layer: LayerOff, real: RealFile) -> str:
         f"{place} is {layer.error:.3g} from the module's {layer.alike.value}, {layer.used:.3g} times what rounding its "
         "constants explains"
     )
-
-
-def _axes_of(spec: TensorSpec) -> tuple[int, ...]:
-    return (0, 2, 3, 1) if spec.layout == "nhwc" else tuple(range(len(spec.shape)))

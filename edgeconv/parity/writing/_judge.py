@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.core.affine import decibels
+from edgeconv.core.precision import to_float32, to_float64
 from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
@@ -180,15 +181,11 @@ def both_sides(graph: Graph, file: File, inputs: Mapping[str, Array]) -> dict[st
     """
     work = _Writing(graph, file)
     first = next(work.source.operands(inputs))
-    values = {name: _single(array) for name, array in first.values.items()}
+    values = {name: to_float64(to_float32(array)) for name, array in first.values.items()}
     expected = graph.held(inputs, values, work.matching.rounded, list(first.expected))
     ends = [end for end in file.compare(inputs, values, expected) if end.fits]
     read = {**expected, **values}
     return {end.tensor: (end.arranged(read[end.value]), end.expected) for end in ends}
-
-
-def _single(array: Array) -> Array:
-    return array.astype(np.float32).astype(np.float64) if array.dtype.kind == "f" else array
 
 
 class _Writing:

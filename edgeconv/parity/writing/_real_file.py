@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.core.affine import limits_of
+from edgeconv.core.precision import to_float64
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.parity.writing._tflite_integers import WITH_BIAS, parameters_of, real_numbers
@@ -106,7 +107,7 @@ def real_onnx(graph: Graph) -> RealFile | None:
     constants: dict[Hashable, Array] = {
         name: value.const_value.numpy() for name, value in initializers.items() if value.const_value is not None
     }
-    constants = {name: _real(array) for name, array in constants.items()}
+    constants = {name: to_float64(array) for name, array in constants.items()}
     steps: dict[Hashable, Array] = {
         name: np.broadcast_to(step, constants[name].shape) for name, step in graph.constant_steps.items()
     }
@@ -142,10 +143,6 @@ def _part_of_node(node: ir.Node, opset: int) -> Part:
     plain = all(attribute.value == 1 for name, attribute in node.attributes.items() if name in ("alpha", "beta"))
     summed = node.op_type in _SUMS and plain and all(inputs)
     return Part(node.op_type, inputs, outputs, compute, inputs if summed else (), compute if summed else None)
-
-
-def _real(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def _part(graph: TfliteGraph, real: TfliteGraph, operator: Operator) -> Part:

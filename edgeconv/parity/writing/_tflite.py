@@ -102,7 +102,7 @@ class TfliteFile:
                 holders[index] = _Holder(tensor.name)
         for index, spec in zip(self._stated.outputs, self._outputs, strict=True):
             name = holders[index].name if index in holders else spec.name
-            holders[index] = _Holder(name, _axes_of(spec))
+            holders[index] = _Holder(name, spec.axes)
         return holders
 
     def _is_real(self, index: int) -> bool:
@@ -189,7 +189,7 @@ class TfliteFile:
         for index, spec in zip(self._stated.inputs, self._inputs, strict=True):
             holder = self._holders.get(index)
             array = values.get(holder.name, inputs[spec.name]) if holder is not None else inputs[spec.name]
-            self._values[index] = array.transpose(_axes_of(spec)).astype(self._real.tensors[index].held_as)
+            self._values[index] = array.transpose(spec.axes).astype(self._real.tensors[index].held_as)
         last = {index: operator for operator in self._stated.operators for index in operator.inputs}
         for operator in self._stated.operators:
             results = self._computed(operator, self._values)
@@ -350,10 +350,6 @@ def _saturated(tensor: Tensor, array: Array, factor: float = 1.0) -> Array:
     """Within the range of a quantized tensor, times a factor."""
     steps = range_of(tensor)
     return array if steps is None else np.clip(array, steps.least * factor, steps.greatest * factor)
-
-
-def _axes_of(spec: TensorSpec) -> tuple[int, ...]:
-    return (0, 2, 3, 1) if spec.layout == "nhwc" else tuple(range(len(spec.shape)))
 
 
 def _axes(array: Array, expected: Array, largest: float) -> tuple[tuple[int, ...] | None, bool]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeconv.emit.half_precision import halved, is_held
+from edgeconv.core.precision import to_float16
+from edgeconv.emit.half_precision import is_held
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 
 _FLOAT = np.dtype(np.float32)
@@ -58,7 +59,7 @@ def store_halves(graph: Graph) -> bool:
                 continue
             if tensor not in behind:
                 behind[tensor] = Tensor(f"{tensor.name}/float", tensor.shape, _FLOAT)
-                half = graph.constant(halved(tensor.data), tensor.name)
+                half = graph.constant(to_float16(tensor.data), tensor.name)
                 first.append(Operator("DEQUANTIZE", [half], [behind[tensor]]))
             operator.inputs[index] = behind[tensor]
     graph.operators = [*first, *graph.operators]
