@@ -71,9 +71,14 @@ def stated_pads(node: ir.Node, rank: int) -> list[int]:
     return list(node.attributes.get_ints("pads", ())) or nothing
 
 
+def pads_by_size(node: ir.Node) -> bool:
+    """Whether the padding of a Conv or pool follows from its input's size: SAME_UPPER, SAME_LOWER; VALID is none."""
+    return node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+
+
 def may_pad(node: ir.Node) -> bool:
-    """Whether a Conv or pool states padding, or leaves it to ``auto_pad``."""
-    return any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
+    """Whether a Conv or pool states padding, or leaves it to its input's size."""
+    return pads_by_size(node) or any(stated_pads(node, 0))
 
 
 def same_pads(totals: Sequence[int], automatic: str) -> list[int]:

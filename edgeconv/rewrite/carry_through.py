@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgeconv.graph.constants import Float64, exact
 from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.graph.replace import disown, replace_constant, take_over
+from edgeconv.graph.windows import pads_by_size, stated_pads
 from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _MOST_INPUTS = 16  # channels of the first Conv, which is computed twice; measured: with 24 and 40 nothing is gained
@@ -124,8 +125,7 @@ def _passes(depthwise: ir.Node) -> bool:
         return False
     sizes = kernel.shape[2:]
     dilations = depthwise.attributes.get_ints("dilations", (1, 1))
-    pads = depthwise.attributes.get_ints("pads", (0, 0, 0, 0))
+    pads = stated_pads(depthwise, len(sizes))
     middle = [(size - 1) * dilation // 2 for size, dilation in zip(sizes, dilations, strict=True)]
     plain = all(stride == 1 for stride in depthwise.attributes.get_ints("strides", (1, 1)))
-    explicit = depthwise.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
-    return plain and explicit and all(size % 2 for size in sizes) and list(pads) == [*middle, *middle]
+    return plain and not pads_by_size(depthwise) and all(size % 2 for size in sizes) and pads == [*middle, *middle]

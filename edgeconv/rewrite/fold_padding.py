@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import exact, integers
 from edgeconv.graph.edit import input_of, rank, stand_in
+from edgeconv.graph.windows import pads_by_size, stated_pads
 
 
 class FoldPaddingPass(ir.passes.InPlacePass):
@@ -31,7 +32,7 @@ class FoldPaddingPass(ir.passes.InPlacePass):
                 continue
             # 2: the amounts are added to each reader's own.
             for reader in readers:
-                own = reader.attributes.get_ints("pads", (0,) * len(pads))
+                own = stated_pads(reader, len(pads) // 2)
                 total = [own_pad + more for own_pad, more in zip(own, pads, strict=True)]
                 reader.attributes["pads"] = ir.AttrInt64s("pads", total)
                 reader.attributes.pop("auto_pad", None)
@@ -63,15 +64,14 @@ def _spatial_pads(node: ir.Node) -> list[int] | None:
 
 def _takes(reader: ir.Node, padded: ir.Value, pads: list[int]) -> bool:
     """Whether a reader can do the padding itself (1)."""
-    explicit = reader.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    if reader.domain != "" or reader.inputs[0] is not padded or not explicit:
+    if reader.domain != "" or reader.inputs[0] is not padded or pads_by_size(reader):
         return False
     if reader.op_type == "Conv":
         return True
     if reader.op_type != "AveragePool" or reader.attributes.get_int("ceil_mode", 0) != 0:
         return False
     # An average with uncounted padding of its own would count it together with the Pad's zeros, or neither.
-    own = reader.attributes.get_ints("pads", (0,) * len(pads))
+    own = stated_pads(reader, len(pads) // 2)
     kernel = reader.attributes.get_ints("kernel_shape", ())
     counted = reader.attributes.get_int("count_include_pad", 0) == 1 or not any(own)
     totals = [own_pad + more for own_pad, more in zip(own, pads, strict=True)]

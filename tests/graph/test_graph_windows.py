@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgeconv.graph.windows import counted_elements
+from edgeconv.graph.windows import counted_elements, may_pad, pads_by_size, stated_pads
 from edgeconv.reference import evaluate_node
 
 WINDOWS = [(9, 3, 2, (1, 1)), (8, 3, 3, (2, 0)), (7, 2, 2, (0, 1))]
@@ -35,3 +35,21 @@ def test_counts_are_those_of_the_reference(
     )
     np.testing.assert_allclose(averages.ravel(), of_elements / of_all, rtol=1e-12)
     assert (of_all >= of_elements).all()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "stated", "by_size", "pads"),
+    [
+        ({}, [0, 0], False, False),
+        ({"pads": [1, 2]}, [1, 2], False, True),
+        ({"auto_pad": "NOTSET", "pads": [0, 0]}, [0, 0], False, False),
+        ({"auto_pad": "VALID"}, [0, 0], False, False),
+        ({"auto_pad": "SAME_UPPER"}, [0, 0], True, True),
+        ({"auto_pad": "SAME_LOWER"}, [0, 0], True, True),
+    ],
+)
+def test_valid_pads_nothing_and_same_what_the_size_asks_for(
+    attributes: dict[str, list[int] | str], stated: list[int], by_size: bool, pads: bool
+) -> None:
+    node = ir.node("Conv", [None, None], attributes)
+    assert (stated_pads(node, 1), pads_by_size(node), may_pad(node)) == (stated, by_size, pads)

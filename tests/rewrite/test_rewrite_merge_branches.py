@@ -139,6 +139,10 @@ MERGE = {
     "large and small depthwise": [LARGE, DEPTHWISE, NORM, SAME],
     "identity into depthwise": [SAME, DEPTHWISE],
     "identity into pointwise": [NORM, POINT],
+    "pointwise that says that it pads nothing": [
+        POINT,
+        ("Conv", {"auto_pad": "VALID"}, {"shapes": {"weight": (4, 4, 1, 1)}}),
+    ],
     "equally dilated": [
         ("Conv", {"pads": [2] * 4, "dilations": [2, 2]}, {"shapes": {"weight": (4, 4, 3, 3)}}),
         ("Conv", {"pads": [4] * 4, "dilations": [2, 2]}, {"shapes": {"weight": (4, 4, 5, 5)}}),

@@ -19,6 +19,7 @@ from edgeconv.graph.constants import Float64, add_constant, exact
 from edgeconv.graph.edit import dims, graph_of, input_of, only_reader, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import insert_like
+from edgeconv.graph.windows import pads_by_size, stated_pads
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _average(node: ir.Node) -> Branch | None:
     source, kernel = node.inputs[0], node.attributes.get_ints("kernel_shape", ())
     windows = _windows(node, kernel)
     shape = dims(source)
-    padded = any(node.attributes.get_ints("pads", ()))
+    padded = any(stated_pads(node, len(kernel)))
     if source is None or shape is None or windows is None or node.attributes.get_int("ceil_mode", 0) != 0:
         return None
     if padded and not node.attributes.get_int("count_include_pad", 0):
@@ -238,11 +239,11 @@ def _average(node: ir.Node) -> Branch | None:
 
 
 def _windows(node: ir.Node, kernel: Sequence[int]) -> tuple[Window, ...] | None:
-    """One window per spatial axis; None where the padding is automatic."""
-    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+    """One window per spatial axis; None where the padding follows from the input's size."""
+    if pads_by_size(node):
         return None
     spatial = len(kernel)
-    pads = node.attributes.get_ints("pads", (0,) * 2 * spatial)
+    pads = stated_pads(node, spatial)
     dilations = node.attributes.get_ints("dilations", (1,) * spatial)
     return tuple(
         Window(-begin, step, size, end - (step * (size - 1) - begin))

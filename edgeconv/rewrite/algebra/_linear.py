@@ -18,6 +18,7 @@ from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import Float64, exact, holds
 from edgeconv.graph.edit import graph_of, input_of, only_reader, rank, tensor_of
 from edgeconv.graph.replace import disown, replace_constant
+from edgeconv.graph.windows import may_pad
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,7 @@ def _bias(node: ir.Node, channels: int) -> Float64:
 
 
 def _no_padding(node: ir.Node) -> bool:
-    names = ("pads", "output_padding")
-    explicit = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    return explicit and not any(size for name in names for size in node.attributes.get_ints(name, ()))
+    return not may_pad(node) and not any(node.attributes.get_ints("output_padding", ()))
 
 
 def _read_convolution(node: ir.Node, weight: Float64) -> Linear:
