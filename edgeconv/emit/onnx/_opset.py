@@ -16,6 +16,7 @@ from onnx.defs import OpSchema, SchemaError, get_schema
 from edgeconv.errors import EmitError
 from edgeconv.graph.names import free_name
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.versions import GRID_MODES
 
 OPSETS = range(13, 25)
 """Versions of the default ONNX domain that a file can be asked for."""
@@ -79,9 +80,9 @@ def _fit(node: onnx.NodeProto, from_opset: int, opset: int) -> None:
 
 def _rename_mode(node: onnx.NodeProto, schema: OpSchema) -> None:
     """GridSample's modes were renamed in opset 20, and so was its default."""
-    names = {"bilinear": "linear", "bicubic": "cubic"}
-    if schema.since_version < 20:
-        names = {new: old for old, new in names.items()}
+    names: Mapping[str, str] = GRID_MODES
+    if schema.since_version >= 20:
+        names = {old: new for new, old in GRID_MODES.items()}
     (mode,) = [attribute for attribute in node.attribute if attribute.name == "mode"] or [
         node.attribute.add(name="mode")
     ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from edgeconv.graph.versions import GRID_MODES
 from edgeconv.reference._call import Call, Operator, Tensor
 
 
@@ -184,14 +185,10 @@ def _upsample(call: Call) -> Tensor:
     return x
 
 
-# Opset 16 has torch's names, opset 20 those of Resize.
-_GRID_MODES = {"linear": "bilinear", "cubic": "bicubic"}
-
-
 def _grid_sample(call: Call) -> Tensor:
     mode = call.text("mode", "bilinear")
     padding, corners = call.text("padding_mode", "zeros"), bool(call.attribute("align_corners", 0))
-    return F.grid_sample(call[0], call[1], _GRID_MODES.get(mode, mode), padding, corners)
+    return F.grid_sample(call[0], call[1], GRID_MODES.get(mode, mode), padding, corners)
 
 
 def _affine_grid(call: Call) -> Tensor:

@@ -12,6 +12,7 @@ from edgeconv.capture.normalize._affine_grid import coordinates
 from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
 from edgeconv.graph.edit import MEETING, constant
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.versions import GRID_MODES
 from edgeconv.graph.windows import window_counts
 
 Ints = Sequence[int]
@@ -135,13 +136,10 @@ _BORDERS = ("zeros", "border", "reflection")
 def grid_sample(
     b: Builder, x: ir.Value, grid: ir.Value, interpolation_mode: int, padding_mode: int, align_corners: bool
 ) -> ir.Value:
-    """x (N, C, H, W) at the points of grid (N, H', W', 2): GridSample.
-
-    Its modes are called bilinear and bicubic up to opset 19, linear and cubic from opset 20 on.
-    """
+    """x (N, C, H, W) at the points of grid (N, H', W', 2): GridSample."""
     mode = _MODES[interpolation_mode]
     if b.opset < 20:
-        mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
+        mode = GRID_MODES.get(mode, mode)
     if len(sizes_of(x)) != 4:
         raise Unsupported("an input of another rank than 4")
     return b.add(
