@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.capture.normalize._resizing import MARGIN, gather_elements, take_elements
 from edgeconv.capture.normalize._runtime_places import (
     BEFORE_11,
@@ -35,9 +36,7 @@ from edgeconv.capture.normalize._runtime_places import (
     rounding,
     size_of,
 )
-from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, input_of
-from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.reference import evaluate_node
 
@@ -74,11 +73,11 @@ def settle_stated_resizes(graph: ir.Graph) -> None:
         elif node.attributes.get_string("mode", "nearest") == "nearest":
             _settle_nearest(graph, node)
         elif transformation == _FOR_NN:
-            raise _refused(node, f"Resize by {_FOR_NN} has no other form here", 'give it mode="nearest"')
+            raise refused(node, f"Resize by {_FOR_NN} has no other form here", 'give it mode="nearest"')
         # `_settle_lengths` may have reduced the one axis that changed; onnxruntime would then copy the others.
         elif _keeps_its_size(node) and not all(axis.is_copied for axis in axes_of(node)):
             what = "Resize by scales that keep a size, with another axis to a single element, has no other form here"
-            raise _refused(node, what, "state sizes instead of scales")
+            raise refused(node, what, "state sizes instead of scales")
 
 
 def _keeps_its_size(node: ir.Node) -> bool:
@@ -127,7 +126,7 @@ def _state_ratio(graph: ir.Graph, node: ir.Node) -> None:
     scales = np.array([axis.scale(np.float32) for axis in axes], np.float32)
     if any(int(np.float32(axis.size) * scale) != axis.out for axis, scale in zip(axes, scales, strict=True)):
         what = f"Resize by the policy {policy!r} to a single element has no other form here"
-        raise _refused(node, what, "state scales, or leave the policy out")
+        raise refused(node, what, "state scales, or leave the policy out")
     node.attributes.pop("keep_aspect_ratio_policy", None)
     _restate(graph, node, 2, scales)
     _restate(graph, node, 3, None)
@@ -225,14 +224,14 @@ def check_resize(node: ir.Node) -> None:
     for name, choices in _KNOWN.items():
         chosen = node.attributes.get_string(name, choices[0])
         if chosen not in choices:
-            raise _refused(node, f"Resize has no {name} {chosen!r}", f"choose of {', '.join(choices)}")
+            raise refused(node, f"Resize has no {name} {chosen!r}", f"choose of {', '.join(choices)}")
     scales = operand(node, 2)
     if scales is not None and not (np.isfinite(scales) & (scales > 0)).all():
-        raise _refused(node, f"Resize cannot scale by {scales.tolist()}", "give positive numbers")
+        raise refused(node, f"Resize cannot scale by {scales.tolist()}", "give positive numbers")
     source = node.inputs[0]
     is_integer = source is not None and source.dtype is not None and not source.dtype.is_floating_point()
     if is_integer and node.attributes.get_string("mode", "nearest") == "cubic":
-        raise _refused(node, "no runtime resizes integers by mode 'cubic'", "cast them to float32 before, and back")
+        raise refused(node, "no runtime resizes integers by mode 'cubic'", "cast them to float32 before, and back")
 
 
 def _settle_crop(graph: ir.Graph, node: ir.Node) -> None:
@@ -277,9 +276,9 @@ def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:
     axes = [axis % rank for axis in node.attributes.get_ints("axes", list(range(rank)))]
     if roi is None or roi.size != 2 * len(axes) or not np.isfinite(roi).all():
         what = f"Resize by {_CROP} states no region of {2 * len(axes)} finite constants"
-        raise _refused(node, what, "give it the input roi")
+        raise refused(node, what, "give it the input roi")
     if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise _refused(node, f"Resize by {_CROP} keeps an aspect ratio", "state the sizes that are meant")
+        raise refused(node, f"Resize by {_CROP} keeps an aspect ratio", "state the sizes that are meant")
     scales = operand(node, 2)
     for i, axis in enumerate(axes):
         size, result_size = int(str(source.shape[axis])), int(str(result.shape[axis]))
@@ -288,7 +287,7 @@ def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:
         if matrix.shape == (size, size) and (matrix == np.eye(size)).all():
             continue
         if axis < rank - 2:
-            raise _refused(node, f"Resize by {_CROP} changes the axis {axis}", "crop and resize the last two only")
+            raise refused(node, f"Resize by {_CROP} changes the axis {axis}", "crop and resize the last two only")
         yield axis, matrix
 
 
@@ -304,7 +303,3 @@ def _along(node: ir.Node, size: int, result_size: int, scale: float | None, roi:
     to = np.array([result_size], np.int64) if scale is None else None
     (matrix,) = evaluate_node(alone, [np.eye(size), roi, by, to], opset=_OPSET)
     return np.asarray(matrix.T, np.float64)
-
-
-def _refused(node: ir.Node, what: str, hint: str) -> CaptureError:
-    return CaptureError(what, where=place_of(node), hint=hint)

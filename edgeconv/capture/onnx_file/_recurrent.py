@@ -9,9 +9,8 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import is_taken
-from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
 
 _STATES = (5, 6)  # inputs initial_h and initial_c
@@ -58,19 +57,21 @@ def check_modes(graph: ir.Graph) -> None:
 def _check_modes(node: ir.Node) -> None:
     direction = node.attributes.get_string("direction", "forward")
     if direction not in _DIRECTIONS:
-        raise _refused(node, f"has no direction {direction!r}", f"choose of {', '.join(_DIRECTIONS)}")
+        raise refused(node, f"{node.op_type} has no direction {direction!r}", f"choose of {', '.join(_DIRECTIONS)}")
     count = _DIRECTIONS[direction] * _ACTIVATIONS[node.op_type]
     names = [name.lower() for name in node.attributes.get_strings("activations", ())]
     unknown = [name for name in names if name not in _NAMED]
     if unknown or len(names) not in (0, count):
         what = f"has no activation {unknown[0]!r}" if unknown else f"takes {len(names)} activations"
-        raise _refused(node, what, f"name {count} of the specification's")
+        raise refused(node, f"{node.op_type} {what}", f"name {count} of the specification's")
     for attribute, takers in _NUMBERS.items():
         stated = len(node.attributes.get_floats(attribute, ()))
         missing = [name for name in names if name in takers][stated:]
         vague = [name for name in missing if name in _VAGUE]
         if vague:
-            raise _refused(node, f"states no {attribute} for {vague[0]!r}", "state it: runtimes take different ones")
+            raise refused(
+                node, f"{node.op_type} states no {attribute} for {vague[0]!r}", "state it: runtimes take different ones"
+            )
 
 
 def _check(node: ir.Node) -> None:
@@ -88,11 +89,7 @@ def _check(node: ir.Node) -> None:
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is not None and sizes_of(value) != sizes:
             what = f"takes {value.name!r} of the shape {sizes_of(value)} where {sizes} is due"
-            raise _refused(node, what, "correct the weights, or hidden_size")
-
-
-def _refused(node: ir.Node, what: str, hint: str) -> CaptureError:
-    return CaptureError(f"{node.op_type} {what}", where=place_of(node), hint=hint)
+            raise refused(node, f"{node.op_type} {what}", "correct the weights, or hidden_size")
 
 
 def _settle(graph: ir.Graph, node: ir.Node) -> None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import is_taken
-from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.graph.windows import stated_pads
 
 _POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
+_PAD_LESS = "pad less than a window on each side"
 
 
 def settle_wide_pads(graph: ir.Graph) -> None:
@@ -81,9 +81,11 @@ def _pad(graph: ir.Graph, node: ir.Node) -> None:
     is_maximum = node.op_type == "MaxPool"
     counts = node.op_type == "LpPool" or node.attributes.get_int("count_include_pad", 0) == 1
     if is_maximum and any(map(is_taken, node.outputs[1:])):
-        raise _refused(node, "pads as wide as its windows, and gives the places of its maxima")
+        raise refused(
+            node, f"{node.op_type} pads as wide as its windows, and gives the places of its maxima", _PAD_LESS
+        )
     if not (_reads_elements(node) if is_maximum else counts):
-        raise _refused(node, "has windows of nothing but padding")
+        raise refused(node, f"{node.op_type} has windows of nothing but padding", _PAD_LESS)
     source, pads = node.inputs[0], _pads(node)
     if source is None or source.dtype is None:
         raise ValueError("a value without a type")  # a bug of ours: inference is strict before
@@ -96,8 +98,3 @@ def _pad(graph: ir.Graph, node: ir.Node) -> None:
     sizes = [size + pads[axis] + pads[rank + axis] for axis, size in enumerate(sizes_of(source)[2:])]
     node.replace_input_with(0, steps.add("padded", "Pad", [source, *operands], [*sizes_of(source)[:2], *sizes]))
     node.attributes["pads"] = ir.AttrInt64s("pads", [0] * len(pads))
-
-
-def _refused(node: ir.Node, why: str) -> CaptureError:
-    where = place_of(node)
-    return CaptureError(f"{node.op_type} {why}", where=where, hint="pad less than a window on each side")
