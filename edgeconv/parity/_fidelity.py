@@ -167,10 +167,15 @@ def _lost_rows(computed: Array, expected: Array, largest: float) -> npt.NDArray[
     if expected.shape[1] < _LEAST_ELEMENTS or not (np.isfinite(expected).all() and np.isfinite(computed).all()):
         return np.zeros(len(expected), np.bool_)
     variation = np.var(expected, axis=1, dtype=np.float64)
-    error = np.mean(np.square(computed.astype(np.float64) - expected), axis=1)
+    error = _mean_square_errors(computed, expected)
     energy = np.mean(np.square(expected, dtype=np.float64), axis=1)
     varies = variation > np.maximum(np.square(_LEAST_VARIATION) * energy, np.square(_NOTHING_LEFT * largest))
     return np.asarray(varies & (error >= variation))
+
+
+def _mean_square_errors(computed: Array, expected: Array) -> npt.NDArray[np.float64]:
+    """The mean square error of each row, shape (rows,)."""
+    return np.asarray(np.mean(np.square(computed.astype(np.float64) - expected), axis=1))
 
 
 def _largest(pairs: Sequence[Pair]) -> float:
@@ -239,7 +244,7 @@ def _further_off_than_others(computed: Array, expected: Array, lost: npt.NDArray
     fine = ~lost & (np.ptp(expected, axis=1) > 0) if expected.shape[1] else ~lost
     if not lost.any() or fine.sum() < lost.sum():
         return np.zeros(len(lost), np.bool_)
-    errors = np.mean(np.square(computed.astype(np.float64) - expected), axis=1)
+    errors = _mean_square_errors(computed, expected)
     common = np.median(errors[fine])
     if np.median(np.var(expected[fine], axis=1, dtype=np.float64)) < _LEAST_RATIO * common:
         return np.zeros(len(lost), np.bool_)

@@ -298,10 +298,6 @@ def _repeated(graph: Graph, held: Mapping[str, Array]) -> dict[str, Array]:
     return again
 
 
-def _key(array: Array | None) -> Hashable:
-    return None if array is None else (array.dtype.str, array.tobytes())
-
-
 def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, few: float) -> Array:
     """What both graphs make of relative changes in the operands of a value and all numbers on the way: a part of it."""
     total = np.zeros(())
