@@ -18,6 +18,8 @@ from edgeconv.capture import capture
 from edgeconv.core import NHWC, Artifact, Emitted, Sample, Verdict
 from edgeconv.devices import DEVICES, Session, start
 from edgeconv.emit.tflite import to_tflite
+from edgeconv.emit.tflite.integer import _forms
+from edgeconv.quantize import apply, calibrate, make_plan
 from edgeconv.rewrite import optimize
 
 RESOLVERS = {"xnnpack": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
@@ -54,6 +56,28 @@ def run(emitted: Emitted, inputs: Sequence[np.ndarray], resolver: str = "xnnpack
         for spec, detail in zip(emitted.outputs, interpreter.get_output_details(), strict=True)
     ]
     return Ran(outputs, [name for name in before if name != "DELEGATE"], after.count("DELEGATE"))
+
+
+def quantized(module: torch.nn.Module, x: np.ndarray, scheme: str = "int8") -> ir.Model:
+    """The module's graph in the integers that calibration on ``x`` gives it."""
+    graph = graph_of(module, torch.from_numpy(x))
+    return apply(graph, make_plan(graph, calibrate(graph, [{"input0": x}]), scheme=scheme))
+
+
+def in_integers(graph: ir.Model, io: str = "int8") -> Emitted:
+    """The file of a quantized graph, with inputs and outputs of integers."""
+    return to_tflite(graph, metadata={}, io=io)
+
+
+def integers(emitted: Emitted, x: np.ndarray, resolver: str = "reference") -> tuple[np.ndarray, list[str]]:
+    """The first output of a file in steps of its scale, and the names of its operators."""
+    ran = run(emitted, [x], resolver)
+    return steps_of(emitted, ran.outputs[0]), ran.operators
+
+
+def steps_of(emitted: Emitted, output: np.ndarray) -> np.ndarray:
+    """The first output of a file, in steps of its scale."""
+    return np.rint(output / emitted.outputs[0].scale).astype(int)
 
 
 def reference(module: torch.nn.Module, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -186,6 +210,18 @@ def old_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldRuntime
         yield OldRuntime(session, tmp_path_factory.mktemp("old"))
 
 
+@pytest.fixture
+def depthwise(monkeypatch: pytest.MonkeyPatch) -> Callable[[ir.Model], Emitted]:
+    """Emits a graph with its depthwise convolutions as they are."""
+
+    def emit(graph: ir.Model) -> Emitted:
+        with monkeypatch.context() as context:
+            context.delitem(_forms._FORMS, "DEPTHWISE_CONV_2D")  # type: ignore[arg-type]
+            return in_integers(graph)
+
+    return emit
+
+
 @pytest.fixture(scope="session")
 def tflite() -> type[_Tools]:
     """The tools above, for the tests of this directory."""
@@ -200,6 +236,10 @@ class _Tools:
     graph_of = staticmethod(graph_of)
     run = staticmethod(run)
     node_of = staticmethod(node_of)
+    quantized = staticmethod(quantized)
+    in_integers = staticmethod(in_integers)
+    integers = staticmethod(integers)
+    steps_of = staticmethod(steps_of)
     reference = staticmethod(reference)
     to_tflite = staticmethod(to_tflite)
     Function = Function

@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
 from torch import nn
 
-from edgeconv.core import Emitted
-from edgeconv.emit.tflite.integer import _blocks, _forms
-from edgeconv.quantize import apply, calibrate, make_plan
+from edgeconv.emit.tflite.integer import _blocks
 
 _RESOLVERS = ("reference", "xnnpack")
 _LAYERS: dict[str, tuple[int, int, dict[str, Any]]] = {  # channels, of a group, and what is special
@@ -36,33 +33,10 @@ _STAYING: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-def _quantized(tflite: Any, channels: int, layer: dict[str, Any]) -> tuple[ir.Model, np.ndarray]:
+def _quantized(tflite: Any, channels: int, layer: dict[str, Any], scheme: str = "int8") -> tuple[ir.Model, np.ndarray]:
     module = nn.Conv2d(channels, **{"out_channels": channels, **layer}, groups=channels)
     x = np.random.default_rng(0).standard_normal((1, channels, 15, 27)).astype(np.float32)
-    graph = tflite.graph_of(module, torch.from_numpy(x))
-    return apply(graph, make_plan(graph, calibrate(graph, [{"input0": x}]))), x
-
-
-def _emitted(tflite: Any, graph: ir.Model) -> Emitted:
-    emitted: Emitted = tflite.to_tflite(graph, metadata={}, io="int8")
-    return emitted
-
-
-def _results(tflite: Any, emitted: Emitted, x: np.ndarray, resolver: str) -> tuple[np.ndarray, list[str]]:
-    ran = tflite.run(emitted, [x], resolver)
-    return np.rint(ran.outputs[0] / emitted.outputs[0].scale).astype(int), ran.operators
-
-
-@pytest.fixture
-def depthwise(tflite: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Emits a graph with its depthwise convolutions as they are."""
-
-    def emit(graph: ir.Model) -> Emitted:
-        with monkeypatch.context() as context:
-            context.delitem(_forms._FORMS, "DEPTHWISE_CONV_2D")  # type: ignore[arg-type]
-            return _emitted(tflite, graph)
-
-    return emit
+    return tflite.quantized(module, x, scheme), x
 
 
 @pytest.mark.parametrize("resolver", _RESOLVERS)
@@ -72,8 +46,8 @@ def test_groups_give_the_integers_of_the_depthwise_kernel(
 ) -> None:
     channels, size, layer = _LAYERS[name]
     graph, x = _quantized(tflite, channels, layer)
-    expected, own = _results(tflite, depthwise(graph), x, resolver)
-    actual, operators = _results(tflite, _emitted(tflite, graph), x, resolver)
+    expected, own = tflite.integers(depthwise(graph), x, resolver)
+    actual, operators = tflite.integers(tflite.in_integers(graph), x, resolver)
     assert "DEPTHWISE_CONV_2D" in own
     assert "DEPTHWISE_CONV_2D" not in operators
     assert operators.count("CONV_2D") == 1
@@ -87,9 +61,9 @@ def test_groups_give_the_integers_of_the_depthwise_kernel(
 def test_the_oldest_runtime_computes_groups(tflite: Any, old_runtime: Any, name: str) -> None:
     channels, _, layer = _LAYERS[name]
     graph, x = _quantized(tflite, channels, layer)
-    emitted = _emitted(tflite, graph)
-    expected, _ = _results(tflite, emitted, x, "reference")
-    actual = np.rint(old_runtime(emitted, [x])[0] / emitted.outputs[0].scale).astype(int)
+    emitted = tflite.in_integers(graph)
+    expected, _ = tflite.integers(emitted, x)
+    actual = tflite.steps_of(emitted, old_runtime(emitted, [x])[0])
     assert np.abs(actual - expected).max() <= 1
 
 
@@ -97,15 +71,11 @@ def test_the_oldest_runtime_computes_groups(tflite: Any, old_runtime: Any, name:
 def test_what_has_a_kernel_or_gains_nothing_stays_depthwise(tflite: Any, name: str) -> None:
     channels, layer = _STAYING[name]
     graph, x = _quantized(tflite, channels, layer)
-    _, operators = _results(tflite, _emitted(tflite, graph), x, "xnnpack")
+    _, operators = tflite.integers(tflite.in_integers(graph), x, "xnnpack")
     assert operators.count("DEPTHWISE_CONV_2D") == 1
     assert "CONV_2D" not in operators
 
 
 def test_layers_of_16_bits_stay_depthwise(tflite: Any) -> None:
-    module = nn.Conv2d(16, 16, 7, groups=16)
-    x = np.random.default_rng(0).standard_normal((1, 16, 15, 27)).astype(np.float32)
-    graph = tflite.graph_of(module, torch.from_numpy(x))
-    calibration = calibrate(graph, [{"input0": x}])
-    emitted = tflite.to_tflite(apply(graph, make_plan(graph, calibration, scheme="int16x8")), metadata={}, io="int16")
-    assert "DEPTHWISE_CONV_2D" in tflite.run(emitted, [x], "reference").operators
+    graph, x = _quantized(tflite, 16, {"kernel_size": 7}, "int16x8")
+    assert "DEPTHWISE_CONV_2D" in tflite.integers(tflite.in_integers(graph, "int16"), x)[1]

@@ -12,12 +12,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
 from torch import nn
 
-from edgeconv.core import Emitted
-from edgeconv.emit.tflite.integer import _forms, _interleaved
-from edgeconv.quantize import apply, calibrate, make_plan
+from edgeconv.emit.tflite.integer import _interleaved
 
 _RESOLVERS = ("reference", "xnnpack")
 _SAME = {"kernel_size": 7, "padding": 3}
@@ -54,30 +51,7 @@ def _quantized(
     channels = shape[1]
     module = nn.Sequential(nn.Conv2d(channels, **{"out_channels": channels, **layer}, groups=channels), nn.ReLU6())
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) + 1
-    graph = tflite.graph_of(module, torch.from_numpy(x))
-    return apply(graph, make_plan(graph, calibrate(graph, [{"input0": x}]), scheme=scheme)), x
-
-
-def _emitted(tflite: Any, graph: ir.Model, io: str = "int8") -> Emitted:
-    emitted: Emitted = tflite.to_tflite(graph, metadata={}, io=io)
-    return emitted
-
-
-def _results(tflite: Any, emitted: Emitted, x: np.ndarray, resolver: str) -> tuple[np.ndarray, list[str]]:
-    ran = tflite.run(emitted, [x], resolver)
-    return np.rint(ran.outputs[0] / emitted.outputs[0].scale).astype(int), ran.operators
-
-
-@pytest.fixture
-def depthwise(tflite: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Emits a graph with its depthwise convolutions as they are."""
-
-    def emit(graph: ir.Model) -> Emitted:
-        with monkeypatch.context() as context:
-            context.delitem(_forms._FORMS, "DEPTHWISE_CONV_2D")  # type: ignore[arg-type]
-            return _emitted(tflite, graph)
-
-    return emit
+    return tflite.quantized(module, x, scheme), x
 
 
 @pytest.mark.parametrize("resolver", _RESOLVERS)
@@ -86,8 +60,8 @@ def test_groups_of_pixels_give_the_integers_of_the_depthwise_kernel(
     tflite: Any, depthwise: Any, name: str, resolver: str
 ) -> None:
     graph, x = _quantized(tflite, *_LAYERS[name])
-    expected, own = _results(tflite, depthwise(graph), x, resolver)
-    actual, operators = _results(tflite, _emitted(tflite, graph), x, resolver)
+    expected, own = tflite.integers(depthwise(graph), x, resolver)
+    actual, operators = tflite.integers(tflite.in_integers(graph), x, resolver)
     assert "DEPTHWISE_CONV_2D" in own
     assert "DEPTHWISE_CONV_2D" not in operators
     assert operators.count("TRANSPOSE") == 2
@@ -98,7 +72,7 @@ def test_groups_of_pixels_give_the_integers_of_the_depthwise_kernel(
 @pytest.mark.parametrize("name", _STAYING)
 def test_what_gains_nothing_or_does_not_come_out_even_stays(tflite: Any, name: str) -> None:
     graph, x = _quantized(tflite, *_STAYING[name])
-    assert "TRANSPOSE" not in _results(tflite, _emitted(tflite, graph), x, "reference")[1]
+    assert "TRANSPOSE" not in tflite.integers(tflite.in_integers(graph), x)[1]
 
 
 @pytest.mark.parametrize(("size", "interleaved"), [(14, False), (56, True)])
@@ -107,25 +81,25 @@ def test_small_images_as_of_microcontrollers_stay(
 ) -> None:
     monkeypatch.setattr(_interleaved, "_LEAST_SAVED_NS", _SAVED_NS)
     graph, x = _quantized(tflite, (1, 16, size, size), _SAME)
-    assert ("TRANSPOSE" in _results(tflite, _emitted(tflite, graph), x, "reference")[1]) is interleaved
+    assert ("TRANSPOSE" in tflite.integers(tflite.in_integers(graph), x)[1]) is interleaved
 
 
 def test_weights_that_cost_more_are_fewer(tflite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, _ = _quantized(tflite, *_LAYERS["7x7"])
-    size = len(_emitted(tflite, graph).data)
+    size = len(tflite.in_integers(graph).data)
     monkeypatch.setattr(_interleaved, "_WEIGHT_NS", 10.0)
-    assert len(_emitted(tflite, graph).data) < size - 1000
+    assert len(tflite.in_integers(graph).data) < size - 1000
 
 
 def test_layers_of_16_bits_stay_depthwise(tflite: Any) -> None:
     graph, x = _quantized(tflite, *_LAYERS["7x7"], scheme="int16x8")
-    assert "DEPTHWISE_CONV_2D" in _results(tflite, _emitted(tflite, graph, "int16"), x, "reference")[1]
+    assert "DEPTHWISE_CONV_2D" in tflite.integers(tflite.in_integers(graph, "int16"), x)[1]
 
 
 def test_the_oldest_runtime_computes_groups_of_pixels(tflite: Any, old_runtime: Any) -> None:
     graph, x = _quantized(tflite, *_LAYERS["7x7 of two images"])
-    emitted = _emitted(tflite, graph)
-    expected, operators = _results(tflite, emitted, x, "reference")
+    emitted = tflite.in_integers(graph)
+    expected, operators = tflite.integers(emitted, x)
     assert "TRANSPOSE" in operators
-    actual = np.rint(old_runtime(emitted, [x])[0] / emitted.outputs[0].scale).astype(int)
+    actual = tflite.steps_of(emitted, old_runtime(emitted, [x])[0])
     assert np.abs(actual - expected).max() <= 1

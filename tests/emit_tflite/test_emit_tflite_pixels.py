@@ -18,7 +18,6 @@ from torch import nn
 from edgeconv.core import Emitted
 from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.integer import _convert, _pixels
-from edgeconv.quantize import apply, calibrate, make_plan
 
 _RESOLVERS = ("reference", "xnnpack")
 _LAYERS: dict[str, tuple[nn.Module, tuple[int, int]]] = {
@@ -62,18 +61,7 @@ def _quantized(
 ) -> tuple[ir.Model, np.ndarray]:
     channels = next(layer.in_channels for layer in module.modules() if isinstance(layer, nn.Conv2d))
     x = np.random.default_rng(0).standard_normal((1, channels, *size)).astype(np.float32) + 1
-    graph = tflite.graph_of(module.eval(), torch.from_numpy(x))
-    return apply(graph, make_plan(graph, calibrate(graph, [{"input0": x}]), scheme=scheme)), x
-
-
-def _emitted(tflite: Any, graph: ir.Model, io: str = "int8") -> Emitted:
-    emitted: Emitted = tflite.to_tflite(graph, metadata={}, io=io)
-    return emitted
-
-
-def _integers(tflite: Any, emitted: Emitted, x: np.ndarray, resolver: str) -> tuple[np.ndarray, list[str]]:
-    ran = tflite.run(emitted, [x], resolver)
-    return np.rint(ran.outputs[0] / emitted.outputs[0].scale).astype(int), ran.operators
+    return tflite.quantized(module, x, scheme), x
 
 
 @pytest.fixture
@@ -83,7 +71,7 @@ def plain(tflite: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     def emit(graph: ir.Model) -> Emitted:
         with monkeypatch.context() as context:
             context.setattr(_convert, "pack_pixels", lambda graph: None)
-            return _emitted(tflite, graph)
+            return tflite.in_integers(graph)
 
     return emit
 
@@ -92,8 +80,8 @@ def plain(tflite: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("name", _LAYERS)
 def test_pixels_as_channels_give_the_same_integers(tflite: Any, plain: Any, name: str, resolver: str) -> None:
     graph, x = _quantized(tflite, *_LAYERS[name])
-    expected, before = _integers(tflite, plain(graph), x, resolver)
-    actual, operators = _integers(tflite, _emitted(tflite, graph), x, resolver)
+    expected, before = tflite.integers(plain(graph), x, resolver)
+    actual, operators = tflite.integers(tflite.in_integers(graph), x, resolver)
     assert "RESHAPE" not in before
     assert "RESHAPE" in operators
     assert "DEPTHWISE_CONV_2D" not in operators
@@ -104,7 +92,7 @@ def test_pixels_as_channels_give_the_same_integers(tflite: Any, plain: Any, name
 @pytest.mark.parametrize("name", _STAYING)
 def test_what_gains_nothing_or_does_not_come_out_even_stays(tflite: Any, plain: Any, name: str) -> None:
     graph, _ = _quantized(tflite, *_STAYING[name])
-    assert _emitted(tflite, graph).data == plain(graph).data
+    assert tflite.in_integers(graph).data == plain(graph).data
 
 
 @pytest.mark.parametrize(("size", "packed"), [((32, 32), False), ((224, 224), True)])
@@ -113,19 +101,19 @@ def test_small_images_as_of_microcontrollers_stay(
 ) -> None:
     monkeypatch.setattr(_pixels, "_LEAST_SAVED_NS", _SAVED_NS)
     graph, x = _quantized(tflite, _LAYERS["depthwise of 3 channels"][0], size)
-    assert ("RESHAPE" in tflite.run(_emitted(tflite, graph), [x], "reference").operators) is packed
+    assert ("RESHAPE" in tflite.run(tflite.in_integers(graph), [x], "reference").operators) is packed
 
 
 def test_layers_of_16_bits_keep_their_pixels(tflite: Any) -> None:
     graph, x = _quantized(tflite, *_LAYERS["depthwise of 3 channels"], scheme="int16x8")
-    assert "RESHAPE" not in tflite.run(_emitted(tflite, graph, "int16"), [x], "reference").operators
+    assert "RESHAPE" not in tflite.run(tflite.in_integers(graph, "int16"), [x], "reference").operators
 
 
 def test_the_oldest_runtime_computes_pixels_as_channels(tflite: Any, old_runtime: Any) -> None:
     graph, x = _quantized(tflite, *_LAYERS["depthwise of 8 channels"])
-    emitted = _emitted(tflite, graph)
-    expected, _ = _integers(tflite, emitted, x, "reference")
-    actual = np.rint(old_runtime(emitted, [x])[0] / emitted.outputs[0].scale).astype(int)
+    emitted = tflite.in_integers(graph)
+    expected, _ = tflite.integers(emitted, x)
+    actual = tflite.steps_of(emitted, old_runtime(emitted, [x])[0])
     assert np.abs(actual - expected).max() <= 1
 
 
@@ -142,10 +130,9 @@ def test_a_pad_that_another_operator_reads_stays(tflite: Any, plain: Any) -> Non
 
     two = Two()
     x = np.random.default_rng(0).standard_normal((1, 3, 48, 64)).astype(np.float32)
-    graph = tflite.graph_of(two, torch.from_numpy(x))
-    graph = apply(graph, make_plan(graph, calibrate(graph, [{"input0": x}])))
+    graph = tflite.quantized(two, x)
     for expected, actual in zip(
-        *(tflite.run(emitted, [x], "reference").outputs for emitted in (plain(graph), _emitted(tflite, graph))),
+        *(tflite.run(emitted, [x], "reference").outputs for emitted in (plain(graph), tflite.in_integers(graph))),
         strict=True,
     ):
         np.testing.assert_array_equal(actual, expected)
