@@ -41,6 +41,7 @@ from edgeconv.recipe import (
 from edgeconv.report import TargetSearch
 
 _QUANTIZATION = "pass an edgeconv.Quantization: Quantization(batches=…)"
+# With the longest suffix it is still a name that a commit's journal takes (`edgeconv.flow.journal`, 200 characters).
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -285,7 +286,8 @@ def _quantization(recipe: Recipe, domains: Callable[[], Mapping[str, Domain]]) -
     if path is not None:
         places["plan"] = str(path)
     return Quantization(
-        # Rounding on noise would fit the weights to what the plan's network never sees.
+        # A plan needs no data, and where the recipe names none there is only noise: rounding on it would fit the
+        # weights to what the plan's network never sees.
         batches=partial(calibration_batches, recipe, domains) if names_data(recipe) or not plan else None,
         plan=plan,
         places=places,

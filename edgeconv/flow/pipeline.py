@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +16,9 @@ import onnx_ir as ir
 
 from edgeconv import errors
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
-from edgeconv.core import NHWC, Artifact, Emitted, GraphSummary, IntegerTensor, Sample, values
-from edgeconv.core.package import VERSION
+from edgeconv.core import NHWC, Artifact, Emitted, GraphSummary, Sample, values
 from edgeconv.core.search_target import Target
 from edgeconv.core.variants import MIXED
-from edgeconv.emit.c_array import C_SUFFIXES
-from edgeconv.emit.onnx import to_onnx
-from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import Caller, CaptureError, QuantizeError, RecipeError, telling
 from edgeconv.flow.arguments import (
     batched_inputs,
@@ -38,10 +33,9 @@ from edgeconv.flow.arguments import (
     output_folder,
     stated_samples,
 )
-from edgeconv.flow.file_names import artifact_name, data_name, plan_name
 from edgeconv.flow.half_range import beyond_half
 from edgeconv.flow.job import Job, job_of, stated_job
-from edgeconv.flow.output import Staging, staged
+from edgeconv.flow.output import staged
 from edgeconv.flow.prove import check_devices, prove
 from edgeconv.flow.record import discard_outdated
 from edgeconv.flow.rewriting import rewritten
@@ -49,6 +43,7 @@ from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.flow.target import measured, with_confirmation, with_target, with_thresholds
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Quantization, variants_of
+from edgeconv.flow.writing import emit_file, intermediates_of, write_c, write_file, write_plans
 from edgeconv.graph.joints import joints_of
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, Recipe, place_of
@@ -136,7 +131,7 @@ def export(
         EmitError: an operator has no form in the format, or the folder cannot be written.
         DeviceError: a named device is unknown or not installed.
     """
-    folder, heard = output_folder(out), listener(progress)
+    folder, receiver = output_folder(out), listener(progress)
     origin = f"{type(module).__module__}:{type(module).__qualname__}"
     module, tensors, own_names = checked_call(module, args, kwargs)
     names = named_inputs(input_names, own_names)
@@ -157,7 +152,7 @@ def export(
         skip_rewrites=skip_rewrites,
         devices=devices,
     )
-    return run_job(job, folder, heard)
+    return run_job(job, folder, receiver)
 
 
 def export_onnx(
@@ -211,7 +206,7 @@ def export_onnx(
         EmitError: as `export`.
         DeviceError: as `export`.
     """
-    folder, heard = output_folder(out), listener(progress)
+    folder, receiver = output_folder(out), listener(progress)
     file = open_onnx(path).fixed(numbers_by_name(fixed))
     source = OnnxSource(file, settled_shapes(file, {} if shapes is None else shapes))
     job = stated_job(
@@ -228,7 +223,7 @@ def export_onnx(
         skip_rewrites=skip_rewrites,
         devices=devices,
     )
-    return run_job(job, folder, heard)
+    return run_job(job, folder, receiver)
 
 
 def export_recipe(
@@ -263,20 +258,21 @@ def export_recipe(
         EdgeconvError: as `export`; RecipeError for weights and inputs that cannot be used; TargetError.
     """
     values.instance(recipe, Recipe, "recipe", RecipeError, hint="pass what edgeconv.load_recipe(path) gives")
-    folder, heard = output_folder(out), listener(progress)
+    folder, receiver = output_folder(out), listener(progress)
     if target is not None:
         values.instance(target, Target, "target", QuantizeError, hint="give edgeconv.quantize.Target(sqnr_db=…)")
     choices = instead_of_recipe(recipe, devices, prove, formats, variants, c_array, skip_rewrites)
     selected(choices["skip_rewrites"], errors.SKIPPED)
     if prove:
-        own = place_of(recipe.path, "parity.devices") if devices is None else errors.DEVICES
-        with heard.stage("devices"):
-            check_devices(choices["devices"], own)
+        named_in = place_of(recipe.path, "parity.devices") if devices is None else errors.DEVICES
+        with receiver.stage("devices"):
+            check_devices(choices["devices"], named_in)
+    # From here on, hints name keys of the recipe, and not arguments of a call.
     with telling(Caller.RECIPE):
-        with heard.stage("model and inputs"):
+        with receiver.stage("model and inputs"):
             job = job_of(recipe, **choices)
             job = job if target is None else with_target(job, recipe, target)
-        return run_job(job, folder, heard)
+        return run_job(job, folder, receiver)
 
 
 def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
@@ -293,13 +289,13 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
         job, variants = _variants(job, model, progress)
         # 2. A file per variant, format and layout; plans and C source beside them.
         written = [
-            _write(staging, variant, job, format_, layout, progress)
+            write_file(staging, variant, job, format_, layout, progress)
             for variant in variants
             for format_, layout in job.files(variant)
         ]
         artifacts = tuple(artifact for artifact, _ in written)
-        _write_plans(staging, job, variants)
-        _write_c(staging, job, variants, written)
+        write_plans(staging, job, variants)
+        write_c(staging, job, variants, written)
         # 3. Notes for the user; the report has them, too.
         removal = discard_outdated(staging, out, artifacts)
         notes = _notes(model, variants, written) + removal.notes
@@ -347,100 +343,45 @@ def rebuilt_variants(
     Raises:
         EdgeconvError: as `export_recipe`.
     """
-    names = tuple(dict.fromkeys(item.variant for item in artifacts if floats or item.variant not in ("fp32", "fp16")))
-    if not names:
+    variants = [item.variant for item in artifacts if floats or item.variant not in ("fp32", "fp16")]
+    if not variants:
         return ()
     formats = tuple(format_ for format_ in FORMATS if any(item.format == format_ for item in artifacts))
     left_out = [name for name in str(report.environment.get(LEFT_OUT, "")).split(", ") if name]
-    job = job_of(recipe, formats=formats, variants=names, skip_rewrites=tuple(left_out))
+    job = job_of(recipe, formats=formats, variants=tuple(dict.fromkeys(variants)), skip_rewrites=tuple(left_out))
     target_search = report.target_search
+    # The target of int8-mixed follows from the recipe's own thresholds (`with_thresholds`); another was an argument.
     if target_search is not None and target_search.variant != MIXED:
         job = with_target(job, recipe, Target(sqnr_db=target_search.sqnr_db, agreement=target_search.agreement))
     with failing_as_a_file(job.source):
         model, *_ = rewritten(job.source, job.skip_rewrites, progress, is_proved=False)
-        job, variants = _variants(job, model, progress)
-        return tuple(dataclasses.replace(variant, intermediates=_intermediates(job, variant)) for variant in variants)
-
-
-def _intermediates(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor, ...]]:
-    """The intermediates of each file that is written of a variant, by the file's name."""
-    names = {
-        artifact_name(job.name, variant.name, *kind): _emit(job, {}, variant, *kind) for kind in job.files(variant)
-    }
-    return {name: emitted.intermediates for name, emitted in names.items()}
+        job, rebuilt = _variants(job, model, progress)
+        return tuple(dataclasses.replace(variant, intermediates=intermediates_of(job, variant)) for variant in rebuilt)
 
 
 def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
     """The job's variants; with a target, the job gets a check that the files reach it on the devices, too."""
     job = with_thresholds(job, model)
-    job = with_confirmation(job, partial(_emit, job, {}), model.graph)
+    job = with_confirmation(job, partial(emit_file, job, {}), model.graph)
     return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
-
-
-def _write(
-    staging: Staging, variant: Variant, job: Job, format_: str, layout: str, progress: Progress
-) -> tuple[Artifact, Emitted]:
-    file_name = artifact_name(job.name, variant.name, format_, layout)
-    metadata = {"edgeconv_version": VERSION, "layout": layout, "variant": variant.name, **job.metadata}
-    with progress.stage(f"emit {file_name}"):
-        emitted = _emit(job, metadata, variant, format_, layout)
-        path = staging.write(file_name, emitted.data)
-        beside = staging.write_parts(data_name(file_name), emitted.external) if emitted.external else None
-    sha256 = hashlib.sha256(emitted.data).hexdigest()
-    size, intermediates = len(emitted.data) + sum(map(len, emitted.external)), emitted.intermediates
-    # What is on disk now may be gigabytes; a .tflite file may yet be written as C.
-    is_to_be_c = job.c_samples is not None and format_ == "tflite"
-    emitted = dataclasses.replace(emitted, external=(), data=emitted.data if is_to_be_c else b"")
-    specs = (emitted.inputs, emitted.outputs)
-    artifact = Artifact(path, format_, variant.name, layout, sha256, *specs, size, beside, intermediates)
-    return artifact, emitted
 
 
 def _target_search(job: Job, variants: Sequence[Variant], progress: Progress) -> TargetSearch | None:
     """The report's section on the search for a target, with sizes and latencies measured."""
     for variant in variants:
         if job.target_search is not None and variant.search is not None:
-            return measured(job.target_search, variant, variant.search, job, partial(_emit, job, {}), progress)
+            return measured(job.target_search, variant, variant.search, job, partial(emit_file, job, {}), progress)
     return None
-
-
-def _write_plans(staging: Staging, job: Job, variants: Sequence[Variant]) -> None:
-    """Writes each quantization plan beside its files, to be read, edited and used again."""
-    for variant in variants:
-        if variant.plan is not None:
-            staging.write(plan_name(job.name, variant.name), variant.plan.to_json().encode())
-
-
-def _write_c(
-    staging: Staging, job: Job, variants: Sequence[Variant], written: Sequence[tuple[Artifact, Emitted]]
-) -> None:
-    """Writes C source beside each TFLite file, where it is asked for."""
-    by_name = {variant.name: variant for variant in variants}
-    for artifact, emitted in written:
-        if job.c_samples is not None and artifact.format == "tflite":
-            stem = artifact.path.name.removesuffix(".tflite")
-            texts = by_name[artifact.variant].as_c(artifact.path.name, emitted, job.c_samples)
-            for suffix, text in zip(C_SUFFIXES, texts, strict=True):
-                staging.write(stem + suffix, text.encode())
 
 
 def _notes(
     model: ir.Model, variants: Sequence[Variant], written: Sequence[tuple[Artifact, Emitted]]
 ) -> tuple[str, ...]:
     """Notes for the reader: that the slower, official capture was needed, and what variants and emitters say."""
-    path = model.metadata_props.get(NOTE, "fast")
+    path = model.metadata_props.get(NOTE, "fast")  # "official: " and why the fast capture did not do
     how = path.replace("official: ", "captured by the official exporter: ", 1)
     captured: tuple[str, ...] = () if path == "fast" else (how,)
     if PRECISION in model.metadata_props:
         captured += (f"the module computes in {model.metadata_props[PRECISION]}, too; the files do so in float32",)
     emitter_notes = tuple(f"{artifact.path.name}: {note}" for artifact, contents in written for note in contents.notes)
     return captured + tuple(note for variant in variants for note in variant.notes) + emitter_notes
-
-
-def _emit(job: Job, metadata: Mapping[str, str], variant: Variant, format_: str, layout: str) -> Emitted:
-    model, encoding = variant.model, {"weights": variant.weights, "io": variant.io}
-    if format_ == "onnx":
-        beside = data_name(artifact_name(job.name, variant.name, format_, layout))
-        keep = variant.keep_roundings
-        return to_onnx(model, metadata=metadata, opset=job.opset, data_name=beside, keep_roundings=keep, **encoding)
-    return to_tflite(model, layout=layout, metadata=metadata, **encoding)

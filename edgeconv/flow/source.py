@@ -400,13 +400,13 @@ def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str], exa
     return model
 
 
-def _blame_the_batch(error: CaptureError, graph_of: Callable[[int], ir.Model], batch: int, works: int) -> None:
-    """Raises an error that names the batch size, if the capture works with another one."""
+def _blame_the_batch(error: CaptureError, graph_of: Callable[[int], ir.Model], batch: int, other: int) -> None:
+    """Raises an error that names the batch size, if the capture works with the other one."""
     try:
-        graph_of(works)
+        graph_of(other)
     except CaptureError:
         return
-    what = f"a batch of {works} works, and with one of {batch} {error.what}"
+    what = f"a batch of {other} works, and with one of {batch} {error.what}"
     raise CaptureError(what, where=error.where, hint=FIXED_BATCH) from error
 
 

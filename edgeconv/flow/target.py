@@ -62,8 +62,8 @@ def with_target(job: Job, recipe: Recipe, target: Target) -> Job:
             hint=CALIBRATE,
         )
     samples = [sample for sample in (job.proof.samples if job.proof else ()) if sample.is_for(variant)]
-    real = [item.variants for item in recipe.parity.images] + [item.variants for item in recipe.parity.arrays]
-    only_noise = not any(not variants or variant in variants for variants in real)
+    recorded = [item.variants for item in recipe.parity.images] + [item.variants for item in recipe.parity.arrays]
+    only_noise = not any(not names or variant in names for names in recorded)  # no names: it is for all variants
     batches = job.quantization.batches
     assert batches is not None  # a recipe's job has them
     if samples and not (only_noise and (data.images or data.arrays or data.generator)):
@@ -91,10 +91,12 @@ def with_thresholds(job: Job, model: ir.Model) -> Job:
         return job
     bounds = job.proof.bounds if job.proof is not None else DEFAULT_FIDELITY
     mixed = MIXED in job.variants
-    name, batches = MIXED if mixed else "int8", job.quantization.batches
+    name = MIXED if mixed else "int8"
+    batches = job.quantization.batches
     samples = [sample for sample in (job.proof.samples if job.proof else ()) if sample.is_for(name)]
     if name not in job.variants or batches is None or not (mixed or samples):
         return job
+    # Without parity inputs the batches that judge also calibrate: a default must not take data from the user's.
     judged: Callable[[], Batches] = partial(_every_fourth, batches, held_out=True)
     words = f"every {_HELD_OUT}th calibration batch"
     if samples:
@@ -186,6 +188,7 @@ def _loses_parts(row: Comparison) -> bool:
 
 
 def _judges_by(bound: Fidelity | None, target: Target) -> bool:
+    """Whether a row of the report fails exactly where it misses the target."""
     if bound is None:
         return False
     return bound.sqnr_db == target.sqnr_db if target.sqnr_db is not None else bound.agreement == target.agreement
@@ -209,7 +212,8 @@ def measured(
         for number, step in enumerate(search.steps):
             step_variant = dataclasses.replace(variant, model=step.model, plan=step.plan)
             files: dict[str, Path] = {}
-            for format_, layout in dict(job.files(step_variant)[::-1]).items():  # the first layout of each
+            # The first layout of each format: of a dict the last entry stays.
+            for format_, layout in dict(job.files(step_variant)[::-1]).items():
                 with progress.stage(f"target search: {len(step.kept)} layers in float, {format_}"):
                     files[format_] = folder / f"{number}.{format_}"
                     files[format_].write_bytes(emit(step_variant, format_, layout).data)
