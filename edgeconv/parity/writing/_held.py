@@ -68,6 +68,8 @@ class Graph:
     Args:
         model: stays as it is.
         unrounded: with the float64 numbers that constants were rounded from, and attributes as they are.
+        computed: the names of integers that a graph beside it computes: where this one stores what they are quantized
+            from, they are a value to compare all the same, and no constant.
 
     Attributes:
         model: a copy, if not unrounded with the float32 attributes that files hold; the caller does not change it.
@@ -76,10 +78,10 @@ class Graph:
             is further from its zero point than 8 bits reach.
     """
 
-    def __init__(self, model: ir.Model, *, unrounded: bool = False) -> None:
+    def __init__(self, model: ir.Model, *, unrounded: bool = False, computed: Collection[str] = ()) -> None:
         self.model = unrounded_copy(model) if unrounded else _rounded_attributes(model)
         terms = _terms(self.model.graph)
-        self.constant_steps = _store_real_numbers(self.model)
+        self.constant_steps = _store_real_numbers(self.model, computed)
         beyond = {name for name, step in self.constant_steps.items() if _is_beyond(self.constants.get(name), step)}
         self.rounded_again = frozenset(terms & self.constant_steps.keys() | beyond)
         self._cuts: dict[frozenset[str], Cut] = {}
@@ -354,14 +356,15 @@ def _constant(value: ir.Value | None) -> Array:
     return np.zeros(1, np.uint8) if tensor is None else tensor.numpy()
 
 
-def _store_real_numbers(model: ir.Model) -> dict[str, Array]:
+def _store_real_numbers(model: ir.Model, computed: Collection[str]) -> dict[str, Array]:
     """Puts the real numbers that constant integers stand for in place of the integers, as constants of float64.
 
-    Returns their steps, by the constants' names, as these broadcast.
+    Returns their steps, by the constants' names, as these broadcast. Integers of the names that are `computed` stay.
     """
     graph = model.graph
     nodes = [node for node in graph if node.op_type == "DequantizeLinear" and _is_constant(node.inputs[0])]
     nodes = [node for node in nodes if not node.outputs[0].is_graph_output()]
+    nodes = [node for node in nodes if not _is_quantized_as(node.inputs[0], computed)]
     names = [node.outputs[0].name or "" for node in nodes]
     arrays = evaluate(model, {}, keep=names) if names else {}
     steps: dict[str, Array] = {}
@@ -401,6 +404,12 @@ def _is_constant(value: ir.Value | None) -> bool:
     if maker is not None and maker.op_type == "QuantizeLinear":
         value = maker.inputs[0]
     return tensor_of(value) is not None
+
+
+def _is_quantized_as(value: ir.Value | None, names: Collection[str]) -> bool:
+    """Whether QuantizeLinear makes it, under one of some names."""
+    maker = value.producer() if value is not None else None
+    return maker is not None and maker.op_type == "QuantizeLinear" and value is not None and value.name in names
 
 
 def _is_quantized(value: ir.Value) -> bool:

@@ -37,7 +37,7 @@ class OnnxFile:
         _with_real_borders(model.graph, graph)
         initializers = model.graph.initializers.items()
         self.unused = tuple(name for name, item in initializers if not item.uses() and not item.is_graph_output())
-        self._file = Graph(model)
+        self._file = Graph(model, computed=graph.quantizers)
         types = {node.op_type for node in self._file.model.graph.all_nodes()}
         self.unknown = tuple(sorted(types - OPERATORS.keys()))
         self._operators = {value.name: node.op_type for node in self._file.model.graph for value in node.outputs}
