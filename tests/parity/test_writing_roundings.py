@@ -1,4 +1,4 @@
-"""Link 3 of one constant that several operators read: as it is, and as integers of several scales."""
+"""Link 3 of one constant that several operators read: as it is, as integers of several scales, in sums."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import Builder
 from test_writing import emitted, judged
 from torch import Tensor, nn
 
@@ -61,3 +63,52 @@ def test_a_bound_is_held_to_the_integers_that_this_operator_reads_of_it(
     contents = emitted(made, "tflite")
     right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason
+
+
+class Recurrent(nn.Module):
+    """A GRU of both directions: a file has sums of its biases, and the new gate's second bias as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(6, 6, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layer(x)[0]
+        return result
+
+
+def _recurrent(seed: int) -> tuple[Variant, dict[str, np.ndarray]]:
+    torch.manual_seed(seed)
+    data = torch.randn(1, 9, 6)
+    model = optimize(capture(Recurrent().eval(), (data,), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(model, ("fp16",), Quantization(), Silent())
+    return made, {"x": data.numpy()}
+
+
+def _with_next_half(data: bytes, ending: str, place: int) -> bytes:
+    """The file with one number of a constant a unit in the last place larger."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
+    (tensor,) = [item for item in model.subgraphs[0].tensors if item.name.decode().endswith(ending)]
+    array = np.array(model.buffers[tensor.buffer].data, np.uint8).view(np.float16).copy()
+    array[place] = np.nextafter(array[place], np.float16(np.inf))
+    model.buffers[tensor.buffer].data = array.view(np.uint8)
+    builder = Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_halves_of_biases_of_which_the_file_has_sums_are_rounded_once(seed: int, tmp_path: Path) -> None:
+    made, inputs = _recurrent(seed)
+    contents = emitted(made, "tflite")
+    right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason
+
+
+@pytest.mark.parametrize("place", [0, 8, 14])  # of the gates update, reset and new
+def test_a_sum_of_biases_that_is_a_unit_off_is_told(place: int, tmp_path: Path) -> None:
+    made, inputs = _recurrent(0)
+    contents = emitted(made, "tflite")
+    wrong = judged(made, inputs, contents, _with_next_half(contents.data, "input.bias", place), tmp_path / "net.tflite")
+    assert wrong.verdict is Verdict.FAIL
+    assert "input.bias" in wrong.reason

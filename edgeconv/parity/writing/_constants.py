@@ -259,9 +259,19 @@ def _told_in_place(name: str, other: str, array: Array, due: Array, differing: A
     )
 
 
-def all_among(array: Array, constants: Collection[Array]) -> bool:
-    """Whether every number is one of some constants', in their precision, or a trivial one."""
-    return not _pool(constants, array.dtype).missing([array]).size
+def all_among(array: Array, constants: Collection[tuple[Array, Array | None]]) -> bool:
+    """Whether every number of the file's is one that the graph reads, or a trivial one.
+
+    Halves are not what it reads of a constant whose other numbers the file has in sums alone: that it reads as it is.
+
+    Args:
+        array: the file's.
+        constants: the graph's, each with what it reads in its place where the file has that rounded.
+    """
+    if array.dtype == np.float16:
+        read = [constant if rounded is None else rounded for constant, rounded in constants]
+        return not _pool(read, np.dtype(np.float64)).missing([array.astype(np.float64)]).size
+    return not _pool([constant for constant, _ in constants], array.dtype).missing([array]).size
 
 
 def in_precision(array: Array, dtype: np.dtype[np.generic]) -> Array:

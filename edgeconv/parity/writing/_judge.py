@@ -377,9 +377,9 @@ class _Writing:
 
     def _own(self, end: End, operands: Operands) -> list[str]:
         """The file's constants that a value is computed from whose numbers are not those that the graph has for it."""
-        before = self.graph.constants_before(end.value, self._held(operands))
-        sources = [self.graph.constants[name] for name in before & self.graph.constants.keys()]
+        before = self.graph.constants_before(end.value, self._held(operands)) & self.graph.constants.keys()
         read = self.file.constants_before(end.tensor)
+        sources = [(self.graph.constants[name], self.matching.rounded.get(name)) for name in before]
         loose = {name for name in self.matching.rearranged & read if not all_among(self.file.constants[name], sources)}
         return sorted(self.matching.own & read | loose)
 
