@@ -71,6 +71,14 @@ def test_a_scale_is_the_largest_number_s_share_and_a_smaller_one_is_near() -> No
     assert list(is_quantized(np.array([127, 39]) * steps, steps, exact, none, 127)) == [True, False]
 
 
+def test_a_number_between_two_integers_may_be_either_and_no_third() -> None:
+    steps = np.full(3, np.float64(np.float32(1 / 6 / 255)))
+    exact = np.array([1 / 6, 1 / 9, 1 / 12])  # 127.5 steps
+    for middle, holds in ((126, False), (127, True), (128, True), (129, False)):
+        held = np.array([255, 170, middle]) * steps
+        assert list(is_quantized(held, steps, exact, np.zeros(3), 255)) == [True, True, holds]
+
+
 class Bicubic(nn.Module):
     """Doubles an image by a matrix whose numbers the writer alone knows."""
 
@@ -138,6 +146,16 @@ def test_one_unit_of_any_number_of_a_file_is_told(name: str, variant: str, scale
             missed += [model.subgraphs[0].tensors[at].name] * (told.verdict is Verdict.PASS)
     assert count
     assert not missed
+
+
+def test_reciprocals_of_which_one_lies_between_two_integers_are_right(tmp_path: Path) -> None:
+    data = torch.randn(1, 3, 14, 10)  # windows of 6, 9, 8 and 12
+    inputs = {"x": data.numpy()}
+    graph = optimize(capture(nn.AdaptiveAvgPool2d((5, 6)), (data,), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(graph, ("int8",), Quantization(batches=lambda: [inputs]), Silent())
+    contents = emitted(made, "tflite")
+    right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason
 
 
 class Looked(nn.Module):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.parity.writing._ends import HALF_UNIT
 
 _CHANGE = 2.0**-20  # relative: what a number is moved by for the slope
 _MOST_STEPS = 4  # of Newton's method with one slope; a half is 2^-11 off at most, which each squares
@@ -182,16 +183,17 @@ def is_quantized(held: Array, steps: Array, exact: Array, doubt: Array, greatest
     """Whether the real numbers that integers stand for are the nearest to exact ones, element by element.
 
     A scale that brings the largest of them to the greatest integer, nearly, is that number's share, rounded to a
-    float32: of the exact number, or of a float32 that it was rounded to before.
+    float32: of the exact number, or of a float32 that it was rounded to before. Either rounding moves a number that
+    lies between two integers to one side or the other of their middle: a reciprocal of 12, of 127.5 steps.
 
     Args:
         held: the real numbers.
         steps: of each; 0 where it does not matter.
         exact: what they should be.
         doubt: how far off that may be.
-        greatest: of the integers.
+        greatest: of the integers, counted from the zero point.
     """
-    near = np.abs(held - exact) <= steps / 2 * (1 + _SLACK) + doubt
+    near = np.abs(held - exact) <= steps / 2 * (1 + _SLACK) + 2 * HALF_UNIT * np.abs(held) + doubt
     least, most = np.abs(exact) - doubt, np.abs(exact) + doubt
     reach = steps * greatest
     largest = (np.rint(np.abs(held) / np.where(steps == 0, 1, steps)) == greatest) & (

@@ -302,9 +302,11 @@ class TfliteFile:
         tensor, held = self._stated.tensors[self._index[constant]], self.constants[constant]
         if tensor.floating:
             return is_rounded(held, exact, doubt)
-        assert tensor.data is not None  # it is a constant
+        assert tensor.quantization is not None  # of integers
         half = self.half_steps(constant)
-        greatest = limits_of(str(tensor.held_as))[1]
+        least, greatest = limits_of(str(tensor.held_as))
+        if {*tensor.quantization.zero_points} == {least}:  # of positive numbers alone
+            greatest -= least
         return is_quantized(held, 2 * half, exact, doubt, greatest)
 
     def ends(self, constant: str) -> tuple[float, float]:
