@@ -125,7 +125,7 @@ def pytest_collection_finish() -> None:
         gc.enable()
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that ``make`` has filled, one for all workers of this run; only read it."""
     base = factory.getbasetemp()
     folder = (base.parent if WORKER in os.environ else base) / f"made-once-{name}"

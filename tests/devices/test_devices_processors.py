@@ -5,14 +5,16 @@ Which kernels run depends on the machine. Everything here holds on both kinds; w
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import made_once
+from processors.hidden import environment, missing
 from torch import nn
 
 import edgeconv
@@ -20,13 +22,21 @@ from edgeconv.core import Artifact, Run, Sample
 from edgeconv.devices import AGENT, DEVICES, INTEGER_KERNELS, SATURATING, Device, run_artifact
 from edgeconv.devices._integer_probe import EXACT, integer_probe, read_probe
 
-QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
-HASWELL = Device(
-    "haswell",
-    "ONNX Runtime on an emulated processor with AVX2 and without VNNI",
-    ("onnx",),
-    lambda: [QEMU or "qemu-x86_64-static", "-cpu", "Haswell", sys.executable, "-P", str(AGENT), "onnxruntime"],
-)
+needs_hidden_instructions = pytest.mark.skipif(bool(missing()), reason=missing())
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Device]:
+    """ONNX Runtime and LiteRT on a processor with AVX2 and no more, whatever this one has, by name."""
+    folder = made_once(tmp_path_factory, "processors", partial(environment, "avx2"))
+    variables = [f"{name}={value}" for name, value in environment("avx2", folder).items()]
+
+    def device(runtime: str, format_: str) -> Device:
+        command = ["env", *variables, sys.executable, "-P", str(AGENT), runtime, "--threads", "1"]
+        return Device(f"{runtime}-avx2", f"{runtime} without AVX-512 and VNNI", (format_,), lambda: command)
+
+    devices = (device("onnxruntime", "onnx"), device("litert", "tflite"))
+    return {device.name: device for device in devices}
 
 
 def _samples(seed: int, count: int = 2) -> list[Sample]:
@@ -95,34 +105,56 @@ def test_unfused_and_fused_files_agree_within_a_step(tmp_path: Path) -> None:
     assert np.abs(_outputs(fused) - _outputs(unfused)).max() <= 1.01 * steps.min()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 is not installed (Debian: qemu-user-static)")
-def test_pair_safe_files_compute_the_same_bits_on_avx2_and_others_do_not(tmp_path: Path) -> None:
-    native, here = DEVICES["onnxruntime"], _samples(7)
+@needs_hidden_instructions
+def test_pair_safe_files_compute_the_same_bits_on_avx2_and_others_do_not(
+    tmp_path: Path, older: Mapping[str, Device]
+) -> None:
+    native, avx2, samples = DEVICES["onnxruntime"], older["onnxruntime-avx2"], _samples(7)
     safe, plain = (_exported(tmp_path / str(pair_safe), pair_safe=pair_safe) for pair_safe in (True, False))
-    emulated = _run(HASWELL, safe, here)
-    assert emulated.environment[INTEGER_KERNELS] == SATURATING
-    np.testing.assert_array_equal(_outputs(emulated), _outputs(_run(native, safe, here)))
-    exact = _outputs(_run(native, plain, here, optimized=False))
-    error = np.abs(_outputs(_run(HASWELL, plain, here)) - exact).max()
-    assert error > 20 * np.abs(_outputs(emulated) - _outputs(_run(native, safe, here, optimized=False))).max()
+    run = _run(avx2, safe, samples)
+    assert run.environment[INTEGER_KERNELS] == SATURATING
+    np.testing.assert_array_equal(_outputs(run), _outputs(_run(native, safe, samples)))
+    exact = _outputs(_run(native, plain, samples, optimized=False))
+    error = np.abs(_outputs(_run(avx2, plain, samples)) - exact).max()
+    assert error > 20 * np.abs(_outputs(run) - _outputs(_run(native, safe, samples, optimized=False))).max()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 is not installed (Debian: qemu-user-static)")
-def test_a_row_that_misses_by_saturation_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DEVICES, "haswell", HASWELL)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "saturating_net.py").write_text(_MODULE)
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(_RECIPE)
-    result = edgeconv.export_recipe(edgeconv.load_recipe(recipe), tmp_path / "out")
+@needs_hidden_instructions
+def test_a_row_that_misses_by_saturation_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: Mapping[str, Device]
+) -> None:
+    result = _proven(tmp_path, monkeypatch, older, _RECIPE)
     assert result.report is not None
     (row,) = result.report.comparisons
     assert "SQNR is" in row.reason
     assert "with graph optimization off the same file holds" in row.reason
     assert "the integer kernels of this processor saturate; export with pair_safe = true" in row.reason
     assert any("saturate in 0" in note for note in result.notes)
+
+
+@needs_hidden_instructions
+def test_links_hold_on_the_kernels_of_older_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: Mapping[str, Device]
+) -> None:
+    recipe = _RECIPE.replace("pair_safe = false", "")
+    recipe = recipe.replace('["onnx"]', '["onnx", "tflite"]').replace('["int8"]', '["fp32", "fp16", "int8"]')
+    recipe = recipe.replace('["onnxruntime-avx2"]', '["onnxruntime-avx2", "litert-avx2"]')
+    result = _proven(tmp_path, monkeypatch, older, recipe)
+    assert result.report is not None
+    assert len(result.report.comparisons) == 6
+    assert [row.reason for row in result.report.comparisons if row.verdict != "pass"] == []
+
+
+def _proven(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, devices: Mapping[str, Device], recipe: str
+) -> edgeconv.ExportResult:
+    for name, device in devices.items():
+        monkeypatch.setitem(DEVICES, name, device)
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "saturating_net.py").write_text(_MODULE)
+    path = folder / "recipe.toml"
+    path.write_text(recipe)
+    return edgeconv.export_recipe(edgeconv.load_recipe(path), folder / "out")
 
 
 _MODULE = """
@@ -146,7 +178,7 @@ formats = ["onnx"]
 variants = ["int8"]
 
 [parity]
-devices = ["haswell"]
+devices = ["onnxruntime-avx2"]
 
 [parity.fidelity.int8]
 sqnr_db = 27.0
