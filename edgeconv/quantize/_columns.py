@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,11 @@ class Columns:
         self._windows = _Windows(layer) if layer.node.op_type == "Conv" else None
         self._taps = int(np.prod(static_shape(layer.weight)[1:])) if self._windows else inputs[0].shape[-1]
         self._count = sum(map(len, positions))
+        # Where the columns lie is the same for all groups; they are asked for part after part.
+        self._places = [
+            self._windows.places(held.shape, chosen) if self._windows else []
+            for held, chosen in zip(inputs, positions, strict=True)
+        ]
 
     def parts(self, most_bytes: int) -> list[slice]:
         """The groups, so many at a time that their columns take no more memory; one at least."""
@@ -70,25 +75,38 @@ class Columns:
         return [slice(start, min(start + count, self._groups)) for start in range(0, self._groups, count)]
 
     def of(self, part: slice = slice(None)) -> Array:
-        """What some groups of the layer read: float32 (groups, positions, taps)."""
-        gathered = np.empty((len(range(*part.indices(self._groups))), self._count, self._taps), np.float32)
+        """What some groups of the layer read: float32 (groups, positions, taps).
+
+        In memory the positions of a tap lie side by side, as the pixels of an image do.
+        """
+        gathered = np.empty((len(range(*part.indices(self._groups))), self._taps, self._count), np.float32)
         start = 0
-        for held, positions in zip(self._inputs, self._positions, strict=True):
-            rows = gathered[:, start : start + len(positions)]
-            start += len(positions)
-            array = held.integers if isinstance(held, Dequantized) else held
-            real = held.real if isinstance(held, Dequantized) else _same
+        for held, positions, places in zip(self._inputs, self._positions, self._places, strict=True):
+            array, zero = (held.integers, held.zero_point) if isinstance(held, Dequantized) else (held, 0)
             # Gemm and MatMul: the last axis is what the weight is multiplied with, all others are positions.
             if self._windows is None:
-                rows[0] = real(array.reshape(-1, self._taps)[positions])
+                pieces = [array.reshape(-1, self._taps)[positions].T[None]]
             else:
-                grouped = array.reshape(array.shape[0], self._groups, -1, *array.shape[2:])
-                self._windows.gather(grouped[:, part], positions, real, rows)
-        return gathered
+                grouped = array.reshape(array.shape[0], self._groups, -1, *array.shape[2:])[:, part]
+                pieces = [_taken(self._windows.padded(grouped[row], zero), flat) for row, flat in places]
+            for piece in pieces:
+                _write_real(held, piece, gathered[:, :, start : start + piece.shape[2]])
+                start += piece.shape[2]
+        return gathered.swapaxes(1, 2)
 
 
-def _same(array: Array) -> Array:
-    return array
+def _taken(array: Array, places: _Indices) -> Array:
+    """(groups, taps, positions) of (groups, channels, ...) and flat places (kernel, positions)."""
+    taken = array.reshape(*array.shape[:2], -1).take(places.reshape(-1), axis=2)
+    return taken.reshape(len(array), array.shape[1] * places.shape[0], places.shape[1])
+
+
+def _write_real(held: Held, array: Array, result: Array) -> None:
+    """Writes elements of a value as real numbers; what was moved until then are integers, where these are held."""
+    if isinstance(held, Dequantized):
+        held.write_real(array, result)
+    else:
+        result[...] = array
 
 
 class _Windows:
@@ -100,32 +118,33 @@ class _Windows:
         self._strides = attributes.get_ints("strides", (1,) * axes)
         self._dilations = attributes.get_ints("dilations", (1,) * axes)
         pads = attributes.get_ints("pads", (0,) * 2 * axes)
-        self._before, self._around = pads[:axes], [pads[axis] + pads[axes + axis] for axis in range(axes)]
+        self._pads = list(zip(pads[:axes], pads[axes:], strict=True))
 
-    def _counts(self, sizes: Sequence[int]) -> list[int]:
-        reaches = [(size - 1) * dilation + 1 for size, dilation in zip(self._kernel, self._dilations, strict=True)]
-        lengths = [size + around - reach for size, around, reach in zip(sizes, self._around, reaches, strict=True)]
-        return [length // stride + 1 for length, stride in zip(lengths, self._strides, strict=True)]
+    def places(self, shape: Sequence[int], positions: _Indices) -> list[tuple[int, _Indices]]:
+        """Where the taps lie: the rows of a batch, and flat places (kernel, positions) in what is `padded` of each.
 
-    def gather(self, grouped: Array, positions: _Indices, real: Callable[[Array], Array], result: Array) -> None:
-        """Writes (groups, positions, taps) of (batch, groups, channels, ...); the positions are in order."""
-        sizes = grouped.shape[3:]
-        # Flat positions of the output as (sample, row, column, …).
-        sample, *places = np.unravel_index(positions, (len(grouped), *self._counts(sizes)))
-        inside = np.indices(self._kernel).reshape(len(sizes), -1)
-        # Flat places in the input of every tap of every position, and which of them lie in the padding.
-        indices, padded = np.zeros((), np.int64), np.zeros((), np.bool_)
-        for axis, (size, place) in enumerate(zip(sizes, places, strict=True)):
-            first = place * self._strides[axis] - self._before[axis]
-            at = first[:, None] + inside[axis] * self._dilations[axis]
-            padded = padded | (at < 0) | (at >= size)
-            indices = indices * size + np.clip(at, 0, size - 1)
-        for index in range(len(grouped)):
-            start, stop = np.searchsorted(sample, (index, index + 1))
-            rows, outside = indices[start:stop], padded[start:stop]
-            taken = grouped[index].reshape(*grouped.shape[1:3], -1).take(rows.reshape(-1), axis=2)
-            taken = taken.reshape(*grouped.shape[1:3], *rows.shape).transpose(0, 2, 1, 3)
-            form = real(np.ascontiguousarray(taken))  # what is moved are integers, where these are held
-            if outside.any():
-                form = np.where(outside[:, None], np.float32(0), form)
-            result[:, start:stop] = form.reshape(len(form), len(rows), -1)
+        Args:
+            shape: of the batch, (batch, channels, ...).
+            positions: flat ones of the output, in order.
+        """
+        sizes, kernel = self._padded_sizes(shape[2:]), np.indices(self._kernel).reshape(len(self._kernel), -1, 1)
+        axes = list(zip(sizes, self._kernel, self._strides, self._dilations, strict=True))
+        counts = [(size - (length - 1) * dilation - 1) // stride + 1 for size, length, stride, dilation in axes]
+        rows, *outputs = np.unravel_index(positions, (shape[0], *counts))
+        flat = np.zeros((), np.int64)
+        for (size, _, stride, dilation), output, tap in zip(axes, outputs, kernel, strict=True):
+            flat = flat * size + (output * stride + tap * dilation)
+        bounds = np.searchsorted(rows, np.arange(shape[0] + 1))
+        return [(index, flat[:, bounds[index] : bounds[index + 1]]) for index in range(shape[0])]
+
+    def padded(self, array: Array, zero: Array | float) -> Array:
+        """One row of a batch, (groups, channels, ...), with what stands for zero around it."""
+        if not any(before or after for before, after in self._pads):
+            return array
+        wide = np.full((*array.shape[:2], *self._padded_sizes(array.shape[2:])), zero, array.dtype)
+        inside = [slice(before, before + size) for size, (before, _) in zip(array.shape[2:], self._pads, strict=True)]
+        wide[(slice(None), slice(None), *inside)] = array
+        return wide
+
+    def _padded_sizes(self, sizes: Sequence[int]) -> list[int]:
+        return [size + before + after for size, (before, after) in zip(sizes, self._pads, strict=True)]

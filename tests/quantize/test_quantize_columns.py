@@ -1,0 +1,81 @@
+"""What a layer multiplies its weight with, and what rounding with feedback makes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from quantize_graphs import Graph
+
+from edgeconv.quantize._columns import Columns, taps
+from edgeconv.quantize._rounding import _factor, moments
+from edgeconv.quantize._structure import layer_of
+from edgeconv.quantize._walk import Dequantized
+
+_CONVOLUTIONS = {
+    "pointwise": ((6, 4, 1, 1), {}),
+    "padded": ((6, 4, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "on one side": ((6, 4, 3, 3), {"pads": [0, 2, 1, 0], "strides": [2, 1]}),
+    "dilated": ((6, 4, 3, 2), {"pads": [2, 1, 2, 0], "dilations": [2, 3]}),
+    "depthwise": ((4, 1, 5, 5), {"pads": [2, 2, 2, 2], "group": 4, "strides": [2, 2]}),
+    "grouped": ((6, 2, 3, 3), {"pads": [1, 1, 1, 1], "group": 2}),
+}
+
+
+@pytest.mark.parametrize("held", ["integers", "numbers"])
+@pytest.mark.parametrize("kind", _CONVOLUTIONS)
+def test_columns_times_the_weight_are_what_the_convolution_makes(kind: str, held: str) -> None:
+    shape, attributes = _CONVOLUTIONS[kind]
+    rng, g = np.random.default_rng(0), Graph(1, input=(2, 4, 9, 8))
+    g.conv("input", "a", shape, **attributes)
+    (layer,) = (layer for node in g.model("a").graph if (layer := layer_of(node)) is not None)
+    weight = rng.standard_normal(shape)
+    samples = [
+        Dequantized(rng.integers(0, 256, (2, 4, 9, 8), dtype=np.uint8), np.array(0.5, np.float32), np.array(77))
+        for _ in range(3)
+    ]
+    real = [sample.real(sample.integers) for sample in samples]
+    whole = [_convolved(array, weight, attributes) for array in real]
+    positions = [
+        np.sort(rng.choice(array.shape[1], count, replace=False))
+        for array, count in zip(whole, (5, 0, 11), strict=True)
+    ]
+    columns = Columns(layer, samples if held == "integers" else real, positions)
+    made = np.matmul(columns.of(), taps(layer, weight).swapaxes(1, 2))
+    expected = np.concatenate([array[:, chosen] for array, chosen in zip(whole, positions, strict=True)], axis=1)
+    expected = expected.reshape(layer.groups, -1, expected.shape[1]).swapaxes(1, 2)
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-4)
+    last = slice(layer.groups - 1, layer.groups)
+    np.testing.assert_array_equal(columns.of(last), columns.of()[last])
+
+
+def _convolved(array: np.ndarray, weight: np.ndarray, attributes: dict[str, object]) -> np.ndarray:
+    """(channels, positions), those of the second row of the batch behind the first's."""
+    (top, left, bottom, right), pads = attributes.get("pads", (0,) * 4), torch.nn.functional.pad
+    result = torch.nn.functional.conv2d(
+        pads(torch.from_numpy(array).double(), (left, right, top, bottom)),
+        torch.from_numpy(weight),
+        stride=attributes.get("strides", 1),
+        dilation=attributes.get("dilations", 1),
+        groups=attributes.get("group", 1),
+    )
+    return result.transpose(0, 1).flatten(1).numpy()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e20])
+@pytest.mark.parametrize("shape", [(3, 50, 9), (1, 700, 450)])
+def test_moments_are_sums_of_products_whatever_the_unit(shape: tuple[int, ...], scale: float) -> None:
+    columns = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    wide = columns.astype(np.float64)
+    expected, found = wide.swapaxes(1, 2) @ wide, moments(columns * np.float32(scale))
+    np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-6)
+
+
+def test_the_factor_is_that_of_the_inverse_of_the_damped_moments() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((2, 40, 12))
+    second, order = rows.swapaxes(1, 2) @ rows, np.stack([rng.permutation(12) for _ in range(2)])
+    for h, taken, factor in zip(second, order, _factor(second, order), strict=True):
+        damped = h[np.ix_(taken, taken)] + 0.01 * np.diagonal(h).mean() * np.eye(12)
+        assert (np.tril(factor, -1) == 0).all()
+        np.testing.assert_allclose(factor.T @ factor @ damped, np.eye(12), atol=1e-9)
