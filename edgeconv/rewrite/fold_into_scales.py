@@ -33,7 +33,7 @@ class FoldIntoScalesPass(EachNodePass):
     2. Ensures: no such map and no such Transpose is left. The operator's result takes the name of the map's.
     3. Exact: ``k * (s q) x + t`` is ``(k s) q x + t``. The integers stay as they were trained. A scale is positive, so
        in a channel with a negative k they and their zero point change sign; if the type cannot hold the result, the map
-       stays. Scales are rounded once, to float32.
+       stays. Scales are rounded once, to float32, when they are stored: what they were rounded from stays beside them.
     """
 
     ensured = True
@@ -189,9 +189,10 @@ def _scaled(weight: _Weight, factors: Float64, axis: int) -> _Weight | None:
     integers = weight.integers.astype(np.int64) * signs.reshape(along)
     zeros = zeros * signs
     numbers = np.concatenate([integers.reshape(-1), zeros])
-    stored = np.asarray(scales * np.abs(factors)).astype(np.float32)
+    scaled = np.asarray(scales * np.abs(factors))
+    stored = scaled.astype(np.float32)
     if numbers.min(initial=0) < least or numbers.max(initial=0) > greatest or not are_scales(stored).all():
         return None
-    if len(set(stored.tolist())) == 1 and len(set(zeros.tolist())) == 1:  # one scale stays one
-        stored, zeros = stored[:1], zeros[:1]
-    return _Weight(weight.node, integers.astype(weight.integers.dtype), stored.astype(np.float64), zeros, axis)
+    if len(set(scaled.tolist())) == 1 and len(set(zeros.tolist())) == 1:  # one scale stays one
+        scaled, zeros = scaled[:1], zeros[:1]
+    return _Weight(weight.node, integers.astype(weight.integers.dtype), scaled, zeros, axis)

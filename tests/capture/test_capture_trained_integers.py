@@ -71,6 +71,23 @@ def test_trained_integers_are_those_of_both_files(name: str, fused: bool, tmp_pa
     assert not [note for note in result.notes if "stays float" in note]
 
 
+@pytest.mark.parametrize("weights", ["uint8", "fbgemm", "qnnpack"])
+def test_a_norm_that_torch_divides_by_and_multiplies_again_is_no_fault_of_the_rewrites(
+    weights: str, tmp_path: Path
+) -> None:
+    """ConvBn quantizes a scaled weight and divides what it gives by the scale, a little off in float32."""
+    net: nn.Module = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU()).train()
+    torch.manual_seed(1)
+    nn.init.uniform_(net[1].weight, 0.3, 2.0)
+    net = tq.fuse_modules_qat(nn.Sequential(tq.QuantStub(), net).train(), [["1.0", "1.1", "1.2"]])
+    module = trained(net, CONFIGS[weights], (3, 8, 8))
+    result = edgeconv.export(
+        module, (torch.randn(1, 3, 8, 8),), tmp_path, name="net", variants="int8", formats="onnx", devices="onnxruntime"
+    )
+    assert result.report is not None
+    assert result.report.verdict == "pass", [row.reason for row in result.report.comparisons]
+
+
 @pytest.mark.parametrize("shape", [(6,), (5, 6)])
 @pytest.mark.parametrize("name", ["qnnpack", "uint8"])
 def test_trained_linear_layers(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
