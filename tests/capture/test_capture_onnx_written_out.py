@@ -202,14 +202,39 @@ def test_a_function_of_constants_alone_is_computed(tmp_path: Path) -> None:
     assert_right_from_file(path, (1, 3), tmp_path, variants=("fp32",))
 
 
+COLUMNS: dict[str, tuple[tuple[int, int, int], list[int], list[int], dict[str, list[int]]]] = {
+    "windows that tile the image": ((2, 12, 6), [4, 6], [2, 2], {"strides": [2, 2]}),
+    "tiles that are no squares": ((2, 12, 6), [4, 9], [2, 3], {"strides": [2, 3]}),
+    "windows that overlap": ((2, 18, 16), [6, 6], [3, 3], {}),
+    "strides, with a remainder": ((1, 8, 4), [5, 5], [2, 2], {"strides": [2, 3]}),
+    "padding of one side, dilated": ((1, 8, 9), [4, 4], [2, 2], {"pads": [1, 0, 0, 1], "dilations": [2, 2]}),
+    "one axis": ((2, 6, 5), [7], [3], {}),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_become_an_image_in_both_formats(tmp_path: Path, name: str) -> None:
+    shape, image, block, attributes = COLUMNS[name]
+    node = _node("Col2Im", ["x", "image", "block"], ["y"], **attributes)
+    path = file_of(tmp_path, [node], shape, 18, image=np.array(image), block=np.array(block))
+    assert_right_from_file(path, shape, tmp_path)
+
+
+def test_columns_that_are_no_windows_are_refused_by_name(tmp_path: Path) -> None:
+    node = _node("Col2Im", ["x", "image", "block"], ["y"], "fold", strides=[2, 2])
+    path = file_of(tmp_path, [node], (1, 4, 9), 18, image=np.array([4, 4]), block=np.array([2, 2]))
+    with pytest.raises(CaptureError, match=r"fold.*9 columns, where the image has 4 windows"):
+        edgeconv.export_onnx(path, tmp_path / "out", name="net")
+
+
 def test_refusals_speak_of_the_files_nodes(tmp_path: Path) -> None:
     path = file_of(tmp_path, [_node("Det", ["x"], ["y"], "volume of it")], (2, 3, 3), 18)
     with pytest.raises(EmitError, match=r"node 'volume of it' \(Det\)") as caught:
         edgeconv.export_onnx(path, tmp_path / "out", name="net")
     assert "module" not in str(caught.value)
-    nodes = [_node("Det", ["x"], ["y"], "first"), _node("Col2Im", ["x", "s", "k"], ["z"], "second")]
-    path = file_of(tmp_path, nodes, (2, 4, 4), 18, s=np.array([4, 4]), k=np.array([2, 2]))
-    with pytest.raises(EmitError, match=r"Det \(node 'first'\), Col2Im \(node 'second'\)") as caught:
+    nodes = [_node("Det", ["x"], ["y"], "first"), _node("MaxUnpool", ["x", "i"], ["z"], "second", kernel_shape=[1])]
+    path = file_of(tmp_path, nodes, (2, 4, 4), 18, i=np.arange(32).reshape(2, 4, 4))
+    with pytest.raises(EmitError, match=r"Det \(node 'first'\), MaxUnpool \(node 'second'\)") as caught:
         edgeconv.export_onnx(path, tmp_path / "out", name="net")
     assert "module" not in str(caught.value)
 

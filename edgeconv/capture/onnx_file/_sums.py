@@ -1,8 +1,8 @@
 """Operators that capture writes out with other operators, as a module that computes the same would be captured.
 
 Specification: Gemm, Mean, MeanVarianceNormalization; of opsets 23 and 24, RMSNormalization, RotaryEmbedding and Swish;
-`edgeconv.capture.normalize._attention` has Attention, and the files beside this one Einsum, OneHot, Hardmax and
-CenterCropPad.
+`edgeconv.capture.normalize._attention` has Attention, and the files beside this one Einsum, OneHot, Hardmax, Col2Im
+and CenterCropPad.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import onnx_ir as ir
 from edgeconv.capture.normalize._affine_grid import coordinates
 from edgeconv.capture.normalize._attention import attention
 from edgeconv.capture.onnx_file._center_crop_pad import center_crop_pad
+from edgeconv.capture.onnx_file._column_to_image import column_to_image
 from edgeconv.capture.onnx_file._einsum import einsum
 from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
 from edgeconv.errors import CaptureError
@@ -222,6 +223,7 @@ WRITTEN_OUT: Mapping[str, Callable[[Steps, ir.Node], Mapping[ir.Value, ir.Value]
     "AffineGrid": _affine_grid,
     "Attention": attention,
     "CenterCropPad": center_crop_pad,
+    "Col2Im": column_to_image,
     "Einsum": einsum,
     "Gemm": _gemm,
     "Hardmax": hardmax,

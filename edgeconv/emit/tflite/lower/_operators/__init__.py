@@ -50,7 +50,6 @@ LOWERINGS: dict[str, Lower] = {name: lower for family in FAMILIES.values() for n
 
 WITHOUT_LOWERING: Mapping[str, str] = {
     "BitShift": "ONNX shifts unsigned integers, of which TFLite's kernels take none but uint8",
-    "Col2Im": "not written yet: torch's fold becomes ConvTranspose or DepthToSpace",
     "ConvInteger": "TFLite multiplies no integers without scales",
     "Det": "TFLite has none: torch's becomes minors, up to four rows",
     "DynamicQuantizeLinear": "its scale is computed, and those of a TFLite file are constants",
