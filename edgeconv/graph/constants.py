@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import add_initializer, constant, input_of, tensor_of
+from edgeconv.graph.edit import add_initializer, constant, input_of, rank, tensor_of
 from edgeconv.graph.names import unique_name
 
 Float64 = npt.NDArray[np.float64]
@@ -141,3 +141,14 @@ def give_exact(model: ir.Model, faces: Mapping[str, Face]) -> None:
         value = model.graph.initializers.get(name)
         if value is not None and value.const_value is tensor:
             value.meta[_EXACT] = (tensor, array)
+
+
+def has_constants(node: ir.Node) -> bool:
+    """Whether all inputs but the first are float constants, or left out."""
+    return all(value is None or exact(value) is not None for value in node.inputs[1:])
+
+
+def is_over_space(node: ir.Node) -> bool:
+    """Whether a reduction states its axes, and none of them is the batch or the channels."""
+    dimensions, axes = rank(node.inputs[0]), stated_axes(node)
+    return dimensions is not None and bool(axes) and all(axis % dimensions > 1 for axis in axes or ())

@@ -137,28 +137,3 @@ def remove_unread_constants(graph: ir.Graph) -> None:
     for name, value in tuple(graph.initializers.items()):
         if not is_taken(value) and not value.is_graph_input():
             del graph.initializers[name]
-
-
-def stand_in(old: ir.Value, new: ir.Value) -> bool:
-    """Removes the node of ``old``, and lets ``new``, which has the same value, replace it.
-
-    Both names are right for the value, so ``new`` keeps its own, unless ``old`` is a graph output: outputs keep their
-    names, and ``new``'s former name goes to its metadata.
-
-    Returns:
-        False if ``old`` must stay: it is a graph output, and ``new`` is an input, a constant or another output.
-    """
-    producer = old.producer()
-    if producer is None:
-        return False
-    if old.is_graph_output():
-        if new.is_graph_input() or new.is_graph_output() or new.is_initializer() or tensor_of(new) is not None:
-            return False
-        if new.name:
-            new.metadata_props.setdefault(MODULE, new.name)
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        new.name = old.name
-    else:
-        ir.convenience.replace_all_uses_with(old, new)
-    graph_of(producer).remove(producer, safe=True)
-    return True

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.constants import add_constant, exact, stated_axes
-from edgeconv.graph.edit import MODULE, graph_of, hand_on, rank
+from edgeconv.graph.constants import add_constant
+from edgeconv.graph.edit import MODULE, graph_of, hand_on, tensor_of
 from edgeconv.graph.names import unique_name
 
 
@@ -68,20 +68,34 @@ def insert_like(
     return value
 
 
-def has_constants(node: ir.Node) -> bool:
-    """Whether all inputs but the first are float constants, or left out."""
-    return all(value is None or exact(value) is not None for value in node.inputs[1:])
-
-
-def is_over_space(node: ir.Node) -> bool:
-    """Whether a reduction states its axes, and none of them is the batch or the channels."""
-    dimensions, axes = rank(node.inputs[0]), stated_axes(node)
-    return dimensions is not None and bool(axes) and all(axis % dimensions > 1 for axis in axes or ())
-
-
 def where(node: ir.Node) -> str:
     """How a message names a node: its torch module, or its first output."""
     return node.metadata_props.get(MODULE) or next((value.name for value in node.outputs if value.name), None) or "?"
+
+
+def stand_in(old: ir.Value, new: ir.Value) -> bool:
+    """Removes the node of ``old``, and lets ``new``, which has the same value, replace it.
+
+    Both names are right for the value, so ``new`` keeps its own, unless ``old`` is a graph output: outputs keep their
+    names, and ``new``'s former name goes to its metadata.
+
+    Returns:
+        False if ``old`` must stay: it is a graph output, and ``new`` is an input, a constant or another output.
+    """
+    producer = old.producer()
+    if producer is None:
+        return False
+    if old.is_graph_output():
+        if new.is_graph_input() or new.is_graph_output() or new.is_initializer() or tensor_of(new) is not None:
+            return False
+        if new.name:
+            new.metadata_props.setdefault(MODULE, new.name)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        new.name = old.name
+    else:
+        ir.convenience.replace_all_uses_with(old, new)
+    graph_of(producer).remove(producer, safe=True)
+    return True
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:

@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from edgeconv.core.defaults import MOST_JOINED
 from edgeconv.graph.affine_maps import affine
-from edgeconv.graph.constants import add_constant, exact
+from edgeconv.graph.constants import add_constant, exact, has_constants, is_over_space
 from edgeconv.graph.edit import graph_of, rank, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
-from edgeconv.graph.replace import disown, has_constants, insert_like, is_over_space, replace_constant
+from edgeconv.graph.replace import disown, insert_like, replace_constant
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._linear import linear
 from edgeconv.rewrite.algebra._planes import Numbers, Planes, fresh, moved, moves, sizes

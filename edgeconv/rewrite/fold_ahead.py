@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.affine_maps import Affine, affine
+from edgeconv.graph.constants import is_over_space
 from edgeconv.graph.edit import graph_of, only_reader
-from edgeconv.graph.replace import disown, is_over_space
+from edgeconv.graph.replace import disown
 from edgeconv.graph.windows import may_pad
 from edgeconv.rewrite.algebra._linear import Linear, linear
 

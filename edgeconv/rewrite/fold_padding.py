@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeconv.graph.constants import exact, integers
-from edgeconv.graph.edit import input_of, rank, stand_in
+from edgeconv.graph.edit import input_of, rank
+from edgeconv.graph.replace import stand_in
 from edgeconv.graph.windows import pads_by_size, stated_pads
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 
 from edgeconv.graph.constants import exact
-from edgeconv.graph.edit import constant, graph_of, input_of, is_taken, stand_in
+from edgeconv.graph.edit import constant, graph_of, input_of, is_taken
+from edgeconv.graph.replace import stand_in
 from edgeconv.graph.traits import Trait, having
 
 Rule = Callable[[ir.Node], ir.Value | None]

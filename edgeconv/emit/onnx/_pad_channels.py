@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.constants import exact
+from edgeconv.graph.constants import exact, has_constants
 from edgeconv.graph.edit import dims, graph_of, is_taken, only_reader
-from edgeconv.graph.replace import disown, has_constants, replace_constant
+from edgeconv.graph.replace import disown, replace_constant
 from edgeconv.graph.traits import Trait, having
 
 _WIDEST_VECTOR = 16  # floats; the block of onnxruntime's blocked layout on AVX-512
