@@ -18,7 +18,7 @@ from edgeconv.core import DATA_SUFFIX, NCHW, Artifact, Sample, TensorSpec
 from edgeconv.core.named_files import read_named, sha256_of, subfolders
 from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError, is_own_fault
-from edgeconv.reference.tflite import open_tflite, text_of
+from edgeconv.reference.tflite import names_of, open_tflite, text_of
 
 _OPEN_DIMENSION = 1  # the size that an open dimension gets: one image of a batch
 _MOST_INPUT_BYTES = 2**31  # of all inputs of a file together, which are made here
@@ -162,7 +162,7 @@ def _tflite(data: bytes, path: Path) -> _Interface:
     from ai_edge_litert import schema_py_generated as schema
 
     graph = open_tflite(data).Subgraphs(0)
-    types = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+    types = names_of(schema.TensorType)
 
     def spec(index: int) -> TensorSpec:
         tensor: Any = graph.Tensors(index)
@@ -171,7 +171,7 @@ def _tflite(data: bytes, path: Path) -> _Interface:
         signature, shape = tensor.ShapeSignatureLength(), tensor.ShapeLength()
         sizes = tensor.ShapeSignatureAsNumpy() if signature else tensor.ShapeAsNumpy() if shape else ()
         dims = tuple(f"{name}.{axis}" if size < 0 else int(size) for axis, size in enumerate(sizes))
-        return TensorSpec(name, dims, types[tensor.Type()])
+        return TensorSpec(name, dims, types[tensor.Type()].lower())
 
     inputs = tuple(spec(int(graph.Inputs(at))) for at in range(graph.InputsLength()))
     return inputs, tuple(spec(int(graph.Outputs(at))) for at in range(graph.OutputsLength())), graph.OperatorsLength()

@@ -68,6 +68,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgeconv.core import values
+from edgeconv.core.defaults import OPSETS as WRITTEN_OPSETS
 from edgeconv.core.package import on_first_use
 from edgeconv.errors import CaptureError
 
@@ -93,7 +94,7 @@ __all__ = [
 OPSETS = range(18, 23)
 """Versions of the default ONNX domain that a module is captured in."""
 
-FILE_OPSETS = range(18, 25)
+FILE_OPSETS = range(18, WRITTEN_OPSETS.stop)
 """Versions of the default ONNX domain that a file's graph has; one of another version is converted to the nearest."""
 
 NOTE = "edgeconv.capture"

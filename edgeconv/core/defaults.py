@@ -14,6 +14,12 @@ LONGEST_TIMEOUT_S = 86_400.0
 PROBE_TIMEOUT_S = 60.0
 """Seconds of a device to start and describe itself."""
 
+OPSETS = range(13, 25)
+"""Versions of the default ONNX domain that a file can be written in, up to the newest that the tests cover.
+
+From 13 on, QuantizeLinear takes an axis, and so a scale per channel.
+"""
+
 BATCH = "batch"
 """The symbol of an open batch that nobody names."""
 

@@ -10,7 +10,7 @@ from functools import cache, partial
 from edgeconv import errors
 from edgeconv.capture import open_onnx, settled_shapes
 from edgeconv.core import NCHW, NHWC, Sample, values
-from edgeconv.core.defaults import BATCH
+from edgeconv.core.defaults import BATCH, OPSETS
 from edgeconv.core.domain import Domain
 from edgeconv.core.quantization_options import Override
 from edgeconv.core.variants import VARIANTS
@@ -24,8 +24,6 @@ from edgeconv.flow.variants import Quantization
 from edgeconv.recipe import (
     FORMATS,
     LAYOUTS,
-    MAX_OPSET,
-    MIN_OPSET,
     Recipe,
     calibration_batches,
     in_float32,
@@ -157,7 +155,7 @@ def stated_job(
     named = values.once(values.names(devices, errors.DEVICES, DeviceError), errors.DEVICES, DeviceError)
     c_array = values.flag(c_array, "c_array", EmitError)
     if opset is not None:
-        opset = values.integer(opset, "opset", EmitError, least=MIN_OPSET, most=MAX_OPSET)
+        opset = values.integer(opset, "opset", EmitError, least=OPSETS[0], most=OPSETS[-1])
     values.instance(quantization, Quantization, "quantization", QuantizeError, hint=_QUANTIZATION)
     if named or c_array:
         check_devices(named, errors.DEVICES)

@@ -3,7 +3,7 @@
 To read: ``load_recipe`` reads and checks the file without importing torch, ``onnx_recipe`` makes one for an ``.onnx``
 file that has none; ``with_inputs`` and ``with_fixed`` state more of it.
 What it names, as finished values: ``build_module`` or ``onnx_path``, ``parity_samples``, ``calibration_batches``,
-``plan_text``. What may stand in it: ``FORMATS``, ``LAYOUTS``, opsets.
+``plan_text``. What may stand in it: ``FORMATS``, ``LAYOUTS``.
 Every mistake in the file, or in a file that it names, is a ``RecipeError``.
 """
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from edgeconv.recipe.load import load_recipe, onnx_recipe, with_fixed, with_inputs
     from edgeconv.recipe.modules import build_module
     from edgeconv.recipe.samples import parity_samples
-    from edgeconv.recipe.schema import LAYOUTS, MAX_OPSET, MIN_OPSET, Recipe
+    from edgeconv.recipe.schema import LAYOUTS, Recipe
     from edgeconv.recipe.wording import place_of
 
 __all__ = [
     "FORMATS",
     "LAYOUTS",
-    "MAX_OPSET",
-    "MIN_OPSET",
     "Recipe",
     "build_module",
     "calibration_batches",
@@ -53,7 +51,7 @@ _PLACES = {
     "load": ("load_recipe", "onnx_recipe", "with_fixed", "with_inputs"),
     "modules": ("build_module",),
     "samples": ("parity_samples",),
-    "schema": ("FORMATS", "LAYOUTS", "MAX_OPSET", "MIN_OPSET", "Recipe"),
+    "schema": ("FORMATS", "LAYOUTS", "Recipe"),
     "wording": ("place_of",),
 }
 __getattr__ = on_first_use(

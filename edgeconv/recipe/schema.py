@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgeconv.core import FORMATS, NCHW, NHWC, Fidelity, Tolerance
-from edgeconv.core.defaults import DEVICE_TIMEOUT_S, TOLERANCE
+from edgeconv.core.defaults import DEVICE_TIMEOUT_S, OPSETS, TOLERANCE
 from edgeconv.core.variants import DEFAULT_FIDELITY, MIXED
 from edgeconv.recipe.fields import (
     MAX_NAME,
@@ -51,8 +51,6 @@ DTYPES = {
     "uint64": 8,
 }
 """Element types by numpy's names, with their sizes in bytes."""
-MIN_OPSET = 13
-MAX_OPSET = 24
 
 MAX_INPUT_BYTES = 2**30  # of one set of inputs
 MAX_NOISE_BYTES = 2**31  # of all seeded inputs together, which are held at once
@@ -168,7 +166,7 @@ class Export(Section):
 
     Attributes:
         formats: of ``onnx``, ``tflite``.
-        variants: of ``fp32``, ``fp16``, ``int8``, ``int8-weights``, ``int16x8`` (TFLite only).
+        variants: of `edgeconv.core.variants.VARIANTS`; ``int16x8`` is TFLite only.
         tflite_layouts: of ``nhwc``, ``nchw``: one file each.
         opset: of the ONNX file.
         c_array: whether each TFLite file is written as C source, too, with the values of a parity input.
@@ -181,7 +179,7 @@ class Export(Section):
     tflite_layouts: Annotated[
         tuple[Annotated[str, one_of(LAYOUTS, "layout")], ...], Field(min_length=1), AfterValidator(unique)
     ] = (NHWC,)
-    opset: Annotated[int, Field(ge=MIN_OPSET, le=MAX_OPSET)] = 18
+    opset: Annotated[int, Field(ge=OPSETS[0], le=OPSETS[-1])] = 18
     c_array: bool = False
 
 

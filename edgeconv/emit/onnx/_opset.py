@@ -13,13 +13,11 @@ from dataclasses import dataclass
 import onnx
 from onnx.defs import OpSchema, SchemaError, get_schema
 
+from edgeconv.core.defaults import OPSETS
 from edgeconv.errors import EmitError
 from edgeconv.graph.names import free_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.graph.versions import GRID_MODES
-
-OPSETS = range(13, 25)
-"""Versions of the default ONNX domain that a file can be asked for."""
 
 _Constants = Mapping[str, onnx.TensorProto]
 

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from edgeconv.core import Array, Emitted, TensorSpec, values
+from edgeconv.core.defaults import OPSETS
 from edgeconv.core.package import VERSION
 from edgeconv.emit.onnx._comparison import computes_the_same, own_noise
 from edgeconv.emit.onnx._external import apart, is_too_large, weight_bytes
@@ -23,7 +24,7 @@ from edgeconv.emit.onnx._integers import border_parameters, integer_borders, own
 from edgeconv.emit.onnx._mute import mute
 from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._onnxsim import onnxsim
-from edgeconv.emit.onnx._opset import OPSETS, to_opset
+from edgeconv.emit.onnx._opset import to_opset
 from edgeconv.emit.onnx._small_layers import small_layers_in_float
 from edgeconv.errors import TFLITE_ONLY, EmitError, is_own_fault
 from edgeconv.graph.argument import checked_metadata, checked_model

@@ -35,7 +35,7 @@ from edgeconv.reference import tflite
 _FLOAT = Fidelity(sqnr_db=80.0)  # float32 alone is 90 dB and more off; another meaning is far below
 _FLOATS = ("fp32", "fp16")
 _SAME = "LiteRT computes the same on noise"
-_SHAPE_OPERANDS = {"RESHAPE": 1, "TRANSPOSE_CONV": 0}
+_SHAPE_OPERANDS = {"RESHAPE": 1, "TRANSPOSE_CONV": 0}  # which input of the operator is the shape of its result
 _LEAST = 0.25  # of positive noise: a quantized tensor does not round it to 0
 
 

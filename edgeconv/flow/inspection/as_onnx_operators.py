@@ -112,6 +112,7 @@ def _along_lines(file: TfliteGraph, operator: Operator, operands: Mapping[int, A
 
 
 def _tabulated(file: TfliteGraph, operator: Operator, model: ir.Model) -> float:
+    """The steps that a kernel's table may be off, as the proof allows it; 1 for an operator without such a table."""
     source, result = (file.tensors[indices[0]] for indices in (operator.inputs, operator.outputs))
     node = next((node for node in model.graph if node.op_type in _TABLES), None)
     if node is None or source.quantization is None or result.quantization is None:

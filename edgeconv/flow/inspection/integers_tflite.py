@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgeconv.flow.inspection.tflite import names_of, titles_of
-from edgeconv.reference.tflite import open_tflite, text_of
+from edgeconv.flow.inspection.tflite import titles_of
+from edgeconv.reference.tflite import names_of, open_tflite, text_of
 
 _FLOATS = {"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16", "COMPLEX64", "COMPLEX128"}
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from edgeconv.reference.tflite import open_tflite, operator_number, text_of
+from edgeconv.reference.tflite import names_of, open_tflite, operator_number, text_of
 
 _LONGEST = 1 << 16  # bytes of a metadata value that are shown
 
@@ -72,8 +72,3 @@ def _shape(tensor: Any) -> list[int | str]:
         return []
     sizes = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
     return ["?" if dim < 0 else int(dim) for dim in sizes]
-
-
-def names_of(enumeration: Any) -> dict[int, str]:
-    """The names of an enumeration of the schema, by number."""
-    return {code: name for name, code in vars(enumeration).items() if isinstance(code, int)}

@@ -6,7 +6,7 @@ Public names
     `evaluate_operator`: one operator on operands of the caller's.
     `TfliteGraph`, `Tensor`, `Operator`, `Quantization`: the frozen values that a file is read as.
     `OPERATORS`: the table of what is evaluated, builtin operator -> function.
-    `open_tflite`, `operator_number`, `text_of`: for those who want the schema's own objects.
+    `open_tflite`, `operator_number`, `names_of`, `text_of`: for those who want the schema's own objects.
 
 Written after the schema, the quantization specification (https://ai.google.dev/edge/litert/models/quantization_spec)
 and TFLite's reference kernels. It shares no code with the emitter, as the proof compares the two. Layouts are those of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeconv.reference.tflite._graph import Operator, Quantization, Tensor, TfliteGraph
     from edgeconv.reference.tflite._operators import OPERATORS
     from edgeconv.reference.tflite._read import read
-    from edgeconv.reference.tflite._verify import open_tflite, operator_number, text_of
+    from edgeconv.reference.tflite._verify import names_of, open_tflite, operator_number, text_of
 
 __all__ = [
     # A file as values
@@ -39,6 +39,7 @@ __all__ = [
     "evaluate_operator",
     "OPERATORS",
     # The schema's own objects
+    "names_of",
     "open_tflite",
     "operator_number",
     "text_of",
@@ -54,6 +55,7 @@ __getattr__ = on_first_use(
         "TfliteGraph": "edgeconv.reference.tflite._graph",
         "evaluate": "edgeconv.reference.tflite._evaluate",
         "evaluate_operator": "edgeconv.reference.tflite._evaluate",
+        "names_of": "edgeconv.reference.tflite._verify",
         "open_tflite": "edgeconv.reference.tflite._verify",
         "operator_number": "edgeconv.reference.tflite._verify",
         "read": "edgeconv.reference.tflite._read",

@@ -15,7 +15,7 @@ from edgeconv.errors import EmitError
 from edgeconv.reference._extent import MOST_ELEMENTS
 from edgeconv.reference.tflite._graph import Array, Operator, Quantization, Tensor, TfliteGraph
 from edgeconv.reference.tflite._options import options_of
-from edgeconv.reference.tflite._verify import indices_of, open_tflite, operator_number, require, text_of
+from edgeconv.reference.tflite._verify import indices_of, names_of, open_tflite, operator_number, require, text_of
 
 _HIGHEST_RANK = 8
 _WIDEST_ZERO_POINT = 2**31  # kernels hold it as int32, though the file's field has 64 bits
@@ -138,7 +138,7 @@ def _tensor(data: bytes, model: Any, tensor: Any, name: str, *, computed: bool) 
 def _type_name(number: int) -> str:
     from ai_edge_litert import schema_py_generated as schema
 
-    return next(str(name) for name, value in vars(schema.TensorType).items() if value == number).lower()
+    return names_of(schema.TensorType)[number].lower()
 
 
 def _stored(data: bytes, buffer: Any, where: str) -> memoryview:
@@ -200,8 +200,7 @@ def _operator(data: bytes, model: Any, operator: Any, index: int) -> Operator:
     code = model.OperatorCodes(operator.OpcodeIndex())
     number = operator_number(code)
     custom = number == schema.BuiltinOperator.CUSTOM
-    builtin = next(name for name, value in vars(schema.BuiltinOperator).items() if value == number)
-    name = text_of(code.CustomCode()) if custom else builtin
+    name = text_of(code.CustomCode()) if custom else names_of(schema.BuiltinOperator)[number]
     where = f"operator {index} ({name})"
     return Operator(
         name,

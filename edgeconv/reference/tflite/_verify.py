@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from edgeconv.errors import EmitError
@@ -85,6 +86,12 @@ def open_tflite(data: bytes) -> Any:
 def operator_number(code: Any) -> int:
     """The operator's number in BuiltinOperator; old files have it in the byte-wide field only."""
     return int(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
+
+
+@cache
+def names_of(enumeration: Any) -> dict[int, str]:
+    """The names of an enumeration of the schema (``TensorType``, ``BuiltinOperator``), by number."""
+    return {number: name for name, number in vars(enumeration).items() if isinstance(number, int)}
 
 
 def text_of(data: bytes | None, where: str = "a name") -> str:
