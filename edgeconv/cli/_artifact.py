@@ -1,27 +1,13 @@
-"""A file of any converter, judged by a recipe: what `edgeconv parity --artifact` does."""
+"""Reads ``--match`` and ``--layout``: what the user says of the inputs and outputs of another converter's file."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeconv.errors import Caller, ParityError, telling
+from edgeconv.errors import ParityError
 
 if TYPE_CHECKING:
     from edgeconv.flow.foreign import Ends
-    from edgeconv.progress import Progress
-    from edgeconv.recipe import Recipe
-    from edgeconv.report import Report
-
-
-def judged_artifact(
-    path: Path, recipe: Recipe, out: Path, devices: list[str] | None, ends: Ends, progress: Progress
-) -> Report:
-    """See `edgeconv.flow.foreign.judge_file`."""
-    from edgeconv.flow.foreign import judge_file
-
-    with telling(Caller.COMMAND_LINE):
-        return judge_file(path, recipe, out, devices=devices, ends=ends, progress=progress)
 
 
 def stated_ends(matches: list[str], layout: str) -> Ends:

@@ -11,7 +11,7 @@ from edgeconv.cli._streams import printable, say
 from edgeconv.cli._supervisor import asked_to_end
 from edgeconv.progress import Progress, Silent
 
-_BETWEEN_S = 10.0  # lines of a log about one long stage
+_BETWEEN_S = 10.0  # seconds between two lines of a log about one long stage
 
 
 class Plain:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from edgeconv.cli._artifact import judged_artifact, stated_ends
+from edgeconv.cli._artifact import stated_ends
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._shapes import recipe_of
@@ -94,11 +94,12 @@ def command(
         if directory is not None or recipe is None or out is None:
             hint = "leave DIR out, and give --recipe or --against, and --out"
             raise ParityError("a file is judged alone, by a recipe, into a folder", where="--artifact", hint=hint)
+        from edgeconv.flow.foreign import judge_file
+
         ends = stated_ends(match or [], layout or "")
         read = recipe_of(recipe, shape or [], fixed or [])
-        judged: list[tuple[Path, _Judge]] = [
-            (out, partial(judged_artifact, artifact, read, out, device, ends, progress))
-        ]
+        judge = partial(judge_file, artifact, read, out, devices=device, ends=ends, progress=progress)
+        judged: list[tuple[Path, _Judge]] = [(out, judge)]
     elif match or layout or directory is None:
         what = "the folder of an export is missing" if directory is None else "--match and --layout are about a file"
         raise ParityError(what, hint="name a file of another converter with --artifact")

@@ -108,7 +108,7 @@ def asymmetric(low: float, high: float, dtype: str) -> tuple[float, int]:
     """
     low, high = min(low, 0.0), max(high, 0.0)
     least, greatest = limits_of(dtype)
-    scale = float(normal((high - low) / (greatest - least) or 1.0))
+    scale = float(normal((high - low) / (greatest - least) or 1.0))  # 1 where there is nothing but zeros
     return scale, int(saturated(np.array(least - low / scale), (least, greatest)))
 
 

@@ -103,7 +103,7 @@ class Artifact:
     Attributes:
         path: where it lies.
         format: ``"onnx"`` or ``"tflite"``.
-        variant: ``"fp32"``, later ``"fp16"``, ``"int8"``, …
+        variant: of `edgeconv.core.variants.VARIANTS`; empty for a file of which nothing but its tensors is known.
         layout: ``"nchw"`` or ``"nhwc"``: the layout of its rank-4 inputs and outputs.
         sha256: of its bytes, hexadecimal.
         inputs: in the order of the module's arguments.

@@ -34,6 +34,7 @@ def by_blocks(function: Callable[..., Sequence[Array]], *operands: Array) -> tup
             results those that are one array are one.
         operands: arrays of one shape, and single numbers.
     """
+    # 1. The first block shows how many results there are, of which dtypes, and which of them are one array.
     blocks = _Blocks(operands)
     first, *others = blocks.places
     parts = function(*blocks.at(first))
@@ -45,6 +46,7 @@ def by_blocks(function: Callable[..., Sequence[Array]], *operands: Array) -> tup
     def put(place: slice) -> list[tuple[int, slice, Array]]:
         return _put(whole, place, function(*blocks.at(place)))
 
+    # 2. The others. Threads write into disjoint slices; what splits a shared result is put in place here, one by one.
     for at, place, part in itertools.chain.from_iterable(in_threads(put, others, at_least=WORTH_THREADS)):
         if any(whole[at] is other for other in whole[:at]):
             whole[at] = whole[at].copy()  # it was the same in other blocks

@@ -155,6 +155,7 @@ def _distinct(
     generator: np.random.Generator,
 ) -> npt.NDArray[np.int64]:
     """Elements of which as many differ as there is room for; see `Domain`."""
+    # Where negative numbers count from the end, they name the same elements as those from 0 on: both are not drawn.
     least = np.maximum(low, 0) if (low < 0).any() else low
     room = high - least + 1
     if domain.distinct is Distinct.ROWS and shape:

@@ -28,6 +28,7 @@ def in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item], *, 
     threads = min(_processors(), _MOST_THREADS, len(items))
 
     def every(first: int) -> list[_Result]:
+        # Each takes every n-th item: neighbours, which tend to take equally long, go to different threads.
         return [function(item) for item in items[first::threads]]
 
     if threads < 2 or len(items) < at_least:
@@ -51,11 +52,11 @@ def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
             yield cast(_Item, item)
 
 
-_NO_ITEM = object()
+_NO_ITEM = object()  # what `next` gives behind the last item
 
 
 def _processors() -> int:
-    """Those that this process may use."""
+    """The number of processors that this process may use, which a container may limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -192,9 +192,9 @@ def _is_open(artifact: Artifact, at: int) -> bool:
 
 def _resolved(layer: str, file: Layers) -> str | None:
     """The value of a file that has a layer's name, with or without what says that it is quantized."""
-    # Else the last value that is named below it: a torch module's own result comes last.
     names = (layer + _QUANTIZED, layer, layer.removesuffix(_QUANTIZED))
     exact = next((name for name in names if name in file.results), None)
+    # Else the last value that is named below it: a torch module's own result comes last.
     return exact or next((name for name in reversed(file.results) if name.startswith(f"{layer}.")), None)
 
 

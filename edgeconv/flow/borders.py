@@ -9,6 +9,7 @@ from dataclasses import replace
 from edgeconv.core import NCHW, NHWC, Artifact, Sample, TensorSpec
 from edgeconv.errors import ParityError
 
+# Names of a SavedModel's signature, which TensorFlow's converter puts around the argument's: serving_default_x:0.
 _DECORATED = re.compile(r"^serving_default_|:\d+$")
 Shape = tuple[int | str, ...]
 
@@ -69,7 +70,7 @@ def matched_specs(
     )
 
 
-def told_matches(theirs: Sequence[TensorSpec], matched: Sequence[TensorSpec]) -> Iterator[str]:
+def match_notes(theirs: Sequence[TensorSpec], matched: Sequence[TensorSpec]) -> Iterator[str]:
     """A few words on each that has another name or layout than the module's."""
     for spec, partner in zip(theirs, matched, strict=True):
         if spec.name != partner.name or partner.layout == NHWC:

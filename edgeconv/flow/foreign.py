@@ -17,7 +17,7 @@ from edgeconv.core.precision import to_float32
 from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
-from edgeconv.flow.borders import matched_specs, takes, told_matches
+from edgeconv.flow.borders import match_notes, matched_specs, takes
 from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import coverage_of
 from edgeconv.flow.file_names import JSON, golden_name
@@ -275,7 +275,7 @@ def _artifact(path: Path, file: ReadBack, model: ir.Model, ends: Ends) -> tuple[
         matched = matched_specs(
             specs, ours, side=side, titles=file.titles, stated=ends.names, layout=ends.layout, where=str(path)
         )
-        remarks += told_matches(specs, matched)
+        remarks += match_notes(specs, matched)
         sides.append(matched)
     data = read_named(path, kind=path.suffix, error=ParityError)
     layout = NHWC if any(spec.layout == NHWC for side in sides for spec in side) else NCHW

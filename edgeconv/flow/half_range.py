@@ -96,7 +96,10 @@ def _first_beyond(model: ir.Model, values: Sequence[ir.Value], sample: Sample) -
 
 
 def _add_magnitude(graph: ir.Graph, value: ir.Value) -> str:
-    """Adds nodes for the largest finite magnitude of a value; returns the name of their result."""
+    """Adds nodes for the largest finite magnitude of a value; returns the name of their result.
+
+    ReduceMax(Where(|x| <= the largest float64, |x|, 0)): neither NaN nor an infinity passes the comparison.
+    """
     magnitude = _added(graph, "Abs", value)
     finite = _added(graph, "LessOrEqual", magnitude, _number(graph, np.finfo(np.float64).max), dtype=ir.DataType.BOOL)
     counted = _added(graph, "Where", finite, magnitude, _number(graph, 0.0))

@@ -29,7 +29,7 @@ STAGING_PREFIX = ".edgeconv-"
 _STAGING = re.compile(r"\.edgeconv-[0-9]+-[A-Za-z0-9_]+")
 # What exports write and later ones remove. Spelt out: `file_names` needs numpy, which the command line starts without.
 _EXPORTED = re.compile(r"parity\.(json|html|junit\.xml)|.+\.(onnx|onnx\.data|tflite|h|cc|golden\.safetensors)")
-_MOST_BYTES = 2**20
+_MOST_BYTES = 2**20  # of a journal: a folder of thousands of files needs less
 
 
 class JournalError(Exception):

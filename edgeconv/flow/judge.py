@@ -129,6 +129,7 @@ def judge(
             with progress.stage(planned.title):
                 run = planned.make(of_variant.samples)
                 rows = rows_of(run)
+                # An ill-conditioned network is further off in float32 than the default tolerance allows.
                 if planned.moved and any(_is_beyond_default(row) for row in rows):
                     rows = rows_of(run, scales=_scales_of_rounding(of_variant, planned.moved(of_variant.samples)))
             # 2. Where they fail, the same file without onnxruntime's fusions: is it the file or the fusion?
@@ -151,8 +152,8 @@ def judge(
                 environments[key] = {**environments.get(key, {}), **run.environment}
     # 4. Over all rows: thresholds of a whole variant, and what one link's verdict means for another.
     for variant, bound in proof.bounds.items():
-        of = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
-        comparisons = held_to_all(comparisons, bound, of=of)
+        files = {artifact.path.name for artifact in artifacts if artifact.variant == variant}
+        comparisons = held_to_all(comparisons, bound, of=files)
     judged = held_to_links(told_as_runtimes_own(comparisons, artifacts), artifacts)
 
     def run_source() -> Sequence[Comparison]:
@@ -174,7 +175,10 @@ def source_float32(source: Source, golden: Golden, proof: Proof) -> Run:
 
 
 def with_float32(golden: Golden, source: Source, proof: Proof, progress: Progress) -> tuple[Golden, Run]:
-    """The golden values with how far the source's own float32 is off, and that run."""
+    """The golden values with how far the source's own float32 is off, and that run.
+
+    Rounding depends on the numbers that happen to be there, so it is measured on neighbours of the samples, too.
+    """
     with progress.stage(f"{source.title} float32"):
         run = source_float32(source, golden, proof)
         own = golden.of(source.variant)
@@ -232,7 +236,7 @@ def _runs(
     devices = [find(name) for name in proof.device_names]
     takers = [device for device in devices if "tflite" in device.formats]
     runs = len(takers) * sum(artifact.format == "tflite" for artifact in artifacts)
-    known = Known() if runs > 1 else None  # of one run, no layer is met again
+    known = Known() if runs > 1 else None  # layers judged once need not be judged again; of one run, none is met twice
     for artifact in artifacts:
         for device in devices:
             if artifact.format in device.formats:

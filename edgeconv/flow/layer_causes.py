@@ -55,6 +55,7 @@ def _cause(
 ) -> str:
     from edgeconv.parity.causes import Evidence, Piece, cause_of  # onnx_ir, which the caller may do without
 
+    # 1. The layer by itself, on the operands that the runtime computed before it.
     file = open_layers(path, data)
     arrays = {**dict(zip(file.inputs, inputs, strict=True)), **middle, **dict(zip(file.outputs, outputs, strict=True))}
     operands = {
@@ -65,6 +66,7 @@ def _cause(
     for value in graph.initializers.values():
         if value.const_value is not None:
             values[value] = to_float64(value.const_value.numpy())
+    # 2. What would explain its result.
     with one_thread():
         piece = Piece(list(graph), values, graph.outputs[0], graph.opset_imports.get("", 1))
         actual = to_float64(arrays[layer.name])

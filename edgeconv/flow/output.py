@@ -152,9 +152,9 @@ def temporary() -> Iterator[Path]:
 def clear_temporary(pid: int) -> None:
     """Removes the temporary folders of a process that died before it could."""
     with suppress(OSError):  # no such folder at all
-        for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}{pid}-*"):
-            if left.lstat().st_uid == os.geteuid():  # the folder is everybody's
-                remove_abandoned(left, _TEMPORARY_PREFIX)
+        for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}{pid}-*"):
+            if folder.lstat().st_uid == os.geteuid():  # /tmp is everybody's, and the name of a folder proves nothing
+                remove_abandoned(folder, _TEMPORARY_PREFIX)
 
 
 def _settle(folder: Path) -> None:
@@ -234,5 +234,5 @@ def _mapped(target: Path) -> Iterator[None]:
 
 def _sweep(target: Path) -> None:
     """Removes the staging folders of exports that died; the lock is held, and no commit is left to complete."""
-    for left in target.glob(f"{STAGING_PREFIX}*-*"):
-        remove_abandoned(left, STAGING_PREFIX)
+    for folder in target.glob(f"{STAGING_PREFIX}*-*"):
+        remove_abandoned(folder, STAGING_PREFIX)

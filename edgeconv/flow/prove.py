@@ -252,6 +252,7 @@ def repeat(
         },
     )
     with staged(out or folder) as staging:
+        # Devices take minutes, in which another command may have written the folder that was read.
         staging.before_commit(lambda: require_unchanged(folder, old), reads=folder)
         write_report(staging, report)
     return report
@@ -267,8 +268,8 @@ def _proof_again(make_proof: MakeProof | None, old: Report, golden: Golden, devi
 
 def _with_intermediates(artifacts: Sequence[Artifact], variants: Sequence[Variant]) -> tuple[Artifact, ...]:
     """The artifacts, with the intermediates that their variants have."""
-    tensors = {name: held for variant in variants for name, held in variant.intermediates.items()}
-    return tuple(replace(artifact, intermediates=tensors.get(artifact.path.name, ())) for artifact in artifacts)
+    by_file = {name: tensors for variant in variants for name, tensors in variant.intermediates.items()}
+    return tuple(replace(artifact, intermediates=by_file.get(artifact.path.name, ())) for artifact in artifacts)
 
 
 def _is_run_again(row: Comparison, devices: tuple[str, ...], source: Source | None) -> bool:
@@ -381,6 +382,7 @@ def _close(a: Array, b: Array) -> bool:
     finite = np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return False
+    # 1e-9 is 2^23 units of float64's last place: sums in another order differ far less, another weight far more.
     level = float(np.sqrt(np.mean(np.square(b[finite], dtype=np.float64)))) if finite.any() else 0.0
     return np.allclose(a[finite], b[finite], rtol=1e-9, atol=1e-9 * level)
 

@@ -64,6 +64,7 @@ def judged_running(
         own = [(samples[at], run.outputs[at]) for at in _worst_first(rows, len(samples))]
         others = zip(derived, () if derived_run is None else derived_run.outputs, strict=False)
         why = "" if derived_run is None else derived_run.reason
+        # The device computes the next sample while this one is judged.
         for sample, returned, is_own in one_ahead(_returned_values(probe, own, list(others))):
             try:
                 walks.add(sample, returned)
@@ -144,9 +145,9 @@ class _Probe:
     def __init__(self, run: Callable[..., tuple[Array, ...]], artifact: Artifact, file: ProbedFile) -> None:
         self._run, self._artifact, self._file = run, artifact, file
         self._groups = list(file.groups)
-        self._left = _MOST_PROBES
+        self._probes_left = _MOST_PROBES
         self._loaded: list[str] | None = None  # the values of the copy that the device holds
-        self._why = "whatever value it tells, it computes otherwise than without"
+        self._why = "whatever intermediate value it returns, its outputs are not those that it computes without"
 
     def values(self, sample: Sample, expected: Mapping[str, Array]) -> _Values:
         """The intermediate values of a sample, of as many as change nothing.
@@ -176,9 +177,9 @@ class _Probe:
 
         Returns the values of the last copy that computed as the file does: it has the most.
         """
-        if not self._left or not groups:
+        if not self._probes_left or not groups:
             return None
-        self._left -= 1
+        self._probes_left -= 1
         values = run([*unchanged, *groups])
         if values is not None:
             unchanged += groups

@@ -31,7 +31,7 @@ from edgeconv.report import TargetPoint, TargetSearch
 TARGETED = ("int8", "int16x8")
 """Variants that can have a search target: the others compute in float anyway, and differ only in what is stored."""
 _HELD_OUT = 4  # one calibration batch in four, where nothing else can judge
-_PREFERRED = ("onnxruntime", "litert")
+_PREFERRED = ("onnxruntime", "litert")  # devices that latency is measured on: one per format, what people deploy to
 _EFFORT = Effort(rounds=6, runs=5, turn_ms=400.0)  # enough to order variants; `edgeconv bench` takes more
 
 Emit = Callable[[Variant, str, str], Emitted]

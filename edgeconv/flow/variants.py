@@ -189,9 +189,11 @@ class _Quantizer:
             model, notes = quantize.round_between(self._model)
             notes = (*notes, *self._saturating(name, model, "quantize the float model, or turn"))
             return Variant(name, model, io=self._settings.io, keep_roundings=True, notes=notes)  # its own integers
+        # 1. The float graph in the form that quantizes best, and a plan for it.
         prepared, notes = self._prepared
         plan = self._plan(name)
-        # With a target, the search makes plan and weights; else both are made once, as the options say.
+        # 2. Its weights are rounded. With a target, the search makes plan and weights, each time anew; beside
+        # `MIXED` the target is that variant's, and int8 is made as the options say.
         search = None
         target = self._settings.target if name == MIXED or MIXED not in self._names else None
         if target is not None:
@@ -200,6 +202,7 @@ class _Quantizer:
         else:
             with self._progress.stage(f"{name}: {self._rounding} rounding") as tell:
                 model = quantize.apply(self._rounded(prepared, plan, tell), plan)
+        # 3. What the reader should know of it.
         if self._rounding != self._settings.rounding:
             missed = f"weights are rounded to nearest: rounding with {self._settings.rounding} needs data"
             notes = (*notes, f"{name}: {missed}")
@@ -216,7 +219,10 @@ class _Quantizer:
         )
 
     def _saturating(self, name: str, model: ir.Model, hint: str) -> tuple[str, ...]:
-        """A note on layers whose int8 sums saturate on x86 processors without VNNI."""
+        """A note on layers whose int8 sums saturate on x86 processors without VNNI.
+
+        There, onnxruntime (MLAS) adds two products of uint8 and int8 in 16 bits (``vpmaddubsw``).
+        """
         layers = quantize.overflowing(model) if name in _OF_INT8 and "onnx" in self._formats else ()
         if not layers:
             return ()
@@ -259,6 +265,7 @@ class _Quantizer:
         least_db, judged = self._settings.least_db, self._settings.judged
         if least_db is None or judged is None or self._settings.batches is None:
             return
+        # Whether int16x8 would reach it: only .tflite files hold that variant, and a given plan is of one scheme.
         sixteen = None if self._settings.plan or "tflite" not in self._formats else lambda: self._plan("int16x8")
         with self._progress.stage(f"{name}: judged by its threshold"):
             words = quantize.advice(
@@ -322,25 +329,27 @@ class _Quantizer:
 
     def _plan(self, name: str) -> quantize.Plan:
         """The given plan, else one made from the prepared graph (for int8-weights, from the graph as it is)."""
-        by_data, scheme = name != "int8-weights", "int8" if name == MIXED else name
+        by_data = name != "int8-weights"
+        scheme = "int8" if name == MIXED else name
         model = self._prepared[0] if by_data else self._model
-        if not self._settings.plan:
-            calibration = self._calibration if by_data else None
-            options = self._options(model)
-            plan = quantize.make_plan(model, calibration, scheme=scheme, options=options)
-            if not by_data:
-                return plan
-            stage = partial(self._progress.stage, f"{name}: what steep functions read")
-            in_float = quantize.fronts(model, plan, self._clipped_batches, stage=stage)
-            if in_float:
-                plan = quantize.make_plan(model, calibration, scheme=scheme, options=options, in_float=in_float)
-            return dataclasses.replace(plan, equalization=self._exponents, channel_orders=self._orders)
-        plan = quantize.Plan.from_json(self._settings.plan)
-        if plan.scheme != scheme:
-            raise QuantizeError(
-                f"it is a plan of {plan.scheme}", where="plan", hint=f"export the variant {plan.scheme} alone"
-            )
-        return quantize.keep_operators(model, plan, self._options(model).keep_float)
+        if self._settings.plan:
+            plan = quantize.Plan.from_json(self._settings.plan)
+            if plan.scheme != scheme:
+                raise QuantizeError(
+                    f"it is a plan of {plan.scheme}", where="plan", hint=f"export the variant {plan.scheme} alone"
+                )
+            return quantize.keep_operators(model, plan, self._options(model).keep_float)
+        options = self._options(model)
+        if not by_data:
+            return quantize.make_plan(model, None, scheme=scheme, options=options)
+        calibration = self._calibration
+        plan = quantize.make_plan(model, calibration, scheme=scheme, options=options)
+        # What amplifies the noise of its operand (a division by a small number, say) is found by running the plan.
+        stage = partial(self._progress.stage, f"{name}: what steep functions read")
+        in_float = quantize.fronts(model, plan, self._clipped_batches, stage=stage)
+        if in_float:
+            plan = quantize.make_plan(model, calibration, scheme=scheme, options=options, in_float=in_float)
+        return dataclasses.replace(plan, equalization=self._exponents, channel_orders=self._orders)
 
     @property
     def _rounding(self) -> str:
@@ -362,8 +371,10 @@ class _Quantizer:
     def _clipped_batches(self) -> Batches:
         """The calibration batches, with masks clipped to the same range as in the quantized graph."""
         for batch in self._batches():
-            cut = {name: np.clip(array, *self._bounds[name]) for name, array in batch.items() if name in self._bounds}
-            yield {**batch, **cut}
+            clipped = {
+                name: np.clip(array, *self._bounds[name]) for name, array in batch.items() if name in self._bounds
+            }
+            yield {**batch, **clipped}
 
     def _batches(self) -> Batches:
         if self._settings.batches is None:

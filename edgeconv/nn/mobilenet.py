@@ -113,5 +113,5 @@ def _is_positive(value: object) -> bool:
 
 
 def _scaled(channels: int, width: float) -> int:
-    """Multiples of 8 fill the vector registers of the usual kernels."""
+    """The channels times the width, as a multiple of 8, which fills the vector registers of the usual kernels."""
     return max(8, 8 * round(channels * width / 8))

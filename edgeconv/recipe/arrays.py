@@ -78,9 +78,9 @@ def _npz_arrays(path: Path, where: str) -> Mapping[str, Array]:
                     file.seek(0)
                     _check_dtype(file, path, where)
     with np.load(path, allow_pickle=False) as loaded:
-        held = {key: loaded[key] for key in loaded.files}
+        entries_by_key = {key: loaded[key] for key in loaded.files}
     # Entries that are no arrays come as bytes.
-    return {key: value for key, value in held.items() if isinstance(value, np.ndarray)}
+    return {key: value for key, value in entries_by_key.items() if isinstance(value, np.ndarray)}
 
 
 def _check_dtype(file: IO[bytes], path: Path, where: str) -> None:

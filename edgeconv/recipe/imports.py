@@ -19,7 +19,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-OURS = ("edgeconv", "torch", "numpy")  # however they are installed
+OURS = ("edgeconv", "torch", "numpy")  # also from a checkout on PYTHONPATH, of which no record of an install tells
 _modules: dict[Path, dict[str, ModuleType]] = {}
 """By recipe folder, the modules that were imported from it, by name."""
 _stamps: dict[Path, dict[str, tuple[int, int]]] = {}

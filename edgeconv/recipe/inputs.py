@@ -29,8 +29,9 @@ COLOURS = {"rgb": 3, "bgr": 3, "gray": 1}
 
 
 class RandomInputs(Section):
-    """Seeded noise: standard normal times ``scale``; integers are uniform in [0, max(2, scale)), booleans fair.
+    """Seeded noise: standard normal times ``scale``; integers that their readers take, booleans fair.
 
+    A ``scale`` beyond 2 also bounds integers that no reader bounds: from 0 to below it (`edgeconv.recipe.samples`).
     ``variants`` are those that are judged on it; all by default.
     """
 

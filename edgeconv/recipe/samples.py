@@ -100,6 +100,7 @@ def from_noise(
 
 
 def _draw(item: Input, scale: float, generator: np.random.Generator, where: str) -> Array:
+    """Noise for an input of floats or booleans."""
     shape, dtype = item.static_shape, np.dtype(item.dtype)
     if dtype.kind == "b":
         return generator.integers(0, 2, shape).astype(dtype)
@@ -158,7 +159,7 @@ def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sam
 
 
 def _array_of(
-    held: Mapping[str, Array], item: Input, arrays: ArrayInputs, recipe: Recipe, path: Path, where: str
+    stored: Mapping[str, Array], item: Input, arrays: ArrayInputs, recipe: Recipe, path: Path, where: str
 ) -> Array:
     key = "" if path.suffix == ".npy" else arrays.key or item.name
     if len(recipe.inputs) > 1 and (arrays.key or not key):
@@ -167,13 +168,13 @@ def _array_of(
             where=where,
             hint="save an .npz with an array per input, under the input's name, and give no key",
         )
-    if key not in held:
+    if key not in stored:
         raise RecipeError(
-            f"{path.name} has no array {key!r}, but: {names_of(held)}",
+            f"{path.name} has no array {key!r}, but: {names_of(stored)}",
             where=where,
             hint="correct the key" if arrays.key else "save each input under its name",
         )
-    return held[key]
+    return stored[key]
 
 
 def _rows(array: Array, item: Input, path: Path, where: str) -> list[Array]:
@@ -212,13 +213,14 @@ def _cast(array: Array, item: Input, path: Path, where: str) -> Array:
     return cast
 
 
-def _labels(held: Mapping[str, Array], arrays: ArrayInputs, count: int, path: Path, where: str) -> Array | None:
+def _labels(stored: Mapping[str, Array], arrays: ArrayInputs, count: int, path: Path, where: str) -> Array | None:
+    """The class index of each of ``count`` samples; None where the recipe names no labels."""
     if arrays.labels is None:
         return None
-    labels = held.get(arrays.labels)
+    labels = stored.get(arrays.labels)
     if labels is None:
         raise RecipeError(
-            f"{path.name} has no array {arrays.labels!r}, but: {names_of(held)}", where=where, hint="correct labels"
+            f"{path.name} has no array {arrays.labels!r}, but: {names_of(stored)}", where=where, hint="correct labels"
         )
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise RecipeError(

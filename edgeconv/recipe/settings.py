@@ -22,13 +22,13 @@ import torch
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name))
 
 _OUTPUTS = (1, 2)  # descriptors of stdout and stderr
-_NAMESPACES = (builtins, hashlib, io, json, os, shutil)
+_NAMESPACES = (builtins, hashlib, io, json, os, shutil)  # what the files and their checksums are written with
 
 
 def saved_state() -> Callable[[], None]:
     """Saves the state; returns the function that restores it."""
     # Modules first: what puts the rest back imports.
-    undo = [_modules(), _functions(), _folder(), _streams(), _signals(), _torch(), _rest()]
+    undo = [_modules(), _functions(), _folder(), _streams(), _signals(), _torch(), _numpy_and_process()]
 
     def put_back() -> None:
         for put_back_part in undo:
@@ -92,6 +92,7 @@ def _streams() -> Callable[[], None]:
 
 
 def _signals() -> Callable[[], None]:
+    """The handlers of signals, which Python lets only the main thread set."""
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -105,6 +106,7 @@ def _signals() -> Callable[[], None]:
 
 
 def _torch() -> Callable[[], None]:
+    """What torch computes in and on. A setting is written only where it changed: some of them import much."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     grad, threads = torch.is_grad_enabled(), torch.get_num_threads()
     autocast, autocast_dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
@@ -141,9 +143,10 @@ def _modules() -> Callable[[], None]:
     return put_back
 
 
-def _rest() -> Callable[[], None]:
+def _numpy_and_process() -> Callable[[], None]:
+    """numpy's error state, garbage collection, the mask of new files, warning filters, the environment."""
     errors, collects, mask = np.geterr(), gc.isenabled(), os.umask(0o077)
-    os.umask(mask)
+    os.umask(mask)  # it can be read only by setting another one
     environment, filters = dict(os.environ), warnings.catch_warnings()
     filters.__enter__()
 

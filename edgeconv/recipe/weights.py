@@ -19,7 +19,7 @@ from edgeconv.recipe.foreign import clause_of, printable
 
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
-_EXPANDED_BYTES = 2**26  # expanded masks below this size are harmless
+_EXPANDED_BYTES = 2**26  # expanded tensors (masks of ones, say) below this size fit into any memory
 
 # Casts that keep every value.
 _WIDER: Mapping[torch.dtype, tuple[torch.dtype, ...]] = {
@@ -221,12 +221,13 @@ def _check_dtypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
         if name in own and not _is_counter(name, tensor) and not _widens(tensor.dtype, own[name].dtype)
     ]
     if wrong:
-        texts = [f"{name} is {_name(held)} in the file and {_name(taken)} in the module" for name, held, taken in wrong]
-        taken = _name(wrong[0][2])
+        texts = [f"{name} is {_name(stored)} in the file and {_name(own)} in the module" for name, stored, own in wrong]
+        wanted_dtype = _name(wrong[0][2])
         raise RecipeError(
             f"{path.name} would be altered by the cast: {_first_few(texts)}",
             where=where,
-            hint=f"save it as {taken} (tensor.to(torch.{taken})), so that what is exported is what you tested",
+            hint=f"save it as {wanted_dtype} (tensor.to(torch.{wanted_dtype})), so that what is exported is what you "
+            "tested",
         )
 
 
@@ -238,8 +239,9 @@ def _is_counter(name: str, tensor: Tensor) -> bool:
     return name.endswith("num_batches_tracked") and not tensor.is_complex()
 
 
-def _widens(held: torch.dtype, taken: torch.dtype) -> bool:
-    return held == taken or taken in _WIDER.get(held, ())
+def _widens(stored: torch.dtype, own: torch.dtype) -> bool:
+    """Whether a cast from the file's dtype to the module's keeps every value."""
+    return stored == own or own in _WIDER.get(stored, ())
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.core.affine import limits_of
 
-_NEARLY = 1e-6  # of a step
+_NEARLY = 1e-6  # of a step: float32 scales put a half a little off
 
 
 def as_integers(array: Array, scale: float, zero_point: int, dtype: np.dtype[Any]) -> Array:
     """The nearest integers; half a step from an end of the range it is that end, which all beyond have become."""
-    limits = np.iinfo(dtype)
-    places = array / scale + zero_point
-    nearest = np.clip(np.rint(places), limits.min, limits.max)
-    nearest = np.where(places <= limits.min + 0.5 + _NEARLY, limits.min, nearest)
-    return np.asarray(np.where(places >= limits.max - 0.5 - _NEARLY, limits.max, nearest), dtype)
+    least, greatest = limits_of(dtype)
+    steps = array / scale + zero_point
+    nearest = np.clip(np.rint(steps), least, greatest)
+    nearest = np.where(steps <= least + 0.5 + _NEARLY, least, nearest)
+    return np.asarray(np.where(steps >= greatest - 0.5 - _NEARLY, greatest, nearest), dtype)

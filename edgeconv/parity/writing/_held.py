@@ -21,7 +21,7 @@ from edgeconv.core.precision import to_float64
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import unrounded_copy
-from edgeconv.graph.edit import tensor_of
+from edgeconv.graph.edit import is_taken, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.signs import never_negative
 from edgeconv.graph.traits import Trait, having_any
@@ -174,7 +174,7 @@ class Graph:
     @cached_property
     def constants(self) -> dict[str, Array]:
         """The numbers of float initializers that are read and no scales, and what integers stand for (float64)."""
-        initializers = [value for value in self.model.graph.initializers.values() if _is_read(value)]
+        initializers = [value for value in self.model.graph.initializers.values() if is_taken(value)]
         tensors = {value.name or "": value.const_value for value in initializers if not _is_parameter(value)}
         floats = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         return {name: tensor.numpy() for name, tensor in floats.items() if tensor.dtype.is_floating_point()}
@@ -415,11 +415,6 @@ def _is_quantized_as(value: ir.Value | None, names: Collection[str]) -> bool:
 def _is_quantized(value: ir.Value) -> bool:
     uses = list(value.uses())
     return bool(uses) and all(use.node.op_type == "QuantizeLinear" for use in uses)
-
-
-def _is_read(value: ir.Value) -> bool:
-    """Whether anything needs it: scales of what is stored as real numbers are left over."""
-    return bool(value.uses()) or value.is_graph_output()
 
 
 def _is_parameter(value: ir.Value) -> bool:
