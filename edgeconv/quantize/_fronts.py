@@ -119,14 +119,21 @@ def _lost(trial: _Trial, zones: Sequence[_Zone]) -> dict[str, str]:
 
 
 def _makers(value: ir.Value, structure: Structure) -> list[ir.Node]:
-    """The operators of integers that make a value, and what only moves it in between."""
+    """The operators of integers that make a value, and what only moves it in between.
+
+    A layer and the clamp or bias behind it are one operator: the plan has no numbers for what is between them.
+    """
+    layers = {layer.output: layer.node for layer in structure.layers.values()}
     makers: dict[ir.Node, None] = {}
     waiting = [value]
     while waiting:
-        maker = waiting.pop().producer()
+        result = waiting.pop()
+        maker = result.producer()
         if maker is None or maker in makers or name_of(structure.spelt.get(maker, maker)) in structure.kept_float:
             continue
         makers[maker] = None
+        if result in layers:
+            makers[layers[result]] = None
         if maker.op_type in MOVING:
             waiting += [operand for operand in maker.inputs if operand is not None and is_activation(operand)]
     return list(makers)

@@ -159,3 +159,34 @@ def test_sixteen_bits_of_a_front_end_are_judged_alike(tmp_path: Path) -> None:
     result = _exported(module, _sound, tmp_path, "int16x8")
     assert result.report is not None
     assert min(row.metrics.sqnr_db for row in result.report.comparisons if row.metrics is not None) > 35
+
+
+def _standardized(y: Tensor) -> Tensor:
+    centred = y - y.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+@pytest.mark.parametrize("behind", ["clamp", "bias"])
+def test_a_layer_is_one_operator_with_the_clamp_or_bias_behind_it(behind: str, tmp_path: Path) -> None:
+    """All of it stays float: the plan has no numbers for what is between the two."""
+    rng = np.random.default_rng(0)
+    offset = 20 * rng.standard_normal((1, 1, 16))
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.last = nn.Linear(16, 8), nn.Linear(64, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            result: Tensor = self.last(_standardized((y.abs() if behind == "bias" else y.relu()).transpose(1, 2)))
+            return result
+
+    torch.manual_seed(0)
+    data = [{"x": (offset + rng.standard_normal((1, 64, 16)) / 50).astype(np.float32)} for _ in range(8)]
+    quantization = edgeconv.Quantization(batches=lambda: data[:6])
+    result = edgeconv.export(
+        Small().eval(), (torch.zeros(1, 64, 16),), tmp_path, name="net", variants="int8", quantization=quantization
+    )
+    assert len(result.artifacts) == 2
+    assert any(note.startswith("int8: layer") and "stays float" in note for note in result.notes), result.notes
