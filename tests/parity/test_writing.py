@@ -181,6 +181,18 @@ def test_numbers_of_the_writer_s_own_are_not_called_those_of_a_large_constant_al
     assert matching.own == {"scale"}
 
 
+def test_halves_of_the_writer_s_own_are_not_called_those_of_a_constant_altered_that_lacks_them() -> None:
+    """Other constants of the graph have most halves by chance."""
+    generator = np.random.default_rng(0)
+    shift = generator.uniform(0.1, 1, 16).astype(np.float16)
+    kernel = np.concatenate([shift[:11], generator.uniform(2, 3, 200)]).astype(np.float32)
+    weight = generator.uniform(0.1, 1, 16).astype(np.float32)  # of which the writer made the shift
+    file = {"kernel": kernel.astype(np.float16), "shift": shift}
+    matching = match({"kernel": kernel, "weight": weight}, file, half_steps_of(shift))
+    assert not matching.faults
+    assert matching.own == {"shift"}
+
+
 def test_a_part_of_a_constant_that_is_one_ulp_off_is_told_though_the_constant_has_many_numbers() -> None:
     bias = np.random.default_rng(0).uniform(0.1, 1, 2000).astype(np.float32)
     part = np.nextafter(bias[:16], np.float32(2))

@@ -111,3 +111,16 @@ def test_integers_that_are_outputs_by_a_computed_scale_are_not_made_real(tmp_pat
     result = export_onnx(tmp_path / "m.onnx", tmp_path / "out", name="m", formats="onnx", devices="onnxruntime")
     assert result.report is not None
     assert not [row.reason for row in result.report.comparisons if row.verdict is Verdict.FAIL]
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+def test_a_maximum_of_what_is_never_negative_may_be_padded_with_zeros(variant: str, tmp_path: Path) -> None:
+    """Integers of 16 bits stand for negative numbers, too, which no ReLU gives."""
+    torch.manual_seed(0)
+    module, data = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)).eval(), torch.randn(1, 3, 18, 18)
+    inputs = {"x": data.numpy()}
+    model = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(model, (variant,), Quantization(batches=lambda: [inputs]), Silent())
+    contents = emitted(made, "tflite")
+    right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason

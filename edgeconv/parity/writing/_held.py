@@ -141,9 +141,16 @@ class Graph:
 
     @cached_property
     def never_negative(self) -> frozenset[str]:
-        """The values that no input makes negative; a file may rely on that, and pad a maximum of them with zeros."""
+        """The values that no input makes negative; a file may rely on that, and pad a maximum of them with zeros.
+
+        Of integers what they stand for, which has the sign of what was rounded to them.
+        """
         known: dict[ir.Value, bool] = {}
-        values = [value for node in self.model.graph for value in node.outputs]
+        values: list[ir.Value] = []
+        for node in self.model.graph:
+            if node.op_type in _QUANTIZATION:
+                known[node.outputs[0]] = never_negative(node.inputs[0], known)
+            values += node.outputs
         return frozenset(value.name or "" for value in values if never_negative(value, known))
 
     @cached_property

@@ -78,7 +78,9 @@ class Source:
             changes.append({name: array if name in kept else negated(array) for name, array in changes[0].items()})
         else:
             steps = {name: graph.steps(name) for name in free if name in graph.quantizers}
-            changes.append({**changes[0], **{name: of.spread(values[name].shape) for name, of in steps.items()}})
+            kept = graph.never_negative
+            spread = {name: of.spread(values[name].shape, negative=name not in kept) for name, of in steps.items()}
+            changes.append({**changes[0], **spread})
         for changed in changes:
             yield Operands(others, changed, graph.held(others, changed, rounded, names), all_finite=False)
 

@@ -35,11 +35,12 @@ class Steps:
         count = round((self.greatest - self.least) / self.scale)
         return np.asarray(self.least + self.scale * np.clip(np.rint((array - self.least) / self.scale), 0, count))
 
-    def spread(self, shape: Sequence[int]) -> Array:
-        """Numbers drawn from all that the integers stand for, each as likely."""
+    def spread(self, shape: Sequence[int], *, negative: bool = True) -> Array:
+        """Numbers drawn from all that the integers stand for, each as likely; on request none below zero."""
         # On the integers: a kernel that looks results up has none between them.
         count = round((self.greatest - self.least) / self.scale)
-        drawn = np.random.default_rng(math.prod(shape)).integers(0, count, shape, endpoint=True)
+        first = 0 if negative else min(max(0, round(-self.least / self.scale)), count)
+        drawn = np.random.default_rng(math.prod(shape)).integers(first, count, shape, endpoint=True)
         return np.asarray(self.least + self.scale * drawn)
 
 
