@@ -298,3 +298,39 @@ def test_draws_of_signs_go_on_as_long_as_they_explain_more() -> None:
     calls.clear()
     assert _largest(rounded, unmoved, 2.0**-24, np.full(1000, 9.0)).max() < 9  # no draw explains so much
     assert len(calls) == 16
+
+
+class Dark(nn.Module):
+    """A ReLU that no number of the sample passes, in front of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 4), nn.Linear(4, 3)
+        nn.init.constant_(self.first.bias, -30.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(functional.relu(self.first(x)))
+
+
+def test_a_clamp_behind_numbers_of_one_sign_is_told() -> None:
+    case = Case(Dark(), (1, 6))
+    wrong = case.rewritten.clone()
+    (node,) = [node for node in wrong.graph if node.op_type == "Relu"]
+    bounds = [ir.Value(name=name, const_value=ir.tensor(np.float32(limit))) for name, limit in (("a", 0), ("b", 6))]
+    for bound in bounds:
+        wrong.graph.register_initializer(bound)
+    clip = ir.Node("", "Clip", [node.inputs[0], *bounds], name="clip")
+    clip.outputs[0].name = node.outputs[0].name
+    ir.convenience.replace_nodes_and_values(wrong.graph, node, [node], [clip], node.outputs, clip.outputs)
+    assert case.link().verdict is Verdict.PASS
+    assert "the clamp of Relu relu holds [0, 6]" in case.link(wrong).reason
+
+
+def test_a_weight_behind_a_channel_that_is_zero_is_told() -> None:
+    def moved(numbers: Array) -> None:
+        numbers.reshape(-1)[5] *= 1 + 1e-6
+
+    case = Case(Dark(), (1, 6))
+    link = case.link(altered(case.rewritten, "output", 1, moved))
+    assert link.verdict is Verdict.FAIL
+    assert link.where == "output"

@@ -18,7 +18,19 @@ from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.rewriting._signs import Signs, is_short
-from edgeconv.parity.writing import GAMMA, HALF_UNIT, UNDERFLOW, Beside, Graph, errors, half_steps, magnitude, raised
+from edgeconv.parity.writing import (
+    GAMMA,
+    HALF_UNIT,
+    UNDERFLOW,
+    Beside,
+    Graph,
+    errors,
+    filled,
+    half_steps,
+    magnitude,
+    negated,
+    raised,
+)
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
 _MOST_DRAWS = 128  # as long as more of them explain more: where many elements lie on a jump, some are missed by a few
@@ -200,17 +212,31 @@ class _Rewriting:
             return next(filter(None, causes), "")
 
     def _operands(self, after: Graph, beside: Beside, held: Mapping[str, Array]) -> Iterator[_Operands]:
-        """The sample's; of a float graph then larger ones of the same signs, for what clamps or saturates."""
+        """The sample's; of a float graph then others, for what these do not reach, where both sides read the same.
+
+        What clamps, saturates or has a slope on one side gets larger ones, of the same signs and of the others, and
+        without zeros. Products and sums are told apart by any operands but zeros: they get others where a channel has
+        nothing else, and the weights behind it would change nothing.
+        """
         changed = beside.changed()
         yield _Operands(self.inputs, held, changed)
         if self.before.quantizers:
             return
-        larger = {name: raised(array) for name, array in self.inputs.items()}
         free = held.keys() - self.before.moved - after.moved  # nothing else has the same elements
         beside = Beside(self.before.model, after.model, free)
-        # Sums of products are told apart by any operands, and would only overflow on larger ones.
-        names = [name for name in beside.apart(changed) if not _POLYNOMIAL.issuperset(beside.operators(name))]
-        yield _Operands(larger, {name: raised(held[name]) for name in free}, names, all_finite=False)
+        apart = beside.apart(changed)
+        linear = [name for name in apart if _POLYNOMIAL.issuperset(beside.operators(name))]
+        kinked = [name for name in apart if name not in linear]
+        larger = {name: raised(array) for name, array in self.inputs.items()}
+        values = {name: raised(held[name]) for name in free}
+        yield _Operands(larger, values, kinked, all_finite=False)
+        kept = self.before.never_negative
+        signs = {name: array if name in kept else negated(array) for name, array in values.items()}
+        larger = {name: filled(negated(array)) for name, array in larger.items()}
+        yield _Operands(larger, {name: filled(array) for name, array in signs.items()}, kinked, all_finite=False)
+        empty = {name for name in free if _has_empty_channel(held[name])}
+        unseen = [name for name in linear if self.before.operands(name, free) & empty]
+        yield _Operands(self.inputs, {name: filled(held[name]) for name in free}, unseen, all_finite=False)
 
     def _expected(self, operands: _Operands) -> Mapping[str, Array]:
         """What the captured graph computes of operands; of a graph of integers before it is rounded."""
@@ -296,6 +322,17 @@ def _repeated(graph: Graph, held: Mapping[str, Array]) -> dict[str, Array]:
             elif not wanted and name not in held and key in known:
                 again[name] = known[key]
     return again
+
+
+def _has_empty_channel(array: Array) -> bool:
+    """Whether all is zero at one place of an axis other than the batch's, channels or features among them."""
+    if array.dtype.kind != "f" or array.ndim < 2 or not array.size:
+        return False
+    taken = array != 0
+    return any(
+        not taken.any(axis=tuple(other for other in range(array.ndim) if other != axis)).all()
+        for axis in range(1, array.ndim)
+    )
 
 
 def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, few: float) -> Array:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import Matching, half_steps
-from edgeconv.parity.writing._ends import GAMMA, HALF_UNIT, UNDERFLOW, errors, magnitude, raised
+from edgeconv.parity.writing._ends import GAMMA, HALF_UNIT, UNDERFLOW, errors, filled, magnitude, negated, raised
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, integer_faults
 from edgeconv.parity.writing._judge import File, both_sides, matched, writing
@@ -42,10 +42,12 @@ __all__ = [
     "TfliteFile",
     "both_sides",
     "errors",
+    "filled",
     "half_steps",
     "integer_faults",
     "magnitude",
     "matched",
+    "negated",
     "outputs_link",
     "raised",
     "read_back",

@@ -131,6 +131,14 @@ def raised(array: Array) -> Array:
     return np.asarray(array * max(1.0, 2.0 ** np.ceil(np.log2(_LARGER / (magnitude(array) or _LARGER)))))
 
 
+def filled(array: Array) -> Array:
+    """Real numbers with others, above zero and no larger, where they are zero."""
+    if array.dtype.kind != "f" or array.all():
+        return array
+    drawn = np.random.default_rng(array.size).uniform(0.5, 1.0, array.shape) * (magnitude(array) or 1.0)
+    return np.where(array == 0, drawn, array)
+
+
 def lowered(array: Array) -> Array:
     """Real numbers times the power of two that brings the largest to a small size; others as they are."""
     if array.dtype.kind != "f":
