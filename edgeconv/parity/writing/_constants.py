@@ -210,7 +210,7 @@ class _Match:
         array = self.file[name]
         strange = np.isin(array, numbers)
         if array.dtype == np.float16:  # of which the graph's other constants have most by chance
-            strange = ~np.isin(array, halved(self.graph[other]))
+            strange = ~np.isin(array, in_precision(self.graph[other], array.dtype))
         most_agree = array.size > _FEW and 2 * int(np.count_nonzero(strange)) < array.size
         return name == other or most_agree or _chance(numbers, absent) < _CHANCE_OF_SAME_SIZE
 
