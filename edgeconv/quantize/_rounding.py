@@ -151,7 +151,8 @@ def _factor(moments: _Floats, order: npt.NDArray[np.int64]) -> _Floats:
     identity = torch.eye(h.shape[1], dtype=h.dtype)
     lower = torch.linalg.cholesky(h + identity * (_DAMPING * mean)[:, None, None])
     inverse = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)
-    return np.ascontiguousarray(inverse.numpy()[:, ::-1, ::-1])
+    # A copy in any case: of a single tap the view counts as contiguous, and torch takes no negative strides.
+    return np.array(inverse.numpy()[:, ::-1, ::-1], order="C")
 
 
 class _Pairs:

@@ -8,7 +8,7 @@ import torch
 from quantize_graphs import Graph
 
 from edgeconv.quantize._columns import Columns, taps
-from edgeconv.quantize._rounding import _factor, moments
+from edgeconv.quantize._rounding import _factor, moments, rounded_with_feedback
 from edgeconv.quantize._structure import layer_of
 from edgeconv.quantize._walk import Dequantized
 
@@ -79,3 +79,10 @@ def test_the_factor_is_that_of_the_inverse_of_the_damped_moments() -> None:
         damped = h[np.ix_(taken, taken)] + 0.01 * np.diagonal(h).mean() * np.eye(12)
         assert (np.tril(factor, -1) == 0).all()
         np.testing.assert_allclose(factor.T @ factor @ damped, np.eye(12), atol=1e-9)
+
+
+@pytest.mark.parametrize(("groups", "channels"), [(1, 1), (1, 5), (3, 1), (1, 64)])
+def test_a_single_tap_is_rounded_to_nearest(groups: int, channels: int) -> None:
+    weight = np.random.default_rng(0).normal(size=(groups, channels, 1))
+    rounded = rounded_with_feedback(weight, np.full((1, 1, 1), 0.02), np.ones((groups, 1, 1)), 127)
+    np.testing.assert_allclose(rounded, np.rint(weight / 0.02) * 0.02, atol=1e-12)
