@@ -38,7 +38,7 @@ def _gives_none_negative(node: ir.Node, known: dict[ir.Value, bool], depth: int)
     if node.op_type == "Clip":
         # No lower bound, a computed one, and NaN (no comparison holds) show nothing.
         bound = constant(input_of(node, 1))
-        return bound is not None and float(bound) >= 0
+        return bound is not None and bool((bound >= 0).all())
     if node.op_type == "Cast":
         # A cast to integers may wrap around to negative ones.
         return node.outputs[0].dtype == ir.DataType.FLOAT and _never_negative(node.inputs[0], known, depth)

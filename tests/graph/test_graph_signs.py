@@ -10,7 +10,8 @@ from edgeconv.graph.signs import never_negative
 from edgeconv.reference import evaluate
 
 _HEAD = '<ir_version: 10, opset_import: ["": 20]> g (float[1, 4, 6, 6] x) => (float[N] y) <int64[8] '
-_HEAD += "pads = {0, 0, 1, 1, 0, 0, 1, 1}, float less = {-3.5}, float zero = {0.0}, float below = {-0.5}> "
+_HEAD += "pads = {0, 0, 1, 1, 0, 0, 1, 1}, float less = {-3.5}, float zero = {0.0}, float below = {-0.5}, "
+_HEAD += "float[1] noughts = {0.0}> "
 
 NEVER = [
     "y = Relu(x)",
@@ -18,6 +19,7 @@ NEVER = [
     "r = Relu(x) s = Exp(x) p = Mul(r, s) a = Abs(x) y = Add(p, a)",
     "r = Abs(x) m = MaxPool<kernel_shape = [2, 2]>(r) y = Transpose(m)",
     "y = Clip(x, zero)",
+    "y = Clip(x, noughts)",
     "r = Relu(x) s, t = Split<axis = 1, num_outputs = 2>(r) y = Max(s, t)",
     "r = Softplus(x) c = Cast<to = 1>(r) y = Sqrt(c)",
 ]
