@@ -109,20 +109,26 @@ class _Match:
         ends: Callable[[str], tuple[float, float]],
         rounded_again: Collection[str],
     ) -> None:
-        """Partners of constants that the graph has in float and the file as integers: each is the nearest integer's."""
+        """Partners of constants that the graph has in float and the file as integers: each is the nearest integer's.
+
+        One that the file has as it is may be there as integers, too, under its name: for another reader.
+        """
         integers = [name for name, array in self.file.items() if array.dtype == np.float64]
         found = set(self.partners.values())
         for other, due in self.graph.items():
-            if (due.dtype == np.float64 and other not in rounded_again) or other in found:
+            if due.dtype == np.float64 and other not in rounded_again:
                 continue
             alike = [name for name in integers if self.file[name].size == due.size]
+            if other in found:
+                alike = [name for name in alike if name == other and name not in self.partners]
             held = {name: _saturated(due, ends(name), named_alike=name == other) for name in alike}
             moved = {name: _moved_back(self.file[name], held[name], steps(name)) for name in alike}
             near = {name: array for name, array in moved.items() if array is not None}
             if near:
                 nearest = min(near, key=lambda name: float(np.abs(near[name] - held[name]).max(initial=0.0)))
                 self.partners.setdefault(nearest, other)
-                self.rounded[other] = near[nearest]
+                if other not in found:
+                    self.rounded[other] = near[nearest]
 
     def foreign(self) -> Iterator[tuple[str, Array]]:
         """The constants of the file without a partner, with their numbers that no constant of the graph has."""
