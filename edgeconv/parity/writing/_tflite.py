@@ -8,6 +8,8 @@ operator reads them as such, for a look-up.
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +28,7 @@ from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, 
 
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
 _MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
+_MOVING_ALL = frozenset({"TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SLICE"})  # where no element is left out
 _PLACES = 256
 _MOST_TRIED = 6  # axes whose every order is tried
 
@@ -103,7 +106,38 @@ class TfliteFile:
         for index, spec in zip(self._stated.outputs, self._outputs, strict=True):
             name = holders[index].name if index in holders else spec.name
             holders[index] = _Holder(name, spec.axes)
-        return holders
+        return {**dict(self._held_before(holders)), **holders}
+
+    def _held_before(self, holders: Mapping[int, _Holder]) -> Iterator[tuple[int, _Holder]]:
+        """The integers that held ones have the elements of, where other operators read them, too.
+
+        The graph has one value, whose rounding all its readers read.
+        """
+        readers = Counter(index for operator in self._stated.operators for index in operator.inputs)
+        for index, holder in holders.items():
+            axes, moved = holder.axes, index
+            while (source := self._moved_whole(moved)) is not None and source not in holders:
+                axes = axes if self._makers[moved].name != "TRANSPOSE" else None
+                if readers[source] > 1:
+                    yield source, _Holder(holder.name, axes)
+                moved = source
+
+    def _is_held_already(self, index: int, name: str) -> bool:
+        """Whether a tensor is moved from one that is held at the same value: it has what is read, and is rounded."""
+        source = self._moved_whole(index)
+        while source is not None and source not in self._cut:
+            source = self._moved_whole(source)
+        return source is not None and self._holders[source].name == name
+
+    def _moved_whole(self, index: int) -> int | None:
+        """The tensor of the same integers that an operator moved to this one, all of them."""
+        maker, tensors = self._makers.get(index), self._stated.tensors
+        if maker is None or maker.name not in _MOVING_ALL or tensors[index].quantization is None:
+            return None
+        source = maker.inputs[0]
+        is_same = tensors[source].quantization == tensors[index].quantization
+        is_whole = math.prod(tensors[source].shape) == math.prod(tensors[index].shape)
+        return source if is_same and is_whole and source in self._makers else None
 
     def _is_real(self, index: int) -> bool:
         tensor = self._stated.tensors[index]
@@ -205,12 +239,13 @@ class TfliteFile:
                     tensor, due = self._stated.tensors[index], expected[holder.name]
                     yield End(holder.name, tensor.name, operator.name, array, due, (*range(due.ndim),))
                     return
-                axes = holder.axes if holder.axes is not None else self._axes_told(index, array, expected[holder.name])
+                again = self._is_held_already(index, holder.name)
+                due = (values if again else expected)[holder.name]
+                axes = holder.axes if holder.axes is not None else self._axes_told(index, array, due)
                 if axes is None:
                     continue
-                tensor = self._stated.tensors[index]
-                due = _moved(expected[holder.name], axes, array)
-                yield End(holder.name, tensor.name, operator.name, self._compared(index, array), due, axes)
+                tensor, compared = self._stated.tensors[index], array if again else self._compared(index, array)
+                yield End(holder.name, tensor.name, operator.name, compared, _moved(due, axes, array), axes)
                 if holder.name in values:
                     self._values[index] = _moved(values[holder.name], axes, array).astype(array.dtype)
                     self._cut.add(index)

@@ -1,0 +1,48 @@
+"""Link 3 of a value that a file has in two layouts, each with readers of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_writing import emitted, judged
+from torch import Tensor, nn
+from writing_faults import planted_in_tflite
+
+from edgeconv.capture import capture
+from edgeconv.core.verdicts import Verdict
+from edgeconv.flow.variants import Quantization, variants_of
+from edgeconv.progress import Silent
+from edgeconv.rewrite import optimize
+
+
+class SharedSum(nn.Module):
+    """A sum over branches, which is read as an image and as tokens of a Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow, self.tokens = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 1), nn.Linear(8, 8)
+        self.shares = nn.Parameter(torch.rand(1, 2, 8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (torch.stack([self.wide(x), self.narrow(x)], 1) * self.shares).sum(1)
+        return y + self.tokens(y.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(y.shape)
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+def test_both_layouts_hold_the_rounded_value_and_each_fault_behind_them_is_told(variant: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, data = SharedSum().eval(), torch.randn(1, 3, 9, 15)
+    inputs, path = {"x": data.numpy()}, tmp_path / "net.tflite"
+    model = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(model, (variant,), Quantization(batches=lambda: [inputs]), Silent())
+    contents = emitted(made, "tflite")
+    right = judged(made, inputs, contents, contents.data, path)
+    assert right.verdict is Verdict.PASS, right.reason
+    planted = {(kind, where): data for kind, data, where in planted_in_tflite(contents.data)}
+    # A wider range of a tensor of the writer's own, which the graph does not have, moves no real number.
+    wrong = {(kind, where): data for (kind, where), data in planted.items() if kind != "scale" or "/" not in where}
+    missed = [key for key, data in wrong.items() if judged(made, inputs, contents, data, path).verdict is Verdict.PASS]
+    assert {kind for kind, _ in wrong} >= {"ulp", "permuted", "zeroed"}
+    assert not missed
