@@ -87,7 +87,7 @@ _SIZES = (("x", 2048), ("y", 8))
 
 
 def _large_sums(path: Path, factor: float = 1.0) -> Path:
-    """A file of a convolution of random weights, whose sums of 18,432 float32 leave the default tolerance in any order."""
+    """A file of a convolution of random weights, whose sums of 18,432 float32 leave the default tolerance anywhere."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size, 12, 12]) for name, size in _SIZES)
     weight = np.random.default_rng(0).standard_normal((8, 2048, 3, 3)) * factor
     stored = onnx.numpy_helper.from_array(weight.astype(np.float32), "w")
