@@ -27,16 +27,19 @@ needs_hidden_instructions = pytest.mark.skipif(bool(missing()), reason=missing()
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Device]:
-    """ONNX Runtime and LiteRT on a processor with AVX2 and no more, whatever this one has, by name."""
+    """ONNX Runtime and LiteRT on processors with AVX2 and no more, and with SSE and no more, by name."""
     folder = made_once(tmp_path_factory, "processors", partial(environment, "avx2"))
-    variables = [f"{name}={value}" for name, value in environment("avx2", folder).items()]
-
-    def device(runtime: str, format_: str) -> Device:
-        command = ["env", *variables, sys.executable, "-P", str(AGENT), runtime, "--threads", "1"]
-        return Device(f"{runtime}-avx2", f"{runtime} without AVX-512 and VNNI", (format_,), lambda: command)
-
-    devices = (device("onnxruntime", "onnx"), device("litert", "tflite"))
+    devices = [
+        _hidden(f"{runtime}-{processor}", runtime, format_, environment(processor, folder))
+        for runtime, format_ in (("onnxruntime", "onnx"), ("litert", "tflite"))
+        for processor in ("avx2", "sse")
+    ]
     return {device.name: device for device in devices}
+
+
+def _hidden(name: str, runtime: str, format_: str, variables: Mapping[str, str]) -> Device:
+    command = ["env", *(f"{key}={value}" for key, value in variables.items()), sys.executable, "-P", str(AGENT)]
+    return Device(name, f"{runtime} as on another processor", (format_,), lambda: [*command, runtime, "--threads", "1"])
 
 
 def _samples(seed: int, count: int = 2) -> list[Sample]:
@@ -133,12 +136,13 @@ def test_a_row_that_misses_by_saturation_says_so(
 
 
 @needs_hidden_instructions
+@pytest.mark.parametrize("processor", ["avx2", "sse"])
 def test_links_hold_on_the_kernels_of_older_processors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: Mapping[str, Device]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: Mapping[str, Device], processor: str
 ) -> None:
     recipe = _RECIPE.replace("pair_safe = false", "")
     recipe = recipe.replace('["onnx"]', '["onnx", "tflite"]').replace('["int8"]', '["fp32", "fp16", "int8"]')
-    recipe = recipe.replace('["onnxruntime-avx2"]', '["onnxruntime-avx2", "litert-avx2"]')
+    recipe = recipe.replace('["onnxruntime-avx2"]', f'["onnxruntime-{processor}", "litert-{processor}"]')
     result = _proven(tmp_path, monkeypatch, older, recipe)
     assert result.report is not None
     assert len(result.report.comparisons) == 6

@@ -1,7 +1,6 @@
 /* Answers CPUID with some instructions left out, at native speed: for hidden.py, which puts UD2 in the place of CPUID
- * in a copy of a runtime. UD2 raises SIGILL; the handler executes the real CPUID and clears bits of leaf 7 (Intel SDM,
- * volume 2A, CPUID): what a processor without VNNI says, and with HIDE_AVX512 one without AVX-512, too.
- * LD_PRELOAD loads this file before any runtime asks. */
+ * in a copy of a runtime. UD2 raises SIGILL; the handler executes the real CPUID and clears bits of leaves 1 and 7
+ * (Intel SDM, volume 2A, CPUID): always VNNI, and what HIDDEN_LEVEL says. LD_PRELOAD loads this before any runtime asks. */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
@@ -12,22 +11,25 @@
 
 #define BIT(n) (1u << (n))
 
-static int hides_avx512;
+static int level; /* 1 hides AVX-512, 2 AVX2 and FMA as well, 3 AVX as well */
 
 static void clear_features(unsigned leaf, unsigned subleaf, unsigned *a, unsigned *b, unsigned *c, unsigned *d) {
-  if (leaf != 7) return;
-  if (subleaf == 0) {
-    *c &= ~BIT(11);                                  /* AVX512_VNNI */
-    *d &= ~(BIT(22) | BIT(23) | BIT(24) | BIT(25));  /* AMX_BF16, AVX512_FP16, AMX_TILE, AMX_INT8 */
-    if (hides_avx512) {
+  if (leaf == 1) {
+    if (level >= 2) *c &= ~(BIT(12) | BIT(29)); /* FMA, F16C */
+    if (level >= 3) *c &= ~BIT(28);             /* AVX */
+  } else if (leaf == 7 && subleaf == 0) {
+    *c &= ~BIT(11);                                 /* AVX512_VNNI */
+    *d &= ~(BIT(22) | BIT(23) | BIT(24) | BIT(25)); /* AMX_BF16, AVX512_FP16, AMX_TILE, AMX_INT8 */
+    if (level >= 1) {
       /* AVX512 F, DQ, IFMA, PF, ER, CD, BW, VL; then VBMI, VBMI2, BITALG, VPOPCNTDQ; then 4VNNIW, 4FMAPS, VP2INTERSECT */
       *b &= ~(BIT(16) | BIT(17) | BIT(21) | BIT(26) | BIT(27) | BIT(28) | BIT(30) | BIT(31));
       *c &= ~(BIT(1) | BIT(6) | BIT(12) | BIT(14));
       *d &= ~(BIT(2) | BIT(3) | BIT(8));
     }
-  } else if (subleaf == 1) {
-    *a &= ~(BIT(4) | BIT(5));            /* AVX_VNNI, AVX512_BF16 */
-    *d &= ~(BIT(4) | BIT(5) | BIT(10));  /* AVX_VNNI_INT8, AVX_NE_CONVERT, AVX_VNNI_INT16 */
+    if (level >= 2) *b &= ~BIT(5); /* AVX2 */
+  } else if (leaf == 7 && subleaf == 1) {
+    *a &= ~(BIT(4) | BIT(5));           /* AVX_VNNI, AVX512_BF16 */
+    *d &= ~(BIT(4) | BIT(5) | BIT(10)); /* AVX_VNNI_INT8, AVX_NE_CONVERT, AVX_VNNI_INT16 */
   }
 }
 
@@ -60,6 +62,7 @@ int sigaction(int number, const struct sigaction *action, struct sigaction *old)
 
 __attribute__((constructor)) static void install(void) {
   struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER};
-  hides_avx512 = getenv("HIDE_AVX512") != NULL;
+  const char *text = getenv("HIDDEN_LEVEL");
+  level = text ? atoi(text) : 0;
   sigaction(SIGILL, &action, NULL);
 }

@@ -22,11 +22,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-PROCESSORS = {
-    "avx512": {},
-    "avx2": {"HIDE_AVX512": "1"},
-}
-"""The best that is left (AVX-512 without VNNI: Skylake-X; AVX2: Haswell, Zen 3), to what ``cpuid.c`` reads."""
+PROCESSORS = {"avx512": 0, "avx2": 1, "avx": 2, "sse": 3}
+"""The best that is left, to the level of ``cpuid.c``: AVX-512 without VNNI (Skylake-X), AVX2 (Haswell, Zen 3), AVX
+without FMA (Sandy Bridge), SSE4.2 (Atom)."""
 LIBRARIES = {"onnxruntime": "capi/onnxruntime_pybind11_state*.so", "ai_edge_litert": "libpywrap_litert_common.so"}
 """Installed packages, to the library of each that holds the kernels which Python runs."""
 _CPUID, _UD2 = b"\x0f\xa2", b"\x0f\x0b"
@@ -57,8 +55,8 @@ def environment(processor: str, folder: Path) -> Mapping[str, str]:
             _copy_without_cpuid(package, pattern, folder)
         source = Path(__file__).with_name("cpuid.c")
         subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(paths), **PROCESSORS[processor]}
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"LD_PRELOAD": str(library), "PYTHONPATH": path, "HIDDEN_LEVEL": str(PROCESSORS[processor])}
 
 
 def _copy_without_cpuid(package: str, pattern: str, folder: Path) -> None:
