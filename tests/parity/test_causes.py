@@ -97,6 +97,19 @@ FAULTS: dict[str, tuple[Piece, Array, str]] = {
     ),
     "resize": (resized("half_pixel"), resized("align_corners").expected, "align_corners instead of half_pixel"),
     "softmax": (piece_of("Softmax", [IMAGE], axis=1), computed("Softmax", IMAGE, axis=3), "along axis 3 instead of 1"),
+    "operand's channels": (convolution(), wrong(image=IMAGE[:, [1, 0, 2]]), "has its channels 0 and 1 exchanged"),
+    "operand's neighbors": (convolution(), wrong(image=IMAGE[:, [2, 0, 1]]), "channels each in its neighbor's place"),
+    "quarter turn": (convolution(), wrong(np.rot90(KERNEL, 1, (2, 3))), "the kernel of Conv layer.0 is rotated by 90"),
+    "join": (
+        piece_of("Concat", [IMAGE, 2 * IMAGE], axis=1),
+        np.concatenate([IMAGE, 2 * IMAGE], 2).reshape(1, 6, 8, 6),
+        "Concat layer.0 is along axis 2 instead of 1",
+    ),
+    "not moved": (
+        piece_of("Transpose", [IMAGE], perm=[0, 2, 3, 1]),
+        IMAGE.reshape(1, 8, 6, 3),
+        "its numbers are taken in their order",
+    ),
     "sigmoid": (piece_of("Sigmoid", [IMAGE]), np.tanh(IMAGE), "is computed as Tanh"),
 }
 
@@ -141,6 +154,56 @@ def test_what_became_of_a_constant_is_told_where_it_explains_the_result(name: st
     assert cause.startswith("the constant x1")
     assert words in cause
     assert cause_of(convolution(), Evidence(wrong() + RNG.normal(), 1e-9), stored=stored) != cause
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_two_channels_are_told_behind_a_normalization_and_a_clamp(groups: int) -> None:
+    image, kernel = RNG.normal(size=(1, 8, 6, 5)), RNG.normal(size=(4, 8 // groups, 3, 3))
+    stored = {"weight": kernel, "scale": RNG.uniform(0.5, 2, 4), "shift": RNG.normal(size=4)}
+    stored |= {"mean": RNG.normal(size=4), "var": RNG.uniform(0.5, 2, 4)}
+    values = {name: ir.Value(name=name, const_value=ir.tensor(array)) for name, array in stored.items()}
+    ir.Graph([], [], nodes=[], initializers=list(values.values()))
+    x = ir.Value(name="x")
+    conv = ir.node("Conv", [x, values["weight"]], {"pads": [1, 0, 1, 2], "strides": [2, 1], "group": groups})
+    norm = ir.node("BatchNormalization", [conv.outputs[0], *(values[at] for at in ("scale", "shift", "mean", "var"))])
+    relu = ir.node("Relu", [norm.outputs[0]])
+    for node, name in ((conv, "conv"), (norm, "norm"), (relu, "relu")):
+        node.outputs[0].name = name
+
+    def computed_of(array: Array) -> Piece:
+        arrays = {value: stored[name] for name, value in values.items()}
+        return Piece([conv, norm, relu], {x: array, **arrays}, relu.outputs[0], 18)
+
+    wrong_result = computed_of(image[:, [0, 1, 6, 3, 4, 5, 2, 7]]).expected
+    words = cause_of(computed_of(image), Evidence(wrong_result, 1e-9, 1e-12))
+    assert words == "the operand of Conv conv has its channels 2 and 6 exchanged"
+
+
+def test_another_value_in_an_operand_s_place_is_told() -> None:
+    other, noise = RNG.normal(size=IMAGE.shape), RNG.normal(size=IMAGE.shape)
+    evidence = Evidence(wrong(image=other), 1e-9, 1e-12)
+    assert cause_of(convolution(), evidence, others={"a": noise, "b": other}) == (
+        "Conv layer.0 reads b in place of its operand"
+    )
+
+
+def test_the_weights_of_another_layer_are_told() -> None:
+    other = RNG.normal(size=KERNEL.shape).astype(np.float32)
+    evidence, elsewhere = Evidence(wrong(other), 1e-9, 1e-12), {"there": other, "here": KERNEL.astype(np.float32)}
+    assert cause_of(convolution(), evidence, elsewhere=elsewhere) == "Conv layer.0 has the weights there"
+    assert cause_of(convolution(), evidence, stored={"x1": other}, elsewhere=elsewhere) == (
+        "the constant x1 has the numbers of there"
+    )
+
+
+def test_weights_that_are_not_rounded_to_the_nearest_are_told() -> None:
+    right = KERNEL.astype(np.float16)
+    chosen = RNG.random(KERNEL.shape) < 0.5
+    held = np.where(chosen, np.nextafter(right, np.float16(0)), right)
+    piece = piece_of("Conv", [IMAGE, right.astype(np.float64), BIAS.astype(np.float32)], (1, 2), pads=[1, 1, 1, 1])
+    actual = computed("Conv", IMAGE, held.astype(np.float64), BIAS.astype(np.float32), pads=[1, 1, 1, 1])
+    words = cause_of(piece, Evidence(actual, 1e-9, 1e-12), stored={"x1": held})
+    assert words == f"the constant x1 is rounded towards zero in {np.count_nonzero(chosen)} of 108 numbers"
 
 
 def test_a_runtime_that_rounds_its_operands_is_told() -> None:

@@ -22,6 +22,7 @@ _ORDERS = {
 """How files order the axes of a constant: as torch, channels last, as depthwise and transposed convolutions do."""
 _MOST_PARTS = 8
 _MOST_ROWS = 16  # of a kernel
+_OTHERS = "has other numbers"
 _MOST = 24  # combinations of constants that are tried
 
 
@@ -34,18 +35,23 @@ class _Candidate:
     words: str
 
 
-def stored_otherwise(piece: Piece, stored: Mapping[str, Array], steps: Mapping[str, Array]) -> Iterator[Hypothesis]:
+def stored_otherwise(
+    piece: Piece, stored: Mapping[str, Array], steps: Mapping[str, Array], elsewhere: Mapping[str, Array]
+) -> Iterator[Hypothesis]:
     """The constants of the piece as the file has them, one by one, and two together.
 
     Args:
         piece: of the graph.
         stored: the file's constants that the same value is computed from, in the file's layout and precision.
         steps: of the graph's constants that are stored as integers, the scale of one.
+        elsewhere: constants of the graph whose numbers may stand in the place of these.
     """
     candidates = {
         name: [*_candidates(name, due, stored, steps.get(name)), *_parts(name, due, stored)]
         for name, due in piece.names.items()
     }
+    for name, items in candidates.items():
+        items[:] = [_named_after_another(item, name, steps, elsewhere) for item in items]
     # `change_of` speaks of the first axis as of output channels.
     transposed = _read_by_columns(piece)
     singles = [
@@ -63,6 +69,23 @@ def stored_otherwise(piece: Piece, stored: Mapping[str, Array], steps: Mapping[s
         words += f", and {second.name} too" if same else f", and {second.name} {second.words}"
         changed = {item.name: item.array for item in (first, second)}
         yield Hypothesis(words, partial(piece.with_constants, changed))
+
+
+def _named_after_another(
+    item: _Candidate, name: str, steps: Mapping[str, Array], elsewhere: Mapping[str, Array]
+) -> _Candidate:
+    """Numbers that no change explains are told by the constant that has them: the real numbers, or the integers."""
+    if item.words != _OTHERS:
+        return item
+    for other, array in elsewhere.items():
+        if other == name or array.shape != item.array.shape:
+            continue
+        same = np.array_equal(array, item.array) or np.array_equal(array.astype(np.float16), item.array)
+        if not same and name in steps and other in steps:
+            same = np.array_equal(np.rint(array / steps[other]), np.rint(item.array / steps[name]))
+        if same:
+            return replace(item, words=f"has the numbers of {other}")
+    return item
 
 
 def _read_by_columns(piece: Piece) -> set[str]:
@@ -93,7 +116,7 @@ def _candidates(name: str, due: Array, stored: Mapping[str, Array], step: Array 
             if moved_back is None or np.array_equal(moved_back, due):
                 continue
             words = change_of(_in_precision(due, array), moved_back, step)
-            yield _Candidate(name, moved_back.astype(np.float64), words or "has other numbers")
+            yield _Candidate(name, moved_back.astype(np.float64), words or _OTHERS)
 
 
 def _parts(name: str, due: Array, stored: Mapping[str, Array]) -> Iterator[_Candidate]:

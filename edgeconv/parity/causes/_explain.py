@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from edgeconv.core import Array
 from edgeconv.parity.causes._attributes import choices, factors, numbers
+from edgeconv.parity.causes._channels import joined_otherwise, moved_channels, values_in_place
 from edgeconv.parity.causes._constants import stored_otherwise
 from edgeconv.parity.causes._functions import clamped_operands, functions
 from edgeconv.parity.causes._normalizations import normalizations
@@ -20,7 +21,7 @@ from edgeconv.parity.causes._operands import (
 from edgeconv.parity.causes._piece import Evidence, Hypothesis, Piece, confirmed
 from edgeconv.parity.causes._results import exchanged_values, permuted_channels, scaled_channels
 from edgeconv.parity.causes._rounding import coarser_numbers, integers
-from edgeconv.parity.causes._weights import misread_weights
+from edgeconv.parity.causes._weights import misread_weights, weights_of_others
 from edgeconv.parity.causes._windows import windows
 
 _NOTHING: Mapping[str, Array] = MappingProxyType({})
@@ -34,6 +35,7 @@ def cause_of(
     steps: Mapping[str, Array] = _NOTHING,
     others: Mapping[str, Array] = _NOTHING,
     unread: Collection[str] = (),
+    elsewhere: Mapping[str, Array] = _NOTHING,
 ) -> str:
     """Why a result differs from a piece of a graph, in words; empty where no hypothesis explains it.
 
@@ -47,11 +49,12 @@ def cause_of(
         steps: of the piece's constants that are stored as integers, the scale of one, by name.
         others: further values of the graph, which may stand in its place.
         unread: constants that the file has, and no operator of it reads.
+        elsewhere: further constants of the graph, which may stand in the place of the piece's, by name.
     """
     differing = evidence.beyond(piece.expected)
     if not differing:
         return ""
-    for hypothesis in _hypotheses(piece, evidence, (stored, steps), others):
+    for hypothesis in _hypotheses(piece, evidence, (stored, steps, elsewhere), others):
         if confirmed(hypothesis, evidence, differing):
             return hypothesis.words
     return _unread(piece, unread)
@@ -70,7 +73,7 @@ def _unread(piece: Piece, unread: Collection[str]) -> str:
 def _hypotheses(
     piece: Piece,
     evidence: Evidence,
-    constants: tuple[Mapping[str, Array], Mapping[str, Array]],
+    constants: tuple[Mapping[str, Array], Mapping[str, Array], Mapping[str, Array]],
     others: Mapping[str, Array],
 ) -> Iterator[Hypothesis]:
     # 1. Other constants in the file: an observed difference, which needs no guess.
@@ -81,14 +84,18 @@ def _hypotheses(
     yield from functions(piece, evidence)
     yield from layers_before(piece)
     yield from choices(piece)
+    yield from joined_otherwise(piece)
     yield from normalizations(piece)
     yield from exchanged_operands(piece)
     yield from misread_operands(piece)
     yield from misread_weights(piece)
+    yield from weights_of_others(piece, constants[2])
     yield from flattened_images(piece)
     yield from permuted_channels(piece, evidence)
     yield from shifted_places(piece)
     yield from exchanged_values(evidence, others)
+    yield from moved_channels(piece, evidence)
+    yield from values_in_place(piece, others)
     # 3. Numbers estimated from the result, from one to two per channel: the more there are, the more they explain
     # without being the cause.
     yield from integers(piece, evidence)

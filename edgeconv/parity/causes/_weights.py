@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -33,6 +33,8 @@ def kernel_moves(kernel: Array) -> Iterator[Move]:
         yield "is mirrored upside down", lambda array: array[..., ::-1, :]
         if kernel.shape[2] == kernel.shape[3]:
             yield "is transposed (height and width exchanged)", lambda array: array.swapaxes(2, 3)
+            yield "is rotated by 90 degrees", lambda array: np.rot90(array, 1, (2, 3))
+            yield "is rotated by 90 degrees, the other way", lambda array: np.rot90(array, -1, (2, 3))
         if kernel.shape[1] == 3:
             yield "has its input channels in reverse order (RGB and BGR)", lambda array: array[:, ::-1]
     if kernel.ndim >= 2 and kernel.shape[0] == kernel.shape[1]:
@@ -67,6 +69,18 @@ def misread_weights(piece: Piece) -> Iterator[Hypothesis]:
             yield Hypothesis(f"the bias of {layer.name} is added twice", _with_operand(piece, at, 2, 2 * bias))
         elif layer.operator in _MATRICES:
             yield from _bias_added_behind(piece, at, layer)
+
+
+def weights_of_others(piece: Piece, elsewhere: Mapping[str, Array]) -> Iterator[Hypothesis]:
+    """A layer with the weights of another one."""
+    for at, layer in enumerate(piece.layers):
+        if layer.operator not in (*_KERNELS, *_MATRICES) or not layer.is_constant(1):
+            continue
+        kernel, own = layer.operands[1], layer.node.inputs[1]
+        for name, array in elsewhere.items():
+            if kernel is not None and array.shape == kernel.shape and own is not None and own.name != name:
+                words = f"{layer.name} has the weights {name}"
+                yield Hypothesis(words, _with_operand(piece, at, 1, array.astype(np.float64)))
 
 
 def _bias_added_behind(piece: Piece, at: int, layer: Layer) -> Iterator[Hypothesis]:
@@ -107,7 +121,19 @@ def change_of(due: Array, actual: Array, step: Array | None = None) -> str:
     # What was moved or scaled shows in integers where each channel's scale hides it from the real numbers.
     several = np.count_nonzero(due != actual) > 1
     words = "" if step is None or not several else _change_of_integers(np.rint(due / step), np.rint(actual / step))
-    return words or _few(due, actual) or _zeroed(due, actual)
+    return words or _cut_off(due, actual, step) or _few(due, actual) or _zeroed(due, actual)
+
+
+def _cut_off(due: Array, actual: Array, step: Array | None) -> str:
+    """Numbers that are one unit nearer to zero, or lower, than the nearest, and the others right."""
+    changed = due != actual
+    unit = np.abs(np.spacing(due)) if step is None else np.broadcast_to(step, due.shape)
+    if due.dtype.kind != "f" or np.count_nonzero(changed) < 2:
+        return ""
+    for words, last in (("towards zero", np.sign(due)), ("down", np.ones(due.shape))):
+        if (np.abs((due - last * unit) - actual)[changed] <= unit[changed] / 4).all():
+            return f"is rounded {words} in {int(np.count_nonzero(changed))} of {due.size} numbers"
+    return ""
 
 
 def _change_of_integers(due: Array, actual: Array) -> str:
@@ -227,7 +253,9 @@ def exchanges(places: Sequence[int]) -> str:
 
 
 def _scaled(due: Array, actual: Array, *, near: Near) -> str:
-    """All numbers, or all of some output channels, by a factor."""
+    """All numbers, or all of some output channels, by a factor that their own rounding is not."""
+    if near(due, actual).all():
+        return ""
     factor = _factor(due, actual, near)
     if factor is not None:
         return f"is {factor:.6g} times what it should be"

@@ -206,7 +206,13 @@ class _Rewriting:
             bounds.append(4 * HALF_UNIT * size)
         with one_thread():
             causes = (
-                cause_of(piece, Evidence(broken.actual, bound, bound / (size or 1.0)), stored=stored, others=others)
+                cause_of(
+                    piece,
+                    Evidence(broken.actual, bound, bound / (size or 1.0)),
+                    stored=stored,
+                    others=others,
+                    elsewhere=self.before.constants,
+                )
                 for bound in bounds
             )
             return next(filter(None, causes), "")

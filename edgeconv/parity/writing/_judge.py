@@ -402,7 +402,10 @@ class _Writing:
         with one_thread():
             steps, unread = self.graph.constant_steps, {*self.file.unused}
             evidence = Evidence(actual, bound, relative)
-            return cause_of(piece, evidence, stored=stored, steps=steps, others=others, unread=unread)
+            constants = self.graph.constants
+            return cause_of(
+                piece, evidence, stored=stored, steps=steps, others=others, unread=unread, elsewhere=constants
+            )
 
     def _again(self, end: End, name: str, array: Array) -> Array:
         return self.file.again(end.tensor, {name: array})
