@@ -41,6 +41,7 @@ class Known:
             reading: which of the readings of told values it is.
         """
         digests = _Digests(held, told)
+        # A value that is not told is what its operators make of told ones: their digest stands for it.
         untold: dict[Hashable, str] = {}
         keys: dict[Hashable, str] = {}
         for step in steps:

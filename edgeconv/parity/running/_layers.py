@@ -1,4 +1,7 @@
-"""The walk over a file: each value that a runtime tells, against what the file makes of the runtime's own operands."""
+"""The walk over a file: each value that a runtime tells, against what the file makes of the runtime's own operands.
+
+A value is *told* where the runtime returned it as an output of a probe, and *held* where it is an input or a constant.
+"""
 
 from __future__ import annotations
 
@@ -97,10 +100,12 @@ def judged_layers(
     """
     layers: dict[Hashable, Layer] = {}
     unjudged: dict[str, str] = {}
-    left = frozenset(told)
+    left = frozenset(told)  # the values that no reading so far has found to be right
     for at, reading in enumerate(readings):
+        # 1. What another device, or the other layout of the file, computed to the last bit alike was judged there.
         keys = {} if known is None else known.keys(steps, held, told, at)
         same = {key for key in keys.keys() & left if known is not None and keys[key] in known.layers}
+        # 2. The others, along the file.
         walk = _Walk(held, told, reading)
         judged = set()
         for step in _needed(steps, told, left - same):
@@ -137,14 +142,14 @@ def carried_through(
         ParityError: an operator has no bound of operands that have errors.
     """
     values = dict(held)
-    left = Counter([*outputs, *(key for step in steps for key in step.inputs)])
+    readers_left = Counter([*outputs, *(key for step in steps for key in step.inputs)])
     for step in steps:
         bounds = step.bounds([None if key is None else values[key] for key in step.inputs])
         for key, bound in zip(step.outputs, bounds, strict=False):
             values[key] = replace(bound, likely=bound.worst) if bound.worst.any() else bound.exact
-        left.subtract(step.inputs)
+        readers_left.subtract(step.inputs)
         for key in {*step.inputs, *step.outputs}:
-            if key is not None and left[key] <= 0:
+            if key is not None and readers_left[key] <= 0:
                 values.pop(key, None)
     return [_as_bound(values[key]) for key in outputs]
 
@@ -182,6 +187,7 @@ class _Walk:
 
     def step(self, step: Step) -> Iterator[tuple[Hashable, tuple[str, ...], Bound]]:
         """Bounds what an operator gives: of each told value, the operators since the last told ones, and its bound."""
+        # A piece: the operators from the told values before to here, which the runtime may have fused.
         before = [name for key in step.inputs if key in self._pieces for name in self._pieces[key]]
         piece = (*dict.fromkeys(before), step.operator) if len(before) > _LONG else (*before, step.operator)
         bounds, reason = self._bounds(step)

@@ -1,4 +1,4 @@
-"""What the layers of all samples make of the link."""
+"""Link 4 of an artifact on a device, from the judged layers of all samples; and what it says of other rows."""
 
 from __future__ import annotations
 
@@ -94,11 +94,8 @@ def told_as_runtimes_own(rows: Sequence[Comparison], artifacts: Sequence[Artifac
 
 def _as_its_own(row: Comparison, others: Sequence[str]) -> Comparison:
     """The row with what tells its device's fault from the file's, where its link 4 breaks."""
-    agree = (
-        f", and {' and '.join(dict.fromkeys(others))} compute{'s' if len(set(others)) == 1 else ''} it"
-        if others
-        else ""
-    )
+    devices = list(dict.fromkeys(others))
+    agree = f", and {' and '.join(devices)} compute{'s' if len(devices) == 1 else ''} it" if devices else ""
     links = []
     for link in row.links:
         if link.link is Link.RUNNING and link.verdict is Verdict.FAIL:

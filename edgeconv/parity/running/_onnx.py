@@ -25,6 +25,8 @@ from edgeconv.parity.running._layers import Judged, Operand, Step, carried_throu
 
 _SUMS = having(Trait.LAYER) | {"AveragePool", "BatchNormalization"}
 _AFFINE = having(Trait.AFFINE)
+# What onnxruntime may fuse into a sum before it: ConvActivationFusion, ConvAddFusion, ConvMulFusion, MatMulAddFusion in
+# onnxruntime/core/optimizer.
 _FUSED_BEHIND = having_any([Trait.CLAMPS, Trait.FUNCTION, Trait.AFFINE]) | {"LeakyRelu", "PRelu"}
 _UNTOLD_HALVES = having_any([Trait.CLAMPS, Trait.REARRANGES])
 _QUANTIZING = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")
@@ -98,7 +100,10 @@ class OnnxFile:
         return False
 
     def probe(self, names: Sequence[str]) -> bytes:
-        """See `ProbedFile`. Messages of one kind behind each other are one (Protocol Buffers, merging)."""
+        """See `ProbedFile`. Messages of one kind behind each other are one (Protocol Buffers, merging).
+
+        So the bytes of the file stay as they are, and a graph of nothing but outputs, and Casts for them, comes behind.
+        """
         extra = onnx.GraphProto()
         for name in names:
             told = name

@@ -17,7 +17,7 @@ from edgeconv.reference.tflite import Operator, TfliteGraph, open_tflite, read
 
 _OUTPUTS = 8  # of a SubGraph: the place of its third field in its table of offsets
 _UNTOLD = ("int4", "bfloat16")  # what frames and numpy do not carry
-_ADDING_UP = ("MEAN", "SUM")
+_ADDING_UP = ("MEAN", "SUM")  # of a square before them, XNNPACK makes one operator with it (`_squares`)
 
 
 class TfliteFile:
@@ -57,7 +57,8 @@ class TfliteFile:
         """See `ProbedFile`. A new list of outputs lies behind the file, and its graph points there."""
         places = [*self._graph.outputs, *(self._places[name] for name in names)]
         data = bytearray(self._data)
-        data += bytes(-len(data) % 4)
+        data += bytes(-len(data) % 4)  # a vector begins at a multiple of four
+        # An offset counts from its own place forwards (flatbuffers.dev/internals): any vector behind it can be reached.
         struct.pack_into("<I", data, self._field, len(data) - self._field)
         data += struct.pack(f"<I{len(places)}i", len(places), *places)
         return bytes(data)

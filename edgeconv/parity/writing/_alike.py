@@ -81,24 +81,27 @@ class Candidates:
         """
         if factors and array.size < _ROWS * (array.shape or (1,))[-1]:
             return None  # so few numbers are near to many, but for factors
-        found = [
+        # 1. A value as the module has it, in one order of axes or another.
+        candidates = [
             Alike(name, axes) for name in self._by_size.get(array.size, []) for axes in _orders(self._values[name])
         ]
         best: tuple[float, Alike] | None = None
-        for alike in found:
+        for alike in candidates:
             score = self._score(alike, array, steps, best is not None)
             if score is not None and (best is None or score[0] < best[0]):
                 best = score
         whole = best is not None and best[1].share == 1
         if whole or not factors or array.ndim < 2:
             return None if best is None else best[1]
-        fitted = [fit for alike in found if (fit := self._fitted(alike, array)) is not None]
+        # 2. Where not all channels are close: one whose channels have factors, or another order.
+        fitted = [fit for alike in candidates if (fit := self._fitted(alike, array)) is not None]
         return max([*([] if best is None else [best[1]]), *fitted], key=lambda alike: alike.share, default=None)
 
     def _score(self, alike: Alike, array: Array, steps: Steps | None, quick: bool) -> tuple[float, Alike] | None:
         """How far the array is from a value, the less the better, where most of its channels are close."""
         due = alike.arranged(self._values[alike.value], array.shape)
         few = slice(None, None, max(1, array.size // _FEW))
+        # With a candidate at hand already, one that is half its energy off on a few numbers is not looked at closely.
         if quick and _apart(*cut_alike(array.reshape(-1)[few], due.reshape(-1)[few], steps)) > 0.5:
             return None
         cut, due_cut = map(by_channel, cut_alike(array, due, steps))
@@ -121,12 +124,14 @@ class Candidates:
         telling = (own > _FLOOR * own.mean()) & (own > 0)
         if not telling.any():
             return None
+        # Cosines between channels: of a channel that is a positive multiple of the module's it is 1.
         products = (held * due).sum(0)
         with np.errstate(all="ignore"):
             likeness = np.nan_to_num(products / np.sqrt(own * energies))
         share = _share(likeness, telling)
         if share >= _MOST:
             return Alike(alike.value, alike.axes, None, _factors(products, energies, likeness), share)
+        # Of every channel of the file with every one of the module.
         with np.errstate(all="ignore"):
             table = np.nan_to_num((held.T @ due) / np.sqrt(own[:, None] * energies[None, :]))
         order = table.argmax(1)

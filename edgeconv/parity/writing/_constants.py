@@ -15,9 +15,8 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.core.precision import to_float16, to_float64
-from edgeconv.parity.writing._numbers import Pool, of_these
+from edgeconv.parity.writing._numbers import ORDERS, Pool, of_these
 
-_ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0))}
 _NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
 _CHANCE = 1e-9  # numbers that are as near by chance are the writer's own: a file has up to a million pairs of constants
 _CHANCE_OF_SAME_SIZE = 1e-6
@@ -176,7 +175,7 @@ class _Match:
         """One line on the places where two constants differ that agree in most; empty of others."""
         array, due = self.file[name], in_precision(self.graph[other], self.file[name].dtype)
         slack = steps(name) * (1 + 2.0**-20) if self.graph[other].dtype != due.dtype == np.float64 else np.zeros(())
-        orders = _ORDERS.get(due.ndim, ((*range(due.ndim),),))
+        orders = ORDERS.get(due.ndim, ((*range(due.ndim),),))
         layouts = [due.transpose(order).reshape(array.shape) for order in orders]
         agreements = [_agreement(array, moved, slack) for moved in layouts]
         agree, telling = max(agreements, key=lambda pair: int(np.count_nonzero(pair[0])))
@@ -301,7 +300,7 @@ def _is_same(array: Array, other: Array, names: tuple[str, str], known: _Known) 
     if abs(sums[0][0] - sums[1][0]) > 1e-9 * sums[1][1]:  # most pairs are told apart so; of NaN nothing is told
         return False
     flat = array.reshape(-1)
-    for order in _ORDERS.get(other.ndim, ((*range(other.ndim),),)):
+    for order in ORDERS.get(other.ndim, ((*range(other.ndim),),)):
         if np.array_equal(other.transpose(order).reshape(-1), flat, equal_nan=True):
             return True
     first, second = (known.ordered(key, numbers) for key, numbers in zip(keys, (array, other), strict=True))
@@ -347,7 +346,7 @@ def as_integers(array: Array, due: Array, half: Array, ends: tuple[float, float]
 def _moved_back(array: Array, due: Array, half: Array) -> Array | None:
     """A file's constant in the graph's order of axes, where all numbers are within half a step of the graph's."""
     half = half * (1 + 2.0**-20)
-    for order in _ORDERS.get(due.ndim, ((*range(due.ndim),),)):
+    for order in ORDERS.get(due.ndim, ((*range(due.ndim),),)):
         moved = due.transpose(order)
         if (np.abs(moved.reshape(array.shape) - array) <= half).all():
             return array.reshape(moved.shape).transpose(np.argsort(order))

@@ -35,13 +35,16 @@ def outlying(held: Array, due: Array, steps: Array) -> tuple[Array, Array] | Non
     """
     if due.ndim < 2 or due.shape[0] < 2:
         return None
+    # 1. Factors that a few wrong numbers cannot move: medians. What may be cut off by the integers' range tells none.
     cut = np.abs(held) >= np.abs(held).max()
     telling = (np.abs(held) >= _TELLING * steps) & (due * held > 0) & ~cut
     fitted = due * _medians(held, due, telling)
+    # 2. Nearer ones by least squares, of the numbers that are near to the fit so far.
     for _ in range(_ROUNDS):
         near = telling & (np.abs(held - fitted) <= _OUTLYING * steps)
         for axis in (0, 1):
             fitted = fitted * _factors(held, fitted, near, axis)
+    # 3. What all numbers are off then, in steps.
     apart = np.abs(held - fitted) / steps
     known = np.isfinite(apart) & ~(cut & (np.abs(fitted) > np.abs(held)))
     if np.count_nonzero(known) < known.size / 2:

@@ -23,11 +23,11 @@ from edgeconv.parity.writing._alike import Alike, Candidates, by_channel, cut_al
 from edgeconv.parity.writing._real_file import Part, RealFile
 from edgeconv.parity.writing._steps import Steps
 
-_AGAIN = 8
+_AGAIN = 8  # evaluations with roundings drawn anew, whose mean square is the variance
 _DEVIATIONS = 8.0
 _LEAST = 2.0**-12  # of the largest number: a sixteenth of an 8-bit step, which float32 and approximations may take
 _NOTHING = 1e-30  # is what is allowed where all is zero
-_SIX = 6.0
+_SIX = 6.0  # where ReLU6 ends
 _CLAMPING = frozenset(
     {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "ADD", "RELU", "RELU6", "RELU_N1_TO_1"}
 )
@@ -114,6 +114,8 @@ class Walk:
         judged: list[LayerOff] = []
         loose: set[Hashable] = set()
         for part in self._file.parts:
+            # 1. The results, of the module's values where those before were found to be these; and how far the file's
+            # rounded constants may move them.
             results = part.compute(known)
             again = self._again(part, known, noisy)
             for at, key in enumerate(part.outputs[: len(results)]):
@@ -123,9 +125,11 @@ class Walk:
                     continue
                 around = [others[at] for others in again]
                 deviation = self._deviation(part, array, around, known, loose)
+                # 2. Which value of the module each result is, and whether it is within its bound.
                 layer, due = self._best(key, part, array, deviation, candidates, values, outputs)
                 layer = replace(layer, direct=loose.isdisjoint(part.inputs))
                 judged.append(layer)
+                # 3. What reads it reads the module's value; else its own, with the errors that it may have.
                 if layer.holds and layer.alike is not None and layer.alike.plain:
                     known[key] = due
                     continue  # a factor is as good as the numbers that it was found from, and goes on with their errors

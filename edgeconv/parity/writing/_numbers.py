@@ -8,6 +8,9 @@ import numpy as np
 
 from edgeconv.core import Array
 
+ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0))}
+"""By rank: the orders of axes in which files hold a constant of the graph: as it is, and as TFLite has weights."""
+
 _TRIVIAL = (0, 1, -1)  # that any constant may have
 _FEW = 16  # numbers that are looked for one by one, which reads an array as often
 

@@ -28,8 +28,8 @@ from edgeconv.parity.writing._ends import HALF_UNIT, UNDERFLOW, errors, magnitud
 from edgeconv.parity.writing._held import Graph
 from edgeconv.reference import evaluate
 
-_PATTERNS = 16
-_DEVIATIONS = 8.0
+_PATTERNS = 16  # of signs, that the constants are moved by
+_DEVIATIONS = 8.0  # standard deviations that are allowed, see above
 _NEAR = 1e-6  # relative to a constant's largest number: it was folded in float32, and not in float64
 _DECIDING = frozenset({"Resize", "Upsample", "Range", "Clip"})  # their constants are sizes and limits, and exact
 
@@ -150,15 +150,18 @@ def _apart(numbers: Array, others: Array) -> float:
 
 
 def _changed(array: Array, generator: np.random.Generator) -> Array:
+    """A constant, each number moved by half a unit up or down, and the whole of it by another."""
+    # 2·{0, 1} + 2·{0, 1} - 2: -2, 0 or 2 half units.
     signs = 2 * generator.integers(0, 2, array.shape, np.int8) + 2 * generator.integers(0, 2, dtype=np.int8) - 2
     return np.asarray(array.astype(np.float64) * (1 + HALF_UNIT * signs))
 
 
 def _allowed(variance: Array, exact: Array) -> Array:
+    """The bound of each element of an output, by the variance that was measured; integers may not be off."""
     if exact.dtype.kind != "f":
         return np.zeros(exact.shape)
     square = np.square(np.where(np.isfinite(exact), exact, 0.0))
-    if exact.ndim > 2:
+    if exact.ndim > 2:  # it has positions: an element that happens to be near zero gets its channel's deviation
         axes = (0, *range(2, exact.ndim))
         variance = np.maximum(variance, variance.mean(axes, keepdims=True))
         square = np.maximum(square, square.mean(axes, keepdims=True))

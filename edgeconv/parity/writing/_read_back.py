@@ -84,6 +84,8 @@ def read_back(path: Path) -> ReadBack:
 
 
 class _Onnx:
+    """See `ReadBack`."""
+
     def __init__(self, path: Path) -> None:
         data = read_named(path, kind=".onnx", error=ParityError)
         try:
@@ -92,7 +94,7 @@ class _Onnx:
             raise ParityError("is no ONNX file", where=str(path), hint="give one that a converter wrote") from error
         ir.external_data.set_base_dir(model.graph, path.parent)
         kinds = {node.op_type for node in model.graph.all_nodes()}
-        spell_out(model, all_of_them=True)
+        spell_out(model, all_of_them=True)  # QLinearConv and its like, in operators that the reference knows
         self._model = model
         graph = model.graph
         self.inputs = tuple(_spec(value) for value in graph.inputs if not value.is_initializer())
@@ -137,6 +139,7 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 
 def _variant_of(kinds: Collection[str], initializers: Collection[ir.Value]) -> str:
+    """By whose thresholds a file is judged; a file that only dequantizes has weights alone in integers."""
     if "QuantizeLinear" in kinds or any(kind.startswith("QLinear") or kind.endswith("Integer") for kind in kinds):
         return "int8"
     if "DequantizeLinear" in kinds:
@@ -145,6 +148,8 @@ def _variant_of(kinds: Collection[str], initializers: Collection[ir.Value]) -> s
 
 
 class _Tflite:
+    """See `ReadBack`."""
+
     def __init__(self, path: Path) -> None:
         data = read_named(path, kind=".tflite", error=ParityError)
         self._graph = graph = tflite.read(data)

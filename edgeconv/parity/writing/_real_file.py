@@ -25,7 +25,7 @@ _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _SUMS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
 _CLAMPS = frozenset({"MAXIMUM", "MINIMUM"})
-_BEYOND = 64  # steps: a quarter of what 8 bits reach
+_BEYOND = 64  # steps that a clamp may be beyond the end of a range: a quarter of what 8 bits reach
 
 Values = Mapping[Hashable, Array]
 
@@ -140,6 +140,7 @@ def _part_of_node(node: ir.Node, opset: int) -> Part:
     def compute(values: Values) -> Sequence[Array]:
         return evaluate_node(node, [values[name] if name else None for name in inputs], opset=opset)
 
+    # A Gemm with another alpha or beta is no plain sum of products, whose variance is that of its factors.
     plain = all(attribute.value == 1 for name, attribute in node.attributes.items() if name in ("alpha", "beta"))
     summed = node.op_type in _SUMS and plain and all(inputs)
     return Part(node.op_type, inputs, outputs, compute, inputs if summed else (), compute if summed else None)

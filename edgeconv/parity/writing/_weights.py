@@ -17,10 +17,10 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.parity.writing._evened import outlying
+from edgeconv.parity.writing._numbers import ORDERS
 
-_ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0))}
 _LEAST = 4  # numbers, of which a share says something
-_MOST_AGREE = 2 / 3
+_MOST_AGREE = 2 / 3  # share of the numbers that are the nearest integers: then it is that constant of the module
 _FEW = 0.02  # of the numbers; where more are off, the converter learnt which way to round (Nagel et al. 2020)
 _NEAR = 2.0**-10  # relative to a step: folding in float32 moves a number that lies between two integers
 _FOLDED = 2.0**-20  # relative to the largest number of a constant: the same of a bias of many steps
@@ -28,7 +28,7 @@ _FIT = 0.25  # steps, that a factor found by least squares may be off at the lar
 _FURTHEST = 4  # steps that a zero point is looked for at
 _CONSTANTS = 3  # that have the nearest integers throughout, and tell that a converter rounds so
 _MOST_SIGNS = 0.3  # of the numbers, more of the same sign than of the other
-_PAIR = 128
+_PAIR = 128  # the most that the magnitudes of a pair-safe pair add up to: 255 times that is 2^15 - 128
 _REACH = 256  # steps: a sum that a converter made one layer of, and another none, has other numbers in few places
 
 Orders = tuple[Array | None, Array | None]
@@ -54,7 +54,8 @@ class Rounding:
                 alike = self._by_size.setdefault(array.size, [])
                 if not any(other.shape == array.shape and np.array_equal(other, array) for other in alike):
                     alike.append(array.astype(np.float64))
-        self._found: dict[str, _Rounded] = {}
+        # Each constant of the file beside that of the module, in that order of axes, which most of its numbers fit.
+        self._nearest: dict[str, _Rounded] = {}
         self._layouts: dict[str, list[Array]] = {}
         for name, (held, step) in integers.items():
             steps = np.broadcast_to(step, held.shape)
@@ -62,8 +63,8 @@ class Rounding:
             layouts = [moved for due in alike for moved in _layouts(due, held)]
             if layouts:
                 self._layouts[name] = layouts
-                found = (_Rounded(held, due, steps) for due in layouts)
-                self._found[name] = max(found, key=lambda item: float(item.agree.mean()))
+                candidates = (_Rounded(held, due, steps) for due in layouts)
+                self._nearest[name] = max(candidates, key=lambda item: float(item.agree.mean()))
 
     @property
     def to_nearest(self) -> bool:
@@ -71,8 +72,8 @@ class Rounding:
 
         Evening out changes at least two weights.
         """
-        weights = [item for item in self._found.values() if item.held.ndim > 1]
-        exact = sum(not item.wrong for item in self._found.values())
+        weights = [item for item in self._nearest.values() if item.held.ndim > 1]
+        exact = sum(not item.wrong for item in self._nearest.values())
         return exact >= _CONSTANTS and sum(item.wrong > 0 for item in weights) <= 1
 
     def faults(self, orders: Mapping[str, Orders] | None = None) -> Iterator[tuple[str, str]]:
@@ -81,26 +82,32 @@ class Rounding:
         Args:
             orders: which rows and columns of the module's those of a constant are, by name; as they are without.
         """
-        nearest = self.to_nearest
-        for name, item in self._found.items():
-            text = self._told(name, item, nearest, (orders or {}).get(name, (None, None)))
+        to_nearest = self.to_nearest
+        for name, item in self._nearest.items():
+            text = self._fault(name, item, to_nearest, (orders or {}).get(name, (None, None)))
             if text:
                 yield name, f"constant {name}: {text}"
 
-    def _told(self, name: str, item: _Rounded, nearest: bool, orders: Orders) -> str:
+    def _fault(self, name: str, item: _Rounded, to_nearest: bool, orders: Orders) -> str:
+        """What is wrong with a constant; empty where it is the module's, rounded in one way or another, or no match."""
         if not item.wrong:
             return ""
-        if item.agree.mean() >= _MOST_AGREE and item.is_seen:
-            return ""
-        if nearest and item.agree.mean() >= _MOST_AGREE:
-            return item.told()
-        if item.agree.mean() >= _MOST_AGREE and item.wrong <= max(1, _FEW * item.held.size):
-            return item.told() if item.furthest > 1 + item.slack else ""
-        layouts = self._layouts[name]
-        if item.agree.mean() < _MOST_AGREE:
+        # 1. Most numbers are the nearest integers of the module's: it is that constant, and the others are wrong, but
+        # for those that learnt rounding has put on the other side (by a step at the most, where there are few).
+        if item.agree.mean() >= _MOST_AGREE:
+            if item.is_seen:
+                return ""
+            if to_nearest:
+                return item.told()
+            if item.wrong <= max(1, _FEW * item.held.size):
+                return item.told() if item.furthest > 1 + item.slack else ""
+        # 2. All numbers are off by the same: its scale or its zero point is wrong.
+        else:
+            layouts = self._layouts[name]
             text = next(filter(None, (_shifted(item.held, due, item.steps) for due in layouts)), "")
             if text:
                 return text
+        # 3. Channels were evened out, perhaps reordered: what a factor of each does not explain is wrong.
         alike = [due for due in self._by_size.get(item.held.size, []) if due.ndim > 1]
         alike += [moved for due in alike if (moved := _reordered(due, orders)) is not None]
         texts = [_wrong_beside_others(item.held, due, item.steps) for due in alike]
@@ -190,7 +197,7 @@ def _wrong_beside_others(held: Array, due: Array, steps: Array) -> str | None:
     Empty where it is so for all numbers; none where it is not the module's.
     """
     told = None
-    for order in _ORDERS.get(due.ndim, ()):
+    for order in ORDERS.get(due.ndim, ()):
         shape = due.transpose(order).shape
         back = np.argsort(order)
         stored, stored_steps = (array.reshape(shape).transpose(back) for array in (held, steps))
@@ -213,7 +220,7 @@ def _wrong_beside_others(held: Array, due: Array, steps: Array) -> str | None:
 
 
 def _layouts(due: Array, held: Array) -> Iterator[Array]:
-    orders = _ORDERS.get(due.ndim, ((*range(due.ndim),),))
+    orders = ORDERS.get(due.ndim, ((*range(due.ndim),),))
     yield from (due.transpose(order).reshape(held.shape) for order in orders)
 
 
