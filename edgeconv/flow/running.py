@@ -147,7 +147,7 @@ class _Probe:
         self._groups = list(file.groups)
         self._probes_left = _MOST_PROBES
         self._loaded: list[str] | None = None  # the values of the copy that the device holds
-        self._why = "whatever intermediate value it returns, its outputs are not those that it computes without"
+        self._why = "whatever value it tells, it computes otherwise than without"
 
     def values(self, sample: Sample, expected: Mapping[str, Array]) -> _Values:
         """The intermediate values of a sample, of as many as change nothing.
