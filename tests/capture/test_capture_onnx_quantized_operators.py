@@ -10,8 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from calibration_noise import Noise
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 from torch.nn import functional
 from trained import computed
@@ -37,15 +38,6 @@ class _Network(nn.Module):
         x = x + functional.leaky_relu(self.body(x), 0.1)
         y: Tensor = self.head(torch.cat([x, -x], 1).mean((2, 3))[:, :8])
         return y
-
-
-class _Noise(CalibrationDataReader):
-    def __init__(self) -> None:
-        rng = np.random.default_rng(1)
-        self._batches = iter([{"x": rng.standard_normal(SHAPE).astype(np.float32)} for _ in range(8)])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +84,8 @@ def test_what_onnxruntime_quantized_keeps_its_scales(
 ) -> None:
     path = tmp_path / "theirs.onnx"
     quantize_static(
-        *(float_file, path, _Noise()), quant_format=form, activation_type=kinds[0], weight_type=kinds[1],
-        per_channel=channels, extra_options={"UseQDQContribOps": contrib},
+        *(float_file, path, Noise("x", SHAPE, seed=1)), quant_format=form, activation_type=kinds[0],
+        weight_type=kinds[1], per_channel=channels, extra_options={"UseQDQContribOps": contrib},
     )  # fmt: skip
     formats = ("onnx",) if kinds[0] == U16 else ("onnx", "tflite")  # TFLite's 16 bits have no zero point
     result = edgeconv.export_onnx(path, tmp_path / "out", name="net", formats=formats)
@@ -203,7 +195,7 @@ def test_operators_of_one_runtime_alone_are_still_refused_by_name(tmp_path: Path
 
 
 def test_artifacts_hold_no_operator_of_one_runtime(float_file: Path, tmp_path: Path) -> None:
-    quantize_static(float_file, tmp_path / "theirs.onnx", _Noise(), quant_format=QuantFormat.QOperator)
+    quantize_static(float_file, tmp_path / "theirs.onnx", Noise("x", SHAPE, seed=1), quant_format=QuantFormat.QOperator)
     result = edgeconv.export_onnx(tmp_path / "theirs.onnx", tmp_path / "out", name="net", formats="onnx")
     artifact: Artifact = result.artifacts[0]
     assert {node.domain for node in onnx.load(artifact.path).graph.node} == {""}
@@ -225,7 +217,7 @@ def test_right_files_of_onnxruntime_s_settings_pass_their_proof(
 ) -> None:
     theirs = tmp_path / "theirs.onnx"
     kinds = {"activation_type": U8, "weight_type": kind, "per_channel": kind == U8}
-    quantize_static(float_file, theirs, _Noise(), **kinds, extra_options=options)
+    quantize_static(float_file, theirs, Noise("x", SHAPE, seed=1), **kinds, extra_options=options)
     result = edgeconv.export_onnx(
         tmp_path / "theirs.onnx", tmp_path / "out", name="net", devices=("onnxruntime", "litert")
     )

@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from calibration_noise import Noise
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,15 +45,6 @@ class Network(nn.Module):
         return y
 
 
-class _Noise(CalibrationDataReader):
-    def __init__(self) -> None:
-        rng = np.random.default_rng(1)
-        self._batches = iter([{"x": rng.standard_normal(SHAPE).astype(np.float32)} for _ in range(8)])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("integers")
@@ -65,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("qdq", QuantFormat.QDQ, QuantType.QUInt8, True),
     ):
         quantize_static(
-            *(str(path / "float.onnx"), str(path / f"{name}.onnx"), _Noise()),
+            *(str(path / "float.onnx"), str(path / f"{name}.onnx"), Noise("x", SHAPE, seed=1)),
             quant_format=form, activation_type=kind, weight_type=QuantType.QInt8, per_channel=channels,
             reduce_range=True,  # 7 bits: right on processors without VNNI, too, where sums of two products saturate
         )  # fmt: skip

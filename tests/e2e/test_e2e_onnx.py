@@ -11,8 +11,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from calibration_noise import Noise
 from onnx import TensorProto, helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization import QuantFormat, quantize_static
 from torch import nn
 
 import edgeconv
@@ -194,16 +195,10 @@ def test_parity_of_a_file_that_leaves_more_open(tmp_path: Path, capsys: pytest.C
 @pytest.fixture(scope="module")
 def quantized(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network as onnxruntime's quantizer writes it."""
-    path, rng = tmp_path_factory.mktemp("quantised") / "ready.onnx", np.random.default_rng(0)
-    batches = iter([{"x": rng.standard_normal((1, 3, 16, 16)).astype(np.float32)} for _ in range(8)])
-
-    class Batches(CalibrationDataReader):
-        def get_next(self) -> dict[str, Any] | None:
-            return next(batches, None)
-
+    path, noise = tmp_path_factory.mktemp("quantised") / "ready.onnx", Noise("x", (1, 3, 16, 16), seed=0)
     # 7 bits: right on processors without VNNI, too, where the sum of two products saturates at 16 bits.
     options = {"quant_format": QuantFormat.QDQ, "per_channel": True, "reduce_range": True}
-    quantize_static(str(files / "fixed_17.onnx"), str(path), Batches(), **options)
+    quantize_static(str(files / "fixed_17.onnx"), str(path), noise, **options)
     return path
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from calibration_noise import Noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_ir.passes.common import ShapeInferencePass
@@ -279,18 +280,10 @@ def test_what_onnxruntime_quantized_is_accepted(
     torch.manual_seed(0)
     graph = tflite.graph_of(_Block(), torch.zeros(1, 3, 16, 16))
     (tmp_path / "float.onnx").write_bytes(to_onnx(graph, metadata={}).data)
-    rng = np.random.default_rng(0)
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        samples = iter([{"input0": rng.standard_normal((1, 3, 16, 16)).astype(np.float32)} for _ in range(4)])
-
-        def get_next(self) -> Any:
-            return next(self.samples, None)
-
     quantization.quantize_static(
         tmp_path / "float.onnx",
         tmp_path / "quantized.onnx",
-        Reader(),
+        Noise("input0", (1, 3, 16, 16), seed=0, count=4),
         per_channel=per_channel,
         activation_type=quantization.QuantType[activations],
         weight_type=quantization.QuantType.QInt8,
