@@ -138,7 +138,7 @@ def bench(
         files: from `find_files`.
         devices: where; one that is not installed gives rows that were skipped.
         effort: how long.
-        progress: hears of the rounds.
+        progress: notified of the rounds.
 
     Returns:
         One row per pair: the files in their order, for each its devices in theirs. What a runtime does (refuse,

@@ -155,10 +155,10 @@ class AgentProcess:
         words = self._last_words()
         if status is None:
             return "closed its output without an answer"
-        if status < 0:
-            how = f"killed by {_signal_name(-status)}"
-            return how + (" (out of memory?)" if -status == signal.SIGKILL else f": {words}" if words else "")
-        return f"exited with status {status} before it answered" + (f": {words}" if words else "")
+        if -status == signal.SIGKILL:  # what the kernel sends where memory is lacking
+            return f"killed by {_signal_name(-status)} (out of memory?)"
+        how = f"killed by {_signal_name(-status)}" if status < 0 else f"exited with status {status} before it answered"
+        return f"{how}: {words}" if words else how
 
     def _read_frames(self) -> None:
         stream = cast(BinaryIO, self._process.stdout)

@@ -22,7 +22,7 @@ def with_certificates(artifacts: Sequence[Artifact], golden: Golden, progress: P
     Args:
         artifacts: their files exist.
         golden: the samples, and the reference of their outputs.
-        progress: hears of each file.
+        progress: notified of each file.
     """
     outputs = golden.reference.outputs[0]
     name = next((name for name, scores in outputs.items() if _tells_classes(scores.shape)), None)
@@ -38,6 +38,7 @@ def with_certificates(artifacts: Sequence[Artifact], golden: Golden, progress: P
 
 
 def _tells_classes(shape: tuple[int, ...]) -> bool:
+    """Whether an output is scores of classes: (batch, classes)."""
     return len(shape) == 2 and shape[0] > 0 and shape[1] > 1
 
 
@@ -49,6 +50,7 @@ def _certified(artifact: Artifact, golden: Golden, name: str) -> FlipCertificate
         at = [spec.name for spec in artifact.outputs].index(name)
     except (EdgeconvError, ValueError):
         return None
+    # A file may state its batch: samples of another one are not for it.
     pairs = [
         (sample, outputs[name])
         for sample, outputs in zip(golden.samples, golden.reference.outputs, strict=True)

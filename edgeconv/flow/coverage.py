@@ -32,7 +32,7 @@ def with_coverage(
         variants: the graphs that they were written from.
         golden: the samples of the proof.
         reached: what the evaluation of a quantized graph's exact integers has reached already, by variant.
-        progress: hears of each graph that is evaluated for it, in float64.
+        progress: notified of each graph that is evaluated for it, in float64.
 
     Returns:
         The artifacts, and the kinds of derived inputs that each variant is probed with, by its name.

@@ -85,7 +85,7 @@ def judge_file(
         out: a folder without another file's report.
         devices: in place of the recipe's.
         ends: what name and shape do not show of inputs and outputs.
-        progress: hears of the stages.
+        progress: notified of the stages.
 
     Raises:
         ParityError: the file cannot be read, or is none of this network by its inputs and outputs; `out` has another
@@ -269,9 +269,7 @@ def _artifact(path: Path, file: ReadBack, model: ir.Model, ends: Ends) -> tuple[
         ("input", file.inputs, model.graph.inputs),
         ("output", file.outputs, model.graph.outputs),
     ):
-        ours = {
-            value.name or "": tuple(n if isinstance(n, int) else str(n) for n in value.shape or ()) for value in values
-        }
+        ours = {value.name or "": _shape_of(value) for value in values}
         matched = matched_specs(
             specs, ours, side=side, titles=file.titles, stated=ends.names, layout=ends.layout, where=str(path)
         )
@@ -284,6 +282,11 @@ def _artifact(path: Path, file: ReadBack, model: ir.Model, ends: Ends) -> tuple[
         path, format_, file.variant, layout, hashlib.sha256(data).hexdigest(), sides[0], sides[1], len(data)
     )
     return artifact, (f"{path.name}: {', '.join(remarks)}",) if remarks else ()
+
+
+def _shape_of(value: ir.Value) -> tuple[int | str, ...]:
+    """A shape as `matched_specs` takes it: an open dimension is its name."""
+    return tuple(size if isinstance(size, int) else str(size) for size in value.shape or ())
 
 
 def _copied(staging: Staging, artifact: Artifact) -> Artifact:

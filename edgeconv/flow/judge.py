@@ -101,7 +101,7 @@ def judge(
         golden: the source in float64, and what quantized graphs say exactly.
         proof: samples, devices and bounds.
         source: its own float32 is a row of the report; None where the source is not at hand.
-        progress: hears of each run.
+        progress: notified of each run.
         own: rows of the source's own float32 from an earlier run; else it is run where a failing row needs them.
         own_run: its run on these samples, where there was one already.
         running: whether each runtime's layers are judged, too (link 4); a search for a target needs the outputs alone.

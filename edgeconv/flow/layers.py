@@ -34,7 +34,7 @@ def judged_by_layer(
         variants: the graphs that they were written from.
         golden: its samples are run.
         timeout_s: for one artifact on one device, seconds.
-        progress: hears of each artifact.
+        progress: notified of each artifact.
     """
     graphs = {variant.name: variant.model for variant in variants}
     by_name = {
@@ -42,6 +42,7 @@ def judged_by_layer(
     }
     judged: dict[tuple[str, str], Comparison] = {}
     for row in rows:
+        # Layers are the whole file's: the row of its first output on a device has them.
         artifact, place = by_name.get(row.artifact), (row.artifact, row.device)
         if artifact is None or place in judged or not row.samples or not find(row.device).tells_intermediates:
             continue

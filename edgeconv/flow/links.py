@@ -38,7 +38,7 @@ def with_links(
         artifacts: their files exist.
         variants: the graphs that they were written from.
         golden: the samples of the proof, and what the module makes of them in float64.
-        progress: hears of each step.
+        progress: notified of each step.
         rewriting: the captured and the rewritten graph, for link 1; without it, the artifacts keep the link they have.
     """
     if not variants:
@@ -79,6 +79,7 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
 def _broken_by(rewriting: Rewriting, judged: Callable[[ir.Model], LinkResult]) -> str:
     """The first rewrite without which all others compute what the captured graph does; empty where there is none."""
     captured = rewriting.captured
+    # The rewrites read a graph of static shapes; an open batch is freed after them.
     if captured is None or any(not value.shape or not value.shape.is_static() for value in captured.graph.inputs):
         return ""
 

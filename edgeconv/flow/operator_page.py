@@ -127,7 +127,10 @@ def _capture(name: str, aten: Collection[str]) -> Support:
 
 
 def _texts(part: Any, seen: set[int]) -> Iterator[str]:
-    """The strings in an entry: in its code and that of the room's functions it calls, and in what it closes over."""
+    """The strings in an entry: in its code and that of the room's functions it calls, and in what it closes over.
+
+    Among them are the ONNX operators that it emits: entries name them by string (``b.add("Relu", x)``).
+    """
     if id(part) in seen:
         return
     seen.add(id(part))
@@ -150,6 +153,7 @@ def _called(function: FunctionType) -> Iterator[object]:
     while waiting:
         code = waiting.pop()
         waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        # Bytecode shows the calls that source shows: a function by its global name, a method of the builder by its own.
         for step in dis.get_instructions(code):
             if step.opname == "LOAD_GLOBAL":
                 yield function.__globals__.get(step.argval)
@@ -172,7 +176,9 @@ def _lowered(name: str) -> str:
 
 def _before(name: str) -> str:
     """How capture replaces an operator that no later stage meets; empty for all others."""
-    return "dissolved by capture" if name in DISSOLVED else "written out by capture" if name in WRITTEN_OUT else ""
+    if name in DISSOLVED:
+        return "dissolved by capture"
+    return "written out by capture" if name in WRITTEN_OUT else ""
 
 
 def _integers(name: str, *, int16: bool = False) -> Support:

@@ -83,8 +83,12 @@ def opsets_of(operator: str) -> range:
     history = [schema for schema in get_all_schemas_with_history() if (schema.name, schema.domain) == (operator, "")]
     # An operator is there from its first version on, until one that is marked as deprecated.
     starts = {schema.since_version: not schema.deprecated for schema in history}
-    read = range(OLDEST_OPSET, FILE_OPSETS.stop)
-    supporting = [opset for opset in read if starts.get(max((start for start in starts if start <= opset), default=0))]
+
+    def has_it(opset: int) -> bool:
+        versions = [start for start in starts if start <= opset]
+        return bool(versions) and starts[max(versions)]
+
+    supporting = [opset for opset in range(OLDEST_OPSET, FILE_OPSETS.stop) if has_it(opset)]
     return range(supporting[0], supporting[-1] + 1) if supporting else range(0)
 
 
@@ -119,7 +123,9 @@ def rows() -> tuple[Row, ...]:
             return "dissolved"
         if name in GATES or (name in WRITTEN_OUT and name not in LAYERS):
             return "parts"
-        return ("yes" if name in able else "float") if name in both else "no"
+        if name not in both:
+            return "no"
+        return "yes" if name in able else "float"
 
     return tuple(
         Row(

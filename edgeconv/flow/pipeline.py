@@ -121,7 +121,7 @@ def export(
             ``parity.json``, ``parity.html`` and ``parity.junit.xml`` is written beside the files.
         samples: inputs of the proof; `args` themselves by default. Where the batch is open their batches may differ;
             where all have the same, one of another batch is added.
-        progress: hears of the stages.
+        progress: notified of the stages.
 
     Returns:
         The artifacts, in the order of `formats` and layouts, and the report.
@@ -196,7 +196,7 @@ def export_onnx(
         devices: as in `export`.
         samples: inputs of the proof; one of noise by default: standard normal floats, and integers that
             their readers take (see `edgeconv.graph.domains`).
-        progress: hears of the stages.
+        progress: notified of the stages.
 
     Returns:
         As `export`.
@@ -252,7 +252,7 @@ def export_recipe(
         skip_rewrites: rewrites to leave out, by name.
         target: the first of the variants keeps as many of its worst layers in float as this needs; see
             `edgeconv.flow.target.with_target`.
-        progress: hears of the stages.
+        progress: notified of the stages.
 
     Raises:
         EdgeconvError: as `export`; RecipeError for weights and inputs that cannot be used; TargetError.
@@ -337,7 +337,7 @@ def rebuilt_variants(
         recipe: that the files were exported from, by what it states itself.
         artifacts: the files; the variants come with the intermediates that these would have if written now.
         report: the earlier one; its target, if any, is searched for again, without the rewrites that it left out.
-        progress: hears of the stages.
+        progress: notified of the stages.
         floats: fp32 and fp16, too, and not those of integers alone.
 
     Raises:

@@ -196,7 +196,7 @@ def repeat(
         devices: these instead of all devices of the report; the rows of others stay, as their files did not change.
         source: what was exported, if the caller has it: it must reproduce the golden values, and those that it computes
             now are used. Without it, its own float32 row stays as it was.
-        progress: hears of the runs.
+        progress: notified of the runs.
         out: where the new report goes; over the old one by default.
         make_proof: makes the proof (bounds, time limit, samples) of these variants, in place of the report's; its
             samples must equal the stored ones (empty: the stored ones are used).

@@ -40,7 +40,7 @@ def rewritten(
     Args:
         source: what is exported.
         skip: rewrites to leave out, by name.
-        progress: hears of the stages.
+        progress: notified of the stages.
         is_proved: whether link 1 will be judged.
     """
     with progress.stage("capture"):

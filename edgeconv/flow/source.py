@@ -149,7 +149,8 @@ class TorchSource:
         from edgeconv.capture.torch.repeat import changing
 
         with state_restored(), self.within():
-            # Before the capture: tracing may change a module's state once more.
+            # A module whose results depend on earlier calls is refused. It is asked before the capture: tracing may
+            # change its state once more.
             difference = changing(self.module, self.args)
         sizes = [len(value) for name, value in zip(self.input_names, self.args, strict=True) if name in self.batched]
         model = _captured(self._graph, self.batched, example=min(sizes, default=1))

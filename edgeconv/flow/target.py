@@ -205,7 +205,7 @@ def measured(
         search: what was tried for it.
         job: says what is made, and on which devices it is proven.
         emit: makes a file of a variant: (variant, format, layout).
-        progress: hears of the stages.
+        progress: notified of the stages.
     """
     files_of_steps: list[dict[str, Path]] = []
     with temporary() as folder:

@@ -47,8 +47,11 @@ class Variant:
 
     def integers(self, samples: Sequence[Sample], observe: Observe | None = None) -> Integers | None:
         """What the quantized graph computes exactly on samples; None for one without quantized outputs."""
-        scales = {value.name or "": scale for value in self.model.graph.outputs if (scale := _scale_of(value))}
-        return Integers(Run(f"graph-{self.name}", "", self.computed(samples, observe)), scales) if scales else None
+        scales = {value.name or "": _scale_of(value) for value in self.model.graph.outputs}
+        quantized = {name: scale for name, scale in scales.items() if scale is not None}
+        if not quantized:
+            return None
+        return Integers(Run(f"graph-{self.name}", "", self.computed(samples, observe)), quantized)
 
     def computed(self, samples: Sequence[Sample], observe: Observe | None = None) -> tuple[Mapping[str, Array], ...]:
         """The outputs of the variant's graph in float64, by name: of a quantized one, what its integers say."""

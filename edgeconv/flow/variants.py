@@ -96,7 +96,7 @@ def variants_of(
         model: the folded graph, which stays as it is.
         names: of `edgeconv.core.variants.VARIANTS`.
         quantization: how those of integers are made.
-        progress: hears of the stages.
+        progress: notified of the stages.
         formats: that are written of them.
 
     Raises:

@@ -117,6 +117,7 @@ def _remarks(results: Sequence[LinkResult], rows: Sequence[Comparison]) -> Itera
     for result in results:
         if result.verdict is Verdict.PASS and result.reason and result.link not in (Link.RUNNING, Link.END_TO_END):
             yield f"Link {result.link.number}, {_TITLES[result.link].lower()}: {result.reason}"
+        # A link that is judged per device (running) may have been skipped on some of them, and is no skipped link then.
         skipped = result.verdict is Verdict.SKIPPED
         places = [("", result)] if skipped else [(f" on {row.device}", link) for row in rows for link in row.links]
         for place, link in places:

@@ -46,7 +46,9 @@ def coverage_view(coverage: Coverage | None) -> CoverageView | None:
         return None
     missed = Counter(part.kind for part in coverage.unreached)
     kinds = [kind for kind in PartKind if (missed if missed else coverage.counts).get(kind)]
-    counts = [f"{missed[kind]:,} of " * bool(missed) + f"{coverage.counts[kind]:,} {_WORDS[kind]}" for kind in kinds]
+    counts = [f"{coverage.counts[kind]:,} {_WORDS[kind]}" for kind in kinds]
+    if missed:
+        counts = [f"{missed[kind]:,} of {count}" for kind, count in zip(kinds, counts, strict=True)]
     by_kind = [(kind, _parts([part for part in coverage.unreached if part.kind is kind])) for kind in kinds if missed]
     return CoverageView(
         complete=not missed,

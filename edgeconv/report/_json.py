@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
@@ -75,6 +76,8 @@ def from_json(text: str) -> Report:
     try:
         node = ReportNode.model_validate_json(text, strict=True)
     except ValidationError as error:
+        # Of a bound that fits neither of its two types pydantic tells both: the complaint about the type that was meant
+        # is shown, and others come in the order of the file.
         details = error.errors(include_url=False)
         first = next((detail for detail in details if not _is_of_another_form(detail, plain)), details[0])
         place, what = _place(first, plain), complaint(first, table="an object")
@@ -129,7 +132,9 @@ def _shown(text: str) -> str:
 def _written(value: object, indent: str) -> str:
     """JSON, indented by two spaces; lists of plain values stay on one line, else an error map takes 4096 lines."""
     deeper = indent + "  "
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    items: Iterable[object] = value if isinstance(value, list) else ()
+    if isinstance(value, dict):
+        items = value.values()
     if not any(isinstance(item, dict | list) for item in items):
         line = _scalar(value)
         if isinstance(value, list) or len(line) <= _LINE:
@@ -148,6 +153,7 @@ def _scalar(value: object) -> str:
 
 def _checked(text: str) -> dict[str, Any]:
     """The report as plain values, checked to be JSON of this schema version."""
+    # Before each value stands one of these, so that there are no more values than that: told without parsing.
     if sum(map(text.count, ",[{")) > _MOST_VALUES:
         raise ParityError(f"it has more than {_MOST_VALUES:,} values", where=_WHERE, hint=_HINT)
     try:

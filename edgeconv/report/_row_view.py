@@ -267,6 +267,7 @@ def _layer(layer: LayerSteps, most_lsb: int | None) -> LayerView:
 
 
 def _marks(tolerance: Tolerance | Fidelity) -> tuple[Mark, ...]:
+    """The bounds that the histogram shows; one on all samples together is no bound of an element."""
     if isinstance(tolerance, Fidelity):
         return ()
     bounds = {tolerance.max_abs: "bound on the maximum", tolerance.atol: "absolute bound"}
@@ -274,6 +275,7 @@ def _marks(tolerance: Tolerance | Fidelity) -> tuple[Mark, ...]:
 
 
 def _heat(picture: ErrorPicture, tolerance: Tolerance | Fidelity) -> HeatView:
+    """The error map of the worst sample, and where the stricter bound lies on its scale of colours."""
     grid = np.array(picture.map, dtype=np.float64)
     finite = np.isfinite(grid)
     top = float(grid[finite].max(initial=0.0))

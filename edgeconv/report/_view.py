@@ -109,6 +109,7 @@ def page_view(report: Report) -> PageView:
 
 
 def _headline(report: Report) -> tuple[str, str]:
+    """The verdict in two words, and the sentence below it."""
     if report.verdict is Verdict.FAIL:
         failed = [row for row in report.comparisons if row.verdict is Verdict.FAIL]
         if not failed and len(report.unproved) == len(report.artifacts):
@@ -134,8 +135,10 @@ def _worst(row: Comparison, view: RowView, many_outputs: bool) -> WorstView:
 
 
 def _cautions(report: Report) -> tuple[str, ...]:
+    """What the reader should know although nothing failed: files and runs that are missing, rows with a reservation."""
     unproved = [f"{artifact.path.name} was not judged on any device." for artifact in report.unproved]
     skipped = [row for row in report.comparisons if row.verdict is Verdict.SKIPPED]
+    # A set: a file with several outputs has a row for each, and was not run once.
     lines = {f"{row.artifact or 'PyTorch'} was not run on {row.device}: {row.reason or 'skipped'}." for row in skipped}
     lines |= {
         f"{row.artifact} on {row.device}, {row.output}: {row.reason}."

@@ -94,7 +94,7 @@ class OnnxLayers:
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
             for name, array in operands.items()
         ]
-        # Without a shape: the runtime infers it from the operands.
+        # The output has no shape: the runtime infers it from the operands.
         output = onnx.ValueInfoProto(name=layer)
         output.type.tensor_type.elem_type = self._types.get(layer, onnx.TensorProto.FLOAT)
         constants = [tensor for name, tensor in self._constants.items() if name in names]

@@ -51,6 +51,7 @@ class _Enclosing:
 
 
 def _parts(graph: onnx.GraphProto, around: _Enclosing) -> Iterator[str]:
+    # 1. Which values are floats, who makes and who reads each; a subgraph sees those of the graphs around it.
     integers = around.integers | _integer_values(graph)
     floats = {name for node in graph.node for name in (*node.input, *node.output) if name} - integers
     producers = {**around.producers, **{name: node for node in graph.node for name in node.output}}
@@ -59,6 +60,7 @@ def _parts(graph: onnx.GraphProto, around: _Enclosing) -> Iterator[str]:
         for name in node.input:
             readers[name].append(node)
     outputs = {value.name for value in graph.output}
+    # 2. Each operator: floats that it reads come out of DequantizeLinear, floats that it writes go into QuantizeLinear.
     for node in graph.node:
         if node.op_type in having(Trait.SCALED) or not node.output:
             continue

@@ -30,6 +30,7 @@ from edgeconv.parity.writing import (
     magnitude,
     negated,
     raised,
+    share,
 )
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
@@ -69,9 +70,7 @@ class _Place:
 
     @property
     def used(self) -> float:
-        if self.error == 0:
-            return 0.0
-        return self.error / self.bound if self.bound else float("inf")
+        return share(self.error, self.bound)
 
     @property
     def reason(self) -> str:

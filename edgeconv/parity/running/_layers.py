@@ -96,7 +96,7 @@ def judged_layers(
         told: results, as the runtime has them.
         readings: how the operators behind a told value may have read it; a value that is right by one of them is right.
         name_of: the name of a told value.
-        known: layers that were judged already; hears of these.
+        known: layers that were judged already; these are added.
     """
     layers: dict[Hashable, Layer] = {}
     unjudged: dict[str, str] = {}

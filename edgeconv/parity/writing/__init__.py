@@ -17,7 +17,17 @@ from __future__ import annotations
 
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import Matching, half_steps
-from edgeconv.parity.writing._ends import GAMMA, HALF_UNIT, UNDERFLOW, errors, filled, magnitude, negated, raised
+from edgeconv.parity.writing._ends import (
+    GAMMA,
+    HALF_UNIT,
+    UNDERFLOW,
+    errors,
+    filled,
+    magnitude,
+    negated,
+    raised,
+    share,
+)
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, integer_faults
 from edgeconv.parity.writing._judge import File, both_sides, matched, writing
@@ -52,6 +62,7 @@ __all__ = [
     "raised",
     "read_back",
     "rounding_bound",
+    "share",
     "told_constants",
     "with_faults",
     "writing",

@@ -84,6 +84,13 @@ def errors(actual: Array, expected: Array) -> Array:
     return np.where(np.isnan(distance), np.inf, distance)
 
 
+def share(error: float, bound: float) -> float:
+    """How much of its bound an error uses: 0 for none, infinite for one where there may be none."""
+    if error == 0:
+        return 0.0
+    return error / bound if bound else float("inf")
+
+
 def magnitude(array: Array) -> float:
     """The largest finite magnitude of an array; 0 where there is none."""
     if array.dtype.kind != "f":

@@ -26,6 +26,7 @@ from edgeconv.parity.writing._ends import (
     End,
     errors,
     magnitude,
+    share,
     shift,
 )
 from edgeconv.parity.writing._held import Graph
@@ -90,9 +91,7 @@ class _Judged:
 
     @property
     def used(self) -> float:
-        if self.error == 0:
-            return 0.0
-        return self.error / self.bound if self.bound else float("inf")
+        return share(self.error, self.bound)
 
     def told(self, sample: str) -> str:
         """One line on a part of the file that computes something else, of this input."""
@@ -147,7 +146,11 @@ def writing(
     # A file of integers at its border ends in the integers.
     missing = [name for name in graph.outputs if not {name, graph.dequantized.get(name)} & work.compared]
     faults += [(name, f"the output {name} is not found in the file") for name in missing if not faults]
+    # Shown are the first part that is wrong, else the one that is nearest to it; or the first fault without numbers.
     shown = next((item for item in judged if item.used > 1), max(judged, key=lambda item: item.used, default=None))
+    where = faults[0][0] if faults else ""
+    if shown is not None and (shown.used > 1 or not faults):
+        where = shown.end.value
     return LinkResult(
         Link.WRITING,
         Verdict.FAIL if faults else Verdict.PASS,
@@ -155,11 +158,7 @@ def writing(
         bound=None if shown is None else shown.bound,
         used=None if shown is None else shown.used,
         sqnr_db=decibels(*work.energies) if judged else None,
-        where=shown.end.value
-        if shown is not None and (shown.used > 1 or not faults)
-        else faults[0][0]
-        if faults
-        else "",
+        where=where,
         reason="; ".join([*(text for _, text in faults[:3]), *([f"cause: {cause}"] if cause else [])]),
     )
 

@@ -100,10 +100,10 @@ class _Onnx:
         self.inputs = tuple(_spec(value) for value in graph.inputs if not value.is_initializer())
         self.outputs = tuple(map(_spec, graph.outputs))
         self.titles: Mapping[str, str] = {}
-        known = {node.op_type for node in graph.all_nodes()}
-        inside = {kind for function in model.functions.values() for kind in (n.op_type for n in function.all_nodes())}
+        parts: list[ir.Graph | ir.Function] = [graph, *model.functions.values()]
+        called = {node.op_type for part in parts for node in part.all_nodes()}
         functions = {name for _, name, _ in model.functions}
-        self.unknown = tuple(sorted((known | inside) - functions - OPERATORS.keys()))
+        self.unknown = tuple(sorted(called - functions - OPERATORS.keys()))
         self.variant = _variant_of(kinds, graph.initializers.values())
 
     @property
