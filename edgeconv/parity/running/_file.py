@@ -17,7 +17,7 @@ class ProbedFile(Protocol):
 
     @property
     def groups(self) -> Sequence[Collection[str]]:
-        """Values to be told, by what a runtime may fuse them with: all of a group change its kernels, or none does."""
+        """Values to return, by what a runtime may fuse them with: all of a group change its kernels, or none does."""
         ...
 
     @property
@@ -29,13 +29,13 @@ class ProbedFile(Protocol):
         """A copy of the file that gives these values behind its own outputs, in this order."""
         ...
 
-    def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
-        """Judges what a runtime told.
+    def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], returned: Mapping[str, Array]) -> Judged:
+        """Judges the values that a runtime returned.
 
         Args:
             inputs: in the file's order and layout.
             outputs: of the file, likewise.
-            told: values of the probe, by name.
+            returned: values of the probe, by name.
         """
         ...
 

@@ -30,48 +30,48 @@ class Known:
         self.layers: dict[str, Layer] = {}
 
     def keys(
-        self, steps: Sequence[Step], held: Mapping[Hashable, Operand], told: Mapping[Hashable, Array], reading: int
+        self, steps: Sequence[Step], fed: Mapping[Hashable, Operand], returned: Mapping[Hashable, Array], reading: int
     ) -> dict[Hashable, str]:
-        """By told value, a digest (SHA-256) of its operators and of each bit of their operands and of its own.
+        """By returned value, a digest (SHA-256) of its operators and of each bit of their operands and of its own.
 
         Args:
             steps: the operators, in the order of execution; values of one without an identity have no key.
-            held: inputs and constants.
-            told: results, as a runtime has them.
-            reading: which of the readings of told values it is.
+            fed: inputs and constants.
+            returned: results, as a runtime has them.
+            reading: which of the readings of returned values it is.
         """
-        digests = _Digests(held, told)
-        # A value that is not told is what its operators make of told ones: their digest stands for it.
-        untold: dict[Hashable, str] = {}
+        digests = _Digests(fed, returned)
+        # An inner value, which is not returned, is what operators make of returned ones: their digest stands for it.
+        inner: dict[Hashable, str] = {}
         keys: dict[Hashable, str] = {}
         for step in steps:
             operands = [
-                untold[key] if key in untold and key not in told else digests.operand(key) for key in step.inputs
+                inner[key] if key in inner and key not in returned else digests.operand(key) for key in step.inputs
             ]
             if not step.identity or not all(operands):
                 continue
             text = _digest("\n".join([step.identity, str(reading), *operands]).encode())
             for place, key in enumerate(step.outputs):
-                if key in told:
+                if key in returned:
                     keys[key] = f"{text}/{place}/{digests.operand(key)}"
                 else:
-                    untold[key] = f"{text}/{place}"
+                    inner[key] = f"{text}/{place}"
         return keys
 
 
 class _Digests:
     """Of the arrays of a walk, each read once."""
 
-    def __init__(self, held: Mapping[Hashable, Operand], told: Mapping[Hashable, Array]) -> None:
-        arrays = {key: item for key, item in {**held, **told}.items() if isinstance(item, np.ndarray)}
+    def __init__(self, fed: Mapping[Hashable, Operand], returned: Mapping[Hashable, Array]) -> None:
+        arrays = {key: item for key, item in {**fed, **returned}.items() if isinstance(item, np.ndarray)}
         numbers = in_threads(_digest, [_bytes_of(array) for array in arrays.values()])
         self._texts = {
-            key: f"{key in told} {array.dtype.str} {array.shape} {text}"
+            key: f"{key in returned} {array.dtype.str} {array.shape} {text}"
             for (key, array), text in zip(arrays.items(), numbers, strict=True)
         }
 
     def operand(self, key: Hashable | None) -> str:
-        """Whether it is told, its type, its shape and its numbers; empty for what is neither told nor held."""
+        """Whether it is returned, its type, its shape and its numbers; empty for an inner value."""
         return "none" if key is None else self._texts.get(key, "")
 
 

@@ -1,6 +1,6 @@
-"""The walk over a file: each value that a runtime tells, against what the file makes of the runtime's own operands.
+"""The walk over a file: each value that a runtime returns, against what the file makes of the runtime's own operands.
 
-A value is *told* where the runtime returned it as an output of a probe, and *held* where it is an input or a constant.
+A value is *returned* where the runtime gave it as an output of a probe, and *fed* where it is an input or a constant.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgeconv.parity.running._known import Known
 
 Operand = Array | Bound | None
 Reading = Callable[[Hashable, Array], Operand]
-"""Makes of a told value what an operator behind it read."""
+"""Makes of a returned value what an operator behind it read."""
 
 _LONG = 8  # operators of a piece, beyond which each kind is named once
 
@@ -31,7 +31,7 @@ class Step:
         operator: its name in the file's language.
         inputs: keys of its operands; None where one is left out.
         outputs: keys of its results.
-        bounds: gives a `Bound` per result, of operands that a runtime told or of carried ones.
+        bounds: gives a `Bound` per result, of operands that a runtime returned or of carried ones.
         identity: all that its bounds depend on but for the operands; empty where nobody asks for it.
     """
 
@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Layer:
-    """One value that a runtime told, and the operators since the values that it told before.
+    """One value that a runtime returned, and the operators since the values that it returned before.
 
     Attributes:
         name: of the value, which has that of its torch module.
@@ -71,7 +71,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a walk over a sample tells: the layers in the file's order, and why others could not be judged, by name."""
+    """What a walk over a sample finds: the layers in the file's order, and why others could not be judged, by name."""
 
     layers: tuple[Layer, ...]
     unjudged: Mapping[str, str]
@@ -79,40 +79,40 @@ class Judged:
 
 def judged_layers(
     steps: Sequence[Step],
-    held: Mapping[Hashable, Operand],
-    told: Mapping[Hashable, Array],
+    fed: Mapping[Hashable, Operand],
+    returned: Mapping[Hashable, Array],
     readings: Sequence[Reading],
     name_of: Callable[[Hashable], str],
     known: Known | None = None,
 ) -> Judged:
-    """Judges each told value by the operators that lead to it from told ones.
+    """Judges each returned value by the operators that lead to it from returned ones.
 
-    Errors do not add up from layer to layer: an operator reads what the runtime itself had. Where the runtime tells
+    Errors do not add up from layer to layer: an operator reads what the runtime itself had. Where the runtime returns
     nothing, within a piece that it fuses, the exact values go on with the errors that they may have.
 
     Args:
         steps: the operators, in the order of execution.
-        held: inputs and constants.
-        told: results, as the runtime has them.
-        readings: how the operators behind a told value may have read it; a value that is right by one of them is right.
-        name_of: the name of a told value.
+        fed: inputs and constants.
+        returned: results, as the runtime has them.
+        readings: how the operators behind a returned value may have read it; one by which it is right is enough.
+        name_of: the name of a returned value.
         known: layers that were judged already; these are added.
     """
     layers: dict[Hashable, Layer] = {}
     unjudged: dict[str, str] = {}
-    left = frozenset(told)  # the values that no reading so far has found to be right
+    left = frozenset(returned)  # the values that no reading so far has found to be right
     for at, reading in enumerate(readings):
         # 1. What another device, or the other layout of the file, computed to the last bit alike was judged there.
-        keys = {} if known is None else known.keys(steps, held, told, at)
+        keys = {} if known is None else known.keys(steps, fed, returned, at)
         same = {key for key in keys.keys() & left if known is not None and keys[key] in known.layers}
         # 2. The others, along the file.
-        walk = _Walk(held, told, reading)
+        walk = _Walk(fed, returned, reading)
         judged = set()
-        for step in _needed(steps, told, left - same):
+        for step in _needed(steps, returned, left - same):
             for key, piece, bound in walk.step(step):
                 if key in left - same:
                     judged.add(key)
-                    layers[key] = _layer(name_of(key), piece, bound, told[key])
+                    layers[key] = _layer(name_of(key), piece, bound, returned[key])
         if known is not None:
             layers |= {key: replace(known.layers[keys[key]], name=name_of(key)) for key in same}
             known.layers |= {keys[key]: layers[key] for key in judged & keys.keys()}
@@ -126,22 +126,20 @@ def judged_layers(
     return Judged(tuple(layers[key] for key in sorted(layers, key=order.__getitem__)), unjudged)
 
 
-def carried_through(
-    steps: Sequence[Step], held: Mapping[Hashable, Operand], outputs: Sequence[Hashable]
-) -> list[Bound]:
+def carried_through(steps: Sequence[Step], fed: Mapping[Hashable, Operand], outputs: Sequence[Hashable]) -> list[Bound]:
     """The outputs of a file, with the worst errors that correct evaluations may add up from the inputs on.
 
     Errors that are likely are not carried: what grows from layer to layer is what is carried, whatever each adds.
 
     Args:
         steps: its operators, in the order of execution.
-        held: inputs and constants.
+        fed: inputs and constants.
         outputs: the keys of its outputs.
 
     Raises:
         ParityError: an operator has no bound of operands that have errors.
     """
-    values = dict(held)
+    values = dict(fed)
     readers_left = Counter([*outputs, *(key for step in steps for key in step.inputs)])
     for step in steps:
         bounds = step.bounds([None if key is None else values[key] for key in step.inputs])
@@ -162,13 +160,13 @@ def _as_bound(value: Operand) -> Bound:
     return Bound(exact, np.zeros(exact.shape), np.zeros(exact.shape))
 
 
-def _needed(steps: Sequence[Step], told: Collection[Hashable], wanted: Collection[Hashable]) -> list[Step]:
-    """The steps that lead to these values from told ones."""
+def _needed(steps: Sequence[Step], returned: Collection[Hashable], wanted: Collection[Hashable]) -> list[Step]:
+    """The steps that lead to these values from returned ones."""
     keys, needed = set(wanted), []
     for step in reversed(steps):
         if keys.intersection(step.outputs):
             needed.append(step)
-            keys.update(key for key in step.inputs if key is not None and key not in told)
+            keys.update(key for key in step.inputs if key is not None and key not in returned)
     return needed[::-1]
 
 
@@ -179,20 +177,20 @@ class _Walk:
         unjudged: why others have none.
     """
 
-    def __init__(self, held: Mapping[Hashable, Operand], told: Mapping[Hashable, Array], reading: Reading) -> None:
+    def __init__(self, fed: Mapping[Hashable, Operand], returned: Mapping[Hashable, Array], reading: Reading) -> None:
         self.unjudged: dict[Hashable, str] = {}
-        self._told, self._reading = told, reading
-        self._values: dict[Hashable, Operand] = dict(held)
+        self._returned, self._reading = returned, reading
+        self._values: dict[Hashable, Operand] = dict(fed)
         self._pieces: dict[Hashable, tuple[str, ...]] = {}
 
     def step(self, step: Step) -> Iterator[tuple[Hashable, tuple[str, ...], Bound]]:
-        """Bounds what an operator gives: of each told value, the operators since the last told ones, and its bound."""
-        # A piece: the operators from the told values before to here, which the runtime may have fused.
+        """Bounds the results of an operator: of each that is returned, the operators that lead to it, and its bound."""
+        # A piece: the operators from the returned values before to here, which the runtime may have fused.
         before = [name for key in step.inputs if key in self._pieces for name in self._pieces[key]]
         piece = (*dict.fromkeys(before), step.operator) if len(before) > _LONG else (*before, step.operator)
         bounds, reason = self._bounds(step)
         for key, bound in zip(step.outputs, bounds, strict=False):
-            if key in self._told:
+            if key in self._returned:
                 if bound is None:
                     self.unjudged[key] = reason
                 else:
@@ -206,8 +204,8 @@ class _Walk:
         nothing: Sequence[Bound | None] = [None] * len(step.outputs)
         operands: list[Operand] = []
         for key in step.inputs:
-            if key in self._told:
-                operands.append(self._reading(key, self._told[key]))
+            if key in self._returned:
+                operands.append(self._reading(key, self._returned[key]))
             elif key is None or key in self._values:
                 operands.append(None if key is None else self._values[key])
             else:
@@ -218,8 +216,8 @@ class _Walk:
             return nothing, error.what
 
 
-def _layer(name: str, operators: tuple[str, ...], bound: Bound, told: Array) -> Layer:
-    if not told.size:
+def _layer(name: str, operators: tuple[str, ...], bound: Bound, returned: Array) -> Layer:
+    if not returned.size:
         return Layer(name, operators, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    use = bound.use(told)
+    use = bound.use(returned)
     return Layer(name, operators, use.used, use.error, use.bound, use.likely, use.signal, use.noise, use.widest)

@@ -28,7 +28,7 @@ _AFFINE = having(Trait.AFFINE)
 # What onnxruntime may fuse into a sum before it: ConvActivationFusion, ConvAddFusion, ConvMulFusion, MatMulAddFusion in
 # onnxruntime/core/optimizer.
 _FUSED_BEHIND = having_any([Trait.CLAMPS, Trait.FUNCTION, Trait.AFFINE]) | {"LeakyRelu", "PRelu"}
-_UNTOLD_HALVES = having_any([Trait.CLAMPS, Trait.REARRANGES])
+_HALVES_NOT_RETURNED = having_any([Trait.CLAMPS, Trait.REARRANGES])
 _QUANTIZING = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")
 _PROBE = "/probe"
 _HALF_UNIT, _HALF_LEAST = 2.0**-11, 2.0**-25  # of float16: half a relative spacing, and half of the smallest number
@@ -38,8 +38,8 @@ class OnnxFile:
     """A file, with the arithmetic of the runtime that it is judged for.
 
     A runtime fuses a convolution with the activation or the sum behind it, which asks nothing else of it: such values
-    are not told. Of half precision, onnxruntime computes in float32 and rounds where it has a kernel for halves; a
-    clamp behind a convolution is such a place, and a value is told in float32, before it is rounded.
+    are not returned. Of half precision, onnxruntime computes in float32 and rounds where it has a kernel for halves; a
+    clamp behind a convolution is such a place, and a value is returned in float32, before it is rounded.
 
     Args:
         path: where it lies; its external data beside it.
@@ -91,7 +91,7 @@ class OnnxFile:
         readers = [use.node.op_type for use in value.uses()]
         alone = len(readers) == 1
         if value.name in self._halves:
-            return node.op_type in _UNTOLD_HALVES or (node.op_type in _SUMS and alone and readers[0] in _AFFINE)
+            return node.op_type in _HALVES_NOT_RETURNED or (node.op_type in _SUMS and alone and readers[0] in _AFFINE)
         return node.op_type in _SUMS and alone and readers[0] in _FUSED_BEHIND
 
     @property
@@ -106,20 +106,20 @@ class OnnxFile:
         """
         extra = onnx.GraphProto()
         for name in names:
-            told = name
+            returned = name
             if name in self._halves - self._casts:
-                told = f"{name}{_PROBE}"
-                extra.node.append(onnx.helper.make_node("Cast", [name], [told], to=onnx.TensorProto.FLOAT))
-            extra.output.append(onnx.ValueInfoProto(name=told))
+                returned = f"{name}{_PROBE}"
+                extra.node.append(onnx.helper.make_node("Cast", [name], [returned], to=onnx.TensorProto.FLOAT))
+            extra.output.append(onnx.ValueInfoProto(name=returned))
         behind: bytes = onnx.ModelProto(graph=extra).SerializeToString()
         return self._data + behind
 
-    def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
+    def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], returned: Mapping[str, Array]) -> Judged:
         """See `ProbedFile`."""
-        results: dict[Hashable, Array] = dict(told.items())
+        results: dict[Hashable, Array] = dict(returned.items())
         results |= {value.name: array for value, array in zip(self._graph.outputs, outputs, strict=True)}
         steps = [self._step(node, results) for node in self._graph]
-        readings = [_as_told, self._rounded, self._either] if self._halves else [_as_told]
+        readings = [_as_returned, self._rounded, self._either] if self._halves else [_as_returned]
 
         with one_thread():
             return judged_layers(steps, self._held(inputs), results, readings, str)
@@ -144,47 +144,47 @@ class OnnxFile:
         fed = [value for value in self._graph.inputs if not value.is_initializer()]
         return held | {value.name: array for value, array in zip(fed, inputs, strict=True)}
 
-    def _step(self, node: ir.Node, told: Mapping[Hashable, Array]) -> Step:
+    def _step(self, node: ir.Node, returned: Mapping[Hashable, Array]) -> Step:
         halves = [value.name for value in node.outputs if value.name in self._halves]
         arithmetic = replace(self._arithmetic, inner_storage="float16") if halves else self._arithmetic
-        if any(not _is_wider(told.get(name)) for name in halves):
+        if any(not _is_wider(returned.get(name)) for name in halves):
             arithmetic = replace(arithmetic, storage="float16")
         inputs = tuple(None if value is None else value.name for value in node.inputs)
-        bounds = partial(_bounds, node, self._opset, arithmetic, [_terms(value, told) for value in node.inputs])
+        bounds = partial(_bounds, node, self._opset, arithmetic, [_terms(value, returned) for value in node.inputs])
         return Step(node.op_type, inputs, tuple(value.name for value in node.outputs), bounds)
 
-    def _rounded(self, key: Hashable, told: Array) -> Operand:
-        """A value that was rounded to a half behind the place where it was told."""
-        return told.astype(np.float16) if key in self._halves and told.dtype.kind == "f" else told
+    def _rounded(self, key: Hashable, returned: Array) -> Operand:
+        """A value that was rounded to a half behind the place where it was returned."""
+        return returned.astype(np.float16) if key in self._halves and returned.dtype.kind == "f" else returned
 
-    def _either(self, key: Hashable, told: Array) -> Operand:
-        """A value that was rounded to a half behind the place where it was told, or before it, here and not there."""
-        if key not in self._halves or told.dtype.kind != "f":
-            return told
-        exact = told.astype(np.float64)
+    def _either(self, key: Hashable, returned: Array) -> Operand:
+        """A value that was rounded to a half behind the place where it was returned, or before, here and not there."""
+        if key not in self._halves or returned.dtype.kind != "f":
+            return returned
+        exact = returned.astype(np.float64)
         error = _HALF_UNIT * np.abs(exact) + _HALF_LEAST
         return Bound(exact, error, error)
 
 
-def _as_told(key: Hashable, told: Array) -> Operand:
-    return told
+def _as_returned(key: Hashable, returned: Array) -> Operand:
+    return returned
 
 
-def _is_wider(told: Array | None) -> bool:
-    """Whether a value was told that no half holds: the runtime stored none."""
-    if told is None or told.dtype != np.float32:
+def _is_wider(returned: Array | None) -> bool:
+    """Whether a value was returned that no half holds: the runtime stored none."""
+    if returned is None or returned.dtype != np.float32:
         return False
     with np.errstate(over="ignore"):
-        return bool((told.astype(np.float16) != told)[np.isfinite(told)].any())
+        return bool((returned.astype(np.float16) != returned)[np.isfinite(returned)].any())
 
 
-def _terms(value: ir.Value | None, told: Mapping[Hashable, Array]) -> int:
-    """How many products a convolution adds up whose result is not told, as it is fused with what reads it; else 0.
+def _terms(value: ir.Value | None, returned: Mapping[Hashable, Array]) -> int:
+    """How many products a convolution adds up whose result is not returned, as it is fused with what reads it; else 0.
 
     BatchNormalization is a convolution of one product in onnxruntime's blocked layout (NchwcTransformer).
     """
     node = value.producer() if value is not None else None
-    if value is None or node is None or value.name in told:
+    if value is None or node is None or value.name in returned:
         return 0
     if node.op_type == "BatchNormalization":
         return 1

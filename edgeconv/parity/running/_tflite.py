@@ -16,7 +16,7 @@ from edgeconv.parity.running._layers import Judged, Operand, Step, carried_throu
 from edgeconv.reference.tflite import Operator, TfliteGraph, open_tflite, read
 
 _OUTPUTS = 8  # of a SubGraph: the place of its third field in its table of offsets
-_UNTOLD = ("int4", "bfloat16")  # what frames and numpy do not carry
+_NOT_RETURNED = ("int4", "bfloat16")  # what frames and numpy do not carry
 _ADDING_UP = ("MEAN", "SUM")  # of a square before them, XNNPACK makes one operator with it (`_squares`)
 
 
@@ -45,7 +45,7 @@ class TfliteFile:
                 continue
             varying.update(operator.outputs)
             tensors = [(at, self._graph.tensors[at]) for at in operator.outputs if at not in self._graph.outputs]
-            names += [tensor.name for _, tensor in tensors if tensor.dtype not in _UNTOLD]
+            names += [tensor.name for _, tensor in tensors if tensor.dtype not in _NOT_RETURNED]
         return [names]
 
     @property
@@ -69,11 +69,11 @@ class TfliteFile:
         table = open_tflite(self._data).Subgraphs(0)._tab
         return int(table.Pos + table.Offset(_OUTPUTS))
 
-    def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], told: Mapping[str, Array]) -> Judged:
+    def judge(self, inputs: Sequence[Array], outputs: Sequence[Array], returned: Mapping[str, Array]) -> Judged:
         """See `ProbedFile`."""
         graph = self._graph
         held = self._given(inputs)
-        results: dict[Hashable, Array] = {self._places[name]: array for name, array in told.items()}
+        results: dict[Hashable, Array] = {self._places[name]: array for name, array in returned.items()}
         results |= dict(zip(graph.outputs, outputs, strict=True))
         steps = self._steps()
         halves = any(graph.tensors[at].dtype == "float16" for at in results if isinstance(at, int))
@@ -114,18 +114,18 @@ class TfliteFile:
         return frozenset(item.outputs[0] for item in squaring)
 
     def _held(self, key: Hashable, array: Array) -> Operand:
-        """A told value in the type that operators read it in."""
+        """A returned value in the type that operators read it in."""
         assert isinstance(key, int)  # tensors have indices
         return np.asarray(array, self._graph.tensors[key].held_as)
 
     def _unrounded(self, key: Hashable, array: Array) -> Operand:
         """A half that XNNPACK may have read before it was rounded: of what it has no kernels for halves, a subgraph is
         computed in float32, and only its results are rounded."""
-        told = self._held(key, array)
-        if array.dtype != np.float16 or not isinstance(told, np.ndarray):
-            return told
+        returned = self._held(key, array)
+        if array.dtype != np.float16 or not isinstance(returned, np.ndarray):
+            return returned
         error = np.spacing(np.abs(array)).astype(np.float64) / 2
-        return Bound(told, error, error)
+        return Bound(returned, error, error)
 
     def _name(self, key: Hashable) -> str:
         assert isinstance(key, int)  # tensors have indices
