@@ -58,6 +58,12 @@ SLOPED, CLAMPED, SUBTRACTED = (
 )
 NORM = [IMAGE, *(RNG.uniform(0.5, 1.5, 3) for _ in range(4))]
 NORMED = piece_of("BatchNormalization", NORM, (1, 2, 3, 4), epsilon=1e-3)
+WIDE = RNG.normal(size=(1, 5, 4, 3))
+TURNED = RNG.normal(size=(3, 4, 3, 3)).astype(np.float32).astype(np.float64)
+SPREAD: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}
+GRU = [
+    RNG.normal(size=shape).astype(np.float32).astype(np.float64) for shape in ((4, 1, 3), (1, 6, 3), (1, 6, 2), (1, 12))
+]
 FAULTS: dict[str, tuple[Piece, Array, str]] = {
     "rotated": (convolution(), wrong(KERNEL[..., ::-1, ::-1]), "rotated by 180 degrees"),
     "transposed": (convolution(), wrong(KERNEL.swapaxes(2, 3)), "height and width exchanged"),
@@ -110,6 +116,22 @@ FAULTS: dict[str, tuple[Piece, Array, str]] = {
         IMAGE.reshape(1, 8, 6, 3),
         "its numbers are taken in their order",
     ),
+    "transposed layer's channels": (
+        piece_of("ConvTranspose", [IMAGE, TURNED], (1,), **SPREAD),
+        computed("ConvTranspose", IMAGE[:, [0, 2, 1]], TURNED, **SPREAD),
+        "the operand of ConvTranspose layer.0 has its channels 1 and 2 exchanged",
+    ),
+    "a term's channels": (
+        piece_of("Add", [WIDE, 3 * WIDE[..., ::-1]]),
+        WIDE[:, [0, 4, 2, 3, 1]] + 3 * WIDE[..., ::-1],
+        "operand 0 of Add layer.0 has its channels 1 and 4 exchanged",
+    ),
+    "reset": (
+        piece_of("GRU", GRU, (1, 2, 3), hidden_size=2, linear_before_reset=1),
+        computed("GRU", *GRU, hidden_size=2, linear_before_reset=0),
+        "applies its reset gate in front of the product instead of behind it",
+    ),
+    "twice": (piece_of("Sigmoid", [IMAGE]), 1 / (1 + np.exp(-1 / (1 + np.exp(-IMAGE)))), "layer.0 is applied twice"),
     "sigmoid": (piece_of("Sigmoid", [IMAGE]), np.tanh(IMAGE), "is computed as Tanh"),
 }
 

@@ -282,3 +282,16 @@ def test_a_mask_of_minus_infinity_is_the_least_integer_and_no_other_number_is_cu
     matching = match(graph, file, steps, ends.__getitem__)
     assert not matching.faults
     assert {name: float(array) for name, array in matching.rounded.items()} == {"mask": -4.0}
+
+
+def test_halves_that_are_cut_off_have_a_cause_though_no_value_differs_beyond_what_is_rounded(tmp_path: Path) -> None:
+    graph, inputs = made("relu", "fp16")
+    contents = emitted(graph, "onnx")
+    weight = max(graph.model.graph.initializers.values(), key=lambda value: value.const_value.size)  # type: ignore[union-attr]
+    right = weight.const_value.numpy().astype(np.float16)  # type: ignore[union-attr]
+    chosen = np.random.default_rng(0).random(right.shape) < 0.5
+    wrong = np.where(chosen, np.nextafter(right, np.float16(0)), right)
+    assert contents.data.count(right.tobytes()) == 1
+    data = contents.data.replace(right.tobytes(), wrong.tobytes())
+    told = judged(graph, inputs, contents, data, tmp_path / "net.onnx")
+    assert f"the constant {weight.name} is rounded towards zero" in told.reason.partition("cause: ")[2]

@@ -56,6 +56,11 @@ def _choices_of(layer: Layer) -> Iterator[tuple[str, dict[str, Any]]]:
             f"takes channels for depth in the order {'CRD' if now == 'DCR' else 'DCR'} instead of {now}",
             {"mode": "CRD" if now == "DCR" else "DCR"},
         )
+    if layer.operator == "GRU":
+        flag = layer.attribute("linear_before_reset", 0)
+        sides = ("behind", "in front of") if flag else ("in front of", "behind")
+        words = f"applies its reset gate {sides[1]} the product instead of {sides[0]} it"
+        yield words, {"linear_before_reset": 1 - flag}
     if layer.operator == "Transpose":
         stated = layer.attribute("perm", list(range(layer.data.ndim))[::-1])
         # 120 orders of five axes; six would have 720.

@@ -14,7 +14,8 @@ from edgeconv.parity.causes._piece import Evidence, Hypothesis, Layer, Piece
 _MOST_CHANNELS = 512  # whose pairs are compared
 _SEEN = 48  # elements of the result that pairs are told apart by
 _STEP = 2.0**-10  # relative, of a layer's result: what becomes of it behind the layer
-_LINEAR = ("Conv", "Gemm", "MatMul")
+_LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_IMAGES = ("Conv", "ConvTranspose")
 _MOST_VALUES = 400  # of the graph, that are tried in an operand's place
 
 
@@ -31,9 +32,35 @@ def moved_channels(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
         if at < len(piece.layers) - 1 and len(layer.results) == 1 and layer.result.dtype.kind == "f":
             for words, moved in _in_order(layer.result):
                 yield Hypothesis(f"the result of {layer.name} {words}", partial(piece.after, at, (moved,)))
+    yield from _two_wrong(piece, evidence)
     for at, layer in enumerate(piece.layers):
         if layer.operator in _LINEAR and layer.is_constant(1):
             yield from _exchanged(piece, at, layer, evidence)
+
+
+def _two_wrong(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Where the result is wrong in two channels alone: these two exchanged in an operand, or in an inner result."""
+    expected, actual = piece.expected, evidence.actual
+    if expected.shape != actual.shape or expected.ndim < 2:
+        return
+    axis = 1
+    wrong = np.abs(actual - expected) > evidence.tolerance(expected)
+    places = np.flatnonzero(wrong.any(axis=tuple(other for other in range(wrong.ndim) if other != axis)))
+    if len(places) != 2:
+        return
+    first, second = (int(place) for place in places)
+    order = np.arange(expected.shape[axis])
+    order[[first, second]] = second, first
+    for at, layer in enumerate(piece.layers):
+        for index in layer.computed_operands:
+            array = layer.operands[index]
+            if array is not None and array.ndim > axis and array.shape[axis] == len(order):
+                what = f"operand {index}" if len(layer.computed_operands) > 1 else "the operand"
+                words = f"{what} of {layer.name} has its channels {first} and {second} exchanged"
+                yield Hypothesis(words, partial(_reading, piece, at, index, np.take(array, order, axis)))
+        if len(layer.results) == 1 and layer.result.ndim > axis and layer.result.shape[axis] == len(order):
+            words = f"the result of {layer.name} has its channels {first} and {second} exchanged"
+            yield Hypothesis(words, partial(piece.after, at, (np.take(layer.result, order, axis),)))
 
 
 def _in_order(array: Array) -> Iterator[tuple[str, Array]]:
@@ -61,7 +88,7 @@ def _exchanged(piece: Piece, at: int, layer: Layer, evidence: Evidence) -> Itera
 
     What an exchange changes is known of each pair from a few elements of the result, without computing it whole.
     """
-    axis = 1 if layer.operator == "Conv" else layer.data.ndim - 1
+    axis = 1 if layer.operator in _IMAGES else layer.data.ndim - 1
     count = layer.data.shape[axis]
     moved = _moved(piece, at, layer, evidence)
     if moved is None or not 1 < count <= _MOST_CHANNELS:
@@ -115,8 +142,9 @@ def _shares(layer: Layer, places: Array) -> Array | None:
     weights, data = layer.operands[1], layer.data
     if weights is None:
         return None
-    if layer.operator == "Conv":
-        return _of_windows(layer, weights, places) if data.ndim == 4 else None
+    if layer.operator in _IMAGES:
+        of_image = _of_windows if layer.operator == "Conv" else _of_spread_windows
+        return of_image(layer, weights, places) if data.ndim == 4 else None
     if weights.ndim != 2 or (layer.operator == "Gemm" and layer.attribute("transA", 0)):
         return None
     columns = weights.T if layer.operator == "Gemm" and layer.attribute("transB", 0) else weights
@@ -144,6 +172,30 @@ def _of_windows(layer: Layer, weights: Array, places: Array) -> Array | None:
         window = padded[batch][:, taps[0][:, None], taps[1][None, :]].reshape(data.shape[1], -1)
         first = output // (len(weights) // groups) * per_group
         shares[row, first : first + per_group] = weights[output].reshape(per_group, -1) @ window.T
+    return shares
+
+
+def _of_spread_windows(layer: Layer, weights: Array, places: Array) -> Array | None:
+    """The same of a transposed convolution: each element is a sum over the taps that meet a pixel."""
+    pads, data = layer.attribute("pads", [0] * 4), layer.data
+    if layer.attribute("auto_pad", "NOTSET") != "NOTSET" or layer.attribute("output_shape", list[int]()):
+        return None
+    strides, dilations = layer.attribute("strides", [1, 1]), layer.attribute("dilations", [1, 1])
+    count, per_group = data.shape[1], weights.shape[1]
+    members = count // layer.attribute("group", 1)
+    shares = np.zeros((len(places), count, count))
+    for row, (batch, output, *corner) in enumerate(places.tolist()):
+        met = []
+        for axis, start in enumerate(corner):
+            steps = start + pads[axis] - dilations[axis] * np.arange(weights.shape[2 + axis])
+            pixels = steps // strides[axis]
+            taps = np.flatnonzero((steps % strides[axis] == 0) & (pixels >= 0) & (pixels < data.shape[2 + axis]))
+            met.append((taps, pixels[taps]))
+        (rows, above), (columns, beside) = met
+        window = data[batch][:, above[:, None], beside[None, :]].reshape(count, -1)
+        first = output // per_group * members
+        kernel = weights[first : first + members, output % per_group][:, rows[:, None], columns[None, :]]
+        shares[row, first : first + members] = kernel.reshape(members, -1) @ window.T
     return shares
 
 

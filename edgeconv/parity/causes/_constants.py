@@ -71,6 +71,18 @@ def stored_otherwise(
         yield Hypothesis(words, partial(piece.with_constants, changed))
 
 
+def change_of_constant(due: Array, array: Array, step: Array | None = None) -> str:
+    """How a constant of a file differs from the graph's, in words that follow its name; empty where no rule knows.
+
+    Args:
+        due: the graph's.
+        array: the file's, in its layout and precision.
+        step: of integers, what one more is worth.
+    """
+    words = (item.words for item in _candidates("", due, {"": array}, step))
+    return next((text for text in words if text != _OTHERS), "")
+
+
 def _named_after_another(
     item: _Candidate, name: str, steps: Mapping[str, Array], elsewhere: Mapping[str, Array]
 ) -> _Candidate:

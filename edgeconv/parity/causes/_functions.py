@@ -133,7 +133,8 @@ def _left_out(piece: Piece, at: int, layer: Layer) -> Iterator[Hypothesis]:
         if operand is not None and operand.shape == layer.result.shape:
             rest = f": its result is operand {index}" if len(layer.computed_operands) > 1 else ""
             yield Hypothesis(f"{layer.name} is left out{rest}", partial(piece.after, at, (operand,)))
-    if layer.data.shape == layer.result.shape and layer.operands[1:] and layer.operator not in _CLAMPS:
+    repeatable = layer.operands[1:] or layer.operator in _UNARY
+    if layer.data.shape == layer.result.shape and repeatable and layer.operator not in _CLAMPS:
         words = f"{layer.name} is applied twice"
         yield Hypothesis(words, lambda: piece.after(at, layer.again({0: layer.result})))
     if layer.operator == "BatchNormalization":

@@ -15,7 +15,7 @@ from edgeconv.core.precision import to_float32, to_float64
 from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
-from edgeconv.parity.causes import Evidence, cause_of
+from edgeconv.parity.causes import Evidence, cause_of, change_of_constant
 from edgeconv.parity.writing._constants import Matching, all_among, as_integers, match
 from edgeconv.parity.writing._distances import compared, distance_of
 from edgeconv.parity.writing._ends import (
@@ -142,6 +142,7 @@ def writing(
             )
             cause = work.cause(wrong)
         if faults:
+            cause = cause or work.changed_constant()
             break
     # A file of integers at its border ends in the integers.
     missing = [name for name in graph.outputs if not {name, graph.dequantized.get(name)} & work.compared]
@@ -405,6 +406,15 @@ class _Writing:
             return cause_of(
                 piece, evidence, stored=stored, steps=steps, others=others, unread=unread, elsewhere=constants
             )
+
+    def changed_constant(self) -> str:
+        """How the first constant that is one of the graph's altered was, in words: it may move nothing as far."""
+        for name in sorted(self.matching.faults.keys() & self.graph.constants.keys()):
+            steps = self.graph.constant_steps.get(name)
+            words = change_of_constant(self.graph.constants[name], self.file.constants[name], steps)
+            if words:
+                return f"the constant {name} {words}"
+        return ""
 
     def _again(self, end: End, name: str, array: Array) -> Array:
         return self.file.again(end.tensor, {name: array})
