@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from edgeconv.core import Array
 from edgeconv.quantize._graph import static_shape
 from edgeconv.quantize._structure import Layer
-from edgeconv.quantize._walk import Dequantized, Held
+from edgeconv.quantize._walk import Dequantized, Held, real
 
 _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.int64]
@@ -82,31 +83,35 @@ class Columns:
         gathered = np.empty((len(range(*part.indices(self._groups))), self._taps, self._count), np.float32)
         start = 0
         for held, positions, places in zip(self._inputs, self._positions, self._places, strict=True):
-            array, zero = (held.integers, held.zero_point) if isinstance(held, Dequantized) else (held, 0)
             # Gemm and MatMul: the last axis is what the weight is multiplied with, all others are positions.
             if self._windows is None:
-                pieces = [array.reshape(-1, self._taps)[positions].T[None]]
-            else:
-                grouped = array.reshape(array.shape[0], self._groups, -1, *array.shape[2:])[:, part]
-                pieces = [_taken(self._windows.padded(grouped[row], zero), flat) for row, flat in places]
-            for piece in pieces:
-                _write_real(held, piece, gathered[:, :, start : start + piece.shape[2]])
-                start += piece.shape[2]
+                chosen = _like(held, _stored(held).reshape(-1, self._taps)[positions].T)
+                _write_real(chosen, gathered[0, :, start : start + len(positions)])
+                start += len(positions)
+                continue
+            for row, flat in places:
+                grouped = _stored(held)[row].reshape(self._groups, -1, *held.shape[2:])
+                chosen = self._windows.taken(_like(held, grouped[part]), flat)
+                _write_real(chosen, gathered[:, :, start : start + flat.shape[1]])
+                start += flat.shape[1]
         return gathered.swapaxes(1, 2)
 
 
-def _taken(array: Array, places: _Indices) -> Array:
-    """(groups, taps, positions) of (groups, channels, ...) and flat places (kernel, positions)."""
-    taken = array.reshape(*array.shape[:2], -1).take(places.reshape(-1), axis=2)
-    return taken.reshape(len(array), array.shape[1] * places.shape[0], places.shape[1])
+def _stored(held: Held) -> Array:
+    """The integers or floats that are held."""
+    return held.integers if isinstance(held, Dequantized) else held
 
 
-def _write_real(held: Held, array: Array, result: Array) -> None:
-    """Writes elements of a value as real numbers; what was moved until then are integers, where these are held."""
+def _like(held: Held, stored: Array) -> Held:
+    """Some of what is held."""
+    return Dequantized(stored, held.scale, held.zero_point) if isinstance(held, Dequantized) else stored
+
+
+def _write_real(held: Held, result: Array) -> None:
     if isinstance(held, Dequantized):
-        held.write_real(array, result)
+        held.write_real(result)
     else:
-        result[...] = array
+        result[...] = held
 
 
 class _Windows:
@@ -121,7 +126,7 @@ class _Windows:
         self._pads = list(zip(pads[:axes], pads[axes:], strict=True))
 
     def places(self, shape: Sequence[int], positions: _Indices) -> list[tuple[int, _Indices]]:
-        """Where the taps lie: the rows of a batch, and flat places (kernel, positions) in what is `padded` of each.
+        """Where the taps lie: the rows of a batch, and flat places (kernel, positions) in each, its padding included.
 
         Args:
             shape: of the batch, (batch, channels, ...).
@@ -137,8 +142,18 @@ class _Windows:
         bounds = np.searchsorted(rows, np.arange(shape[0] + 1))
         return [(index, flat[:, bounds[index] : bounds[index + 1]]) for index in range(shape[0])]
 
-    def padded(self, array: Array, zero: Array | float) -> Array:
-        """One row of a batch, (groups, channels, ...), with what stands for zero around it."""
+    def taken(self, held: Held, places: _Indices) -> Held:
+        """What lies at the `places` of one row of a batch, (groups, channels, ...): (groups, taps, positions)."""
+        # Where windows overlap there are more columns than elements, which then become floats before they are moved.
+        if isinstance(held, Dequantized) and places.size > math.prod(held.shape[2:]):
+            held = real(held)
+        zero = held.zero_point if isinstance(held, Dequantized) else 0.0
+        padded = self._padded(_stored(held), zero)
+        moved = padded.reshape(*padded.shape[:2], -1).take(places.reshape(-1), axis=2)
+        return _like(held, moved.reshape(len(moved), padded.shape[1] * places.shape[0], places.shape[1]))
+
+    def _padded(self, array: Array, zero: Array | float) -> Array:
+        """With what stands for zero around it."""
         if not any(before or after for before, after in self._pads):
             return array
         wide = np.full((*array.shape[:2], *self._padded_sizes(array.shape[2:])), zero, array.dtype)

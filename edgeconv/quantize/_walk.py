@@ -49,10 +49,10 @@ class Dequantized:
         """The real numbers of some of the integers, float32."""
         return dequantized(integers, self.scale, self.zero_point, np.float32)
 
-    def write_real(self, integers: Array, result: Array) -> None:
-        """Writes what `real` gives of some of the integers into float32 of their shape."""
+    def write_real(self, result: Array) -> None:
+        """Writes the real numbers of all of them into float32 of their shape."""
         # In float32 from the start, with no array between.
-        np.subtract(integers, np.float32(self.zero_point), out=result, dtype=np.float32)
+        np.subtract(self.integers, np.float32(self.zero_point), out=result, dtype=np.float32)
         result *= np.float32(self.scale)
 
 
