@@ -180,13 +180,18 @@ def safe_growth(channels: _Floats, scales: _Floats, partner: _Indices) -> _Float
     sums = np.where(left * right > 0, np.abs(left + right), 0.0).max(axis=1, initial=0.0)
     limits = scales * LARGEST_SUM  # 0 for a channel of zeros
     largest = np.maximum(1.0, np.divide(sums, limits, out=np.zeros_like(sums), where=limits > 0))
-    best, least = np.ones(len(scales)), np.full(len(scales), np.inf)
+    # Behind a layer whose channels could be reordered there are none, or few, that need to grow at all.
+    growing = np.flatnonzero(largest > 1.0)
+    channels, scales, largest = channels[growing], scales[growing], largest[growing]
+    best, least = np.ones(len(growing)), np.full(len(growing), np.inf)
     for share in np.linspace(0.0, 1.0, _GROWTHS):
         growth = 1.0 + share * (largest - 1.0)
-        grown = np.where(limits > 0, scales * growth, 1.0)[:, None]
+        grown = (scales * growth)[:, None]
         error = np.square(channels - nearest_safe(channels / grown, partner) * grown).sum(axis=1)
         best, least = np.where(error < least, growth, best), np.minimum(error, least)
-    return best
+    factors = np.ones(len(sums))
+    factors[growing] = best
+    return factors
 
 
 _GROWTHS = 9  # that are tried

@@ -81,9 +81,9 @@ class Quantization:
 
 def of_type(dtype: str, scale: Any, zero_point: Any, axis: int = 0) -> Quantization:
     """Parameters from arrays or numbers, the scales rounded to float32."""
-    scales = tuple(float(np.float32(number)) for number in np.atleast_1d(scale))
-    zeros = tuple(int(number) for number in np.broadcast_to(np.atleast_1d(zero_point), (len(scales),)))
-    return Quantization(dtype, scales, zeros, axis)
+    scales = np.atleast_1d(np.asarray(scale, np.float32))
+    zeros = np.broadcast_to(np.asarray(zero_point, np.int64), scales.shape)
+    return Quantization(dtype, tuple(scales.tolist()), tuple(zeros.tolist()), axis)
 
 
 def of_interval(lowest: float, highest: float, dtype: str) -> Quantization:
