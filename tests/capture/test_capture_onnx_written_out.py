@@ -220,6 +220,17 @@ def test_columns_become_an_image_in_both_formats(tmp_path: Path, name: str) -> N
     assert_right_from_file(path, shape, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["windows that tile the image", "windows that overlap"])
+def test_columns_of_an_open_batch_leave_it_open(tmp_path: Path, name: str) -> None:
+    (_, *inner), image, block, attributes = COLUMNS[name]
+    node = _node("Col2Im", ["x", "image", "block"], ["y"], **attributes)
+    path = file_of(tmp_path, [node], ("n", *inner), 18, image=np.array(image), block=np.array(block))
+    result = edgeconv.export_onnx(path, tmp_path / "out", name="net", devices=("onnxruntime", "litert"))
+    assert result.report is not None
+    assert result.report.verdict.value == "pass"
+    assert {artifact.inputs[0].shape[0] for artifact in result.artifacts} == {"n"}
+
+
 def test_columns_that_are_no_windows_are_refused_by_name(tmp_path: Path) -> None:
     node = _node("Col2Im", ["x", "image", "block"], ["y"], "fold", strides=[2, 2])
     path = file_of(tmp_path, [node], (1, 4, 9), 18, image=np.array([4, 4]), block=np.array([2, 2]))

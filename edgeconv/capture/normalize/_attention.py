@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, input_of, is_taken
 from edgeconv.graph.origin import place_of
@@ -92,7 +93,7 @@ def _check(node: ir.Node) -> None:
     if not _fit(node):
         operands = [sizes_of(value) for value in node.inputs[:6] if value is not None]
         what = f"Attention cannot compute with operands of the shapes {', '.join(map(str, operands))}"
-        raise CaptureError(what, where=place_of(node), hint="correct the shapes, or the numbers of heads")
+        raise refused(node, what, "correct the shapes, or the numbers of heads")
 
 
 def _fit(node: ir.Node) -> bool:
@@ -208,10 +209,10 @@ def _mask(node: ir.Node, shape: list[int]) -> tuple[npt.NDArray[np.bool_], npt.N
     array = constant(stated)
     if stated is None or array is None:
         if stated is not None and sizes_of(stated)[-1] != columns:
-            raise CaptureError(
+            raise refused(
+                node,
                 f"Attention takes a mask of {sizes_of(stated)[-1]} keys for {columns}",
-                where=place_of(node),
-                hint="give the mask one column per key",
+                "give the mask one column per key",
             )
         return allowed, bias, stated
     missing = [(0, 0)] * (array.ndim - 1) + [(0, columns - array.shape[-1])]  # a shorter mask excludes the last keys

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import constant, is_taken
 from edgeconv.graph.names import names_of, take_name
-from edgeconv.graph.origin import origin_of, place_of, set_origin
+from edgeconv.graph.origin import origin_of, set_origin
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -38,10 +38,10 @@ def has_subgraph(node: ir.Node) -> bool:
 def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     """Moves constants and nodes of a branch into the graph, under unique names, and removes the ``If``."""
     if len(branch.outputs) != len(node.outputs):
-        raise CaptureError(
+        raise refused(
+            node,
             f"If has {len(node.outputs)} outputs, and the branch that is taken {len(branch.outputs)}",
-            where=place_of(node),
-            hint="export the file again",
+            "export the file again",
         )
     for output, result in zip(node.outputs, splice(graph, node, branch, {}), strict=True):
         ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
-from edgeconv.graph.origin import place_of
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.steps import Steps, sizes_of
 
 _NAME, _INFERRED_AS = "GroupNormalization", "InstanceNormalization"
@@ -49,11 +48,7 @@ def settle_group_norms(graph: ir.Graph) -> None:
         groups = node.attributes["num_groups"].as_int()
         batch, channels, *rest = sizes_of(x)
         if groups < 1 or channels % groups:
-            raise CaptureError(
-                f"{groups} groups do not divide {channels} channels",
-                where=place_of(node),
-                hint="correct num_groups",
-            )
+            raise refused(node, f"{groups} groups do not divide {channels} channels", "correct num_groups")
         steps = Steps(graph, node)
         grouped = steps.reshape(x, [batch, groups, math.prod((channels // groups, *rest))], "grouped")
         ones = steps.constant(np.ones(groups, np.float32), "ones")

@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import is_taken
-from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps
 from edgeconv.graph.traits import Trait, having
 
@@ -144,10 +143,10 @@ def _axes(node: ir.Node) -> list[_Axis]:
 def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
     """Puts a Slice before the pool that keeps the first elements of each spatial axis."""
     if any(map(is_taken, node.outputs[1:])):
-        raise CaptureError(
+        raise refused(
+            node,
             f"{node.op_type} leaves out a window, and gives the places of its maxima",
-            where=place_of(node),
-            hint="export it without ceil_mode, or without the indices",
+            "export it without ceil_mode, or without the indices",
         )
     source = node.inputs[0]
     if source is None or source.shape is None:

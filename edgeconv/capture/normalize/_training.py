@@ -11,9 +11,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import constant, is_taken
-from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
 
 
@@ -25,10 +24,10 @@ def check_dropouts(graph: ir.Graph) -> None:
     """
     for node in graph:
         if node.op_type == "Dropout" and node.domain == "" and not _keeps_all(node):
-            raise CaptureError(
+            raise refused(
+                node,
                 "Dropout is in training mode and draws random numbers",
-                where=place_of(node),
-                hint="export the model for inference (training_mode false), or take the Dropout out",
+                "export the model for inference (training_mode false), or take the Dropout out",
             )
 
 
@@ -76,10 +75,10 @@ def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
     used_statistics = [value for value in node.outputs[1:] if is_taken(value)]
     if not node.attributes.get_int("training_mode", 0):
         if used_statistics:
-            raise CaptureError(
+            raise refused(
+                node,
                 f"BatchNormalization gives {used_statistics[0].name!r}, a statistic that only its training mode has",
-                where=place_of(node),
-                hint="leave out all of its outputs but the first, or set training_mode",
+                "leave out all of its outputs but the first, or set training_mode",
             )
         return
     x, scale, shift, *running = node.inputs

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import constant
-from edgeconv.graph.origin import place_of
 
 # Operators whose axis is not one of the first input: it is of the result, may be one past the last, or is ignored where
 # there is one scale.
@@ -32,7 +31,7 @@ def check_axes(graph: ir.Graph) -> None:
         beyond = [axis for axis in _axes(node) if not -most <= axis < most]
         if beyond:
             what = f"{node.op_type} is along axis {beyond[0]} of a value of {rank} axes"
-            raise CaptureError(what, where=place_of(node), hint="state an axis that it has")
+            raise refused(node, what, "state an axis that it has")
 
 
 def _axes(node: ir.Node) -> Iterator[int]:

@@ -16,9 +16,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.core import Array
-from edgeconv.errors import CaptureError
-from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.windows import counted_elements, stated_pads
 
@@ -57,7 +56,7 @@ def _settle(steps: Steps, node: ir.Node) -> None:
     counts = _counts(node, before, after, pads)
     if not counts.all():
         what = f"{node.op_type} has windows of nothing but padding"
-        raise CaptureError(what, where=place_of(node), hint="pad less than a window on each side")
+        raise refused(node, what, "pad less than a window on each side")
     alike = bool((counts == counts.flat[0]).all())
     weight = np.full((channels, 1, *kernel), 1 / counts.flat[0] if alike else 1, np.float32)
     attributes = {"strides": strides, "dilations": dilations, "pads": [*pads[:rank], *reaches], "group": channels}

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
-from edgeconv.graph.origin import place_of
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.steps import Steps, sizes_of
 
 _DOTS = "..."
@@ -72,7 +71,7 @@ def _labels(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
     stated = all(count == 0 or (_DOTS in labels and count > 0) for labels, count in zip(named, extra, strict=False))
     if len(named) != len(ranks) or not stated or widest > len(free):
         what = f"Einsum {equation!r} does not fit operands of {', '.join(map(str, ranks))} axes"
-        raise CaptureError(what, where=place_of(node), hint="correct the equation")
+        raise refused(node, what, "correct the equation")
     # An ellipsis of fewer axes stands for the last of them, as in broadcasting.
     dots = "".join(free[:widest])
     spelt = [

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
-from edgeconv.graph.origin import place_of
+from edgeconv.capture.normalize._refused import refused
 
 # Attributes of the standard operators that the specification calls a boolean, or gives these two values.
 _FLAGS = frozenset(
@@ -27,4 +26,4 @@ def check_flags(graph: ir.Graph) -> None:
             attribute = node.attributes[name]
             if attribute.type == ir.AttributeType.INT and attribute.as_int() not in (0, 1):
                 what = f"{node.op_type} has {name} {attribute.as_int()}"
-                raise CaptureError(what, where=place_of(node), hint="state 0 or 1")
+                raise refused(node, what, "state 0 or 1")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
-from edgeconv.graph.origin import place_of
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.traits import Trait, having
 
 _PER_CHANNEL = {
@@ -39,7 +38,7 @@ def check_groups(graph: ir.Graph) -> None:
         if not fits or first % group or channels % group:
             shape = list(weight.numpy())
             what = f"{node.op_type} of {channels} channels in {group} groups has a weight of the shape {shape}"
-            raise CaptureError(what, where=place_of(node), hint="correct the model")
+            raise refused(node, what, "correct the model")
 
 
 def _check_per_channel(node: ir.Node) -> None:
@@ -52,4 +51,4 @@ def _check_per_channel(node: ir.Node) -> None:
         shape = None if value is None else value.shape
         if value is not None and shape is not None and shape.is_static() and shape != (channels,):
             what = f"{node.op_type} of {channels} channels takes {value.name!r} of the shape {list(shape.numpy())}"
-            raise CaptureError(what, where=place_of(node), hint="correct the model")
+            raise refused(node, what, "correct the model")

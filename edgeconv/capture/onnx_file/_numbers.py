@@ -11,6 +11,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.core.affine import are_scales
 from edgeconv.errors import CaptureError
 from edgeconv.graph.constants import is_float
@@ -49,7 +50,7 @@ def _check_remainder(node: ir.Node) -> None:
     operand = node.inputs[0]
     if operand is not None and is_float(operand.dtype) and not node.attributes.get_int("fmod", 0):
         what = "Mod of floats is defined with fmod=1 only, and it states none"
-        raise CaptureError(what, where=place_of(node), hint="set fmod to 1, or compute x - y * Floor(x / y)")
+        raise refused(node, what, "set fmod to 1, or compute x - y * Floor(x / y)")
 
 
 def _check_indices(node: ir.Node) -> None:
@@ -65,10 +66,10 @@ def _check_indices(node: ir.Node) -> None:
     for axis, numbers in by_axis.items():
         size = source.shape[axis] if -len(source.shape) <= axis < len(source.shape) else None
         if isinstance(size, int) and not (-size <= numbers.min() and numbers.max() < size):
-            raise CaptureError(
+            raise refused(
+                node,
                 f"{node.op_type} takes the indices {numbers.min()} to {numbers.max()} of an axis of {size} elements",
-                where=place_of(node),
-                hint="correct the indices",
+                "correct the indices",
             )
 
 
@@ -76,10 +77,8 @@ def _check_count(node: ir.Node) -> None:
     """Checks that a Reshape or the like keeps the number of elements."""
     before, after = dims(node.inputs[0]), dims(node.outputs[0])
     if before is not None and after is not None and math.prod(before) != math.prod(after):
-        raise CaptureError(
-            f"{node.op_type} cannot make the shape {list(after)} of {list(before)}",
-            where=place_of(node),
-            hint="correct the shapes",
+        raise refused(
+            node, f"{node.op_type} cannot make the shape {list(after)} of {list(before)}", "correct the shapes"
         )
 
 
@@ -93,10 +92,10 @@ def _check_scale(node: ir.Node) -> None:
     if wrong.size:
         what = "its scale" if numbers.size == 1 else f"{wrong.size} of its {numbers.size} scales"
         first = "" if wrong.size == 1 else "the first of them "
-        raise CaptureError(
+        raise refused(
+            node,
             f"{what} cannot be one: {first}{'is ' if first else ''}{wrong.flat[0]:g}",
-            where=place_of(node),
-            hint="quantise the model again: scales are positive, at least 1.2e-38, and finite",
+            "quantise the model again: scales are positive, at least 1.2e-38, and finite",
         )
 
 
@@ -140,8 +139,8 @@ def _check_weights(node: ir.Node) -> None:
         unsound = np.isnan(array) if node.op_type in _ARITHMETIC else ~np.isfinite(array)
         if unsound.any():
             kind = "NaN" if np.isnan(array).any() else "Inf"
-            raise CaptureError(
+            raise refused(
+                node,
                 f"its weight {value.name!r} holds {kind} in {int(unsound.sum())} of {array.size} places",
-                where=place_of(node),
-                hint="export the model from a checkpoint of before it diverged",
+                "export the model from a checkpoint of before it diverged",
             )

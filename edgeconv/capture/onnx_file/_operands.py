@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import constant
-from edgeconv.graph.origin import place_of
 from edgeconv.graph.traits import Trait, having
 
 Sizes = Sequence[int]
@@ -33,7 +32,7 @@ def check_operands(graph: ir.Graph) -> None:
         if not rule(node, sizes):
             listed = ", ".join("?" if shape is None else str(list(shape)) for shape in sizes)
             what = f"{node.op_type} cannot compute with operands of the shapes {listed}"
-            raise CaptureError(what, where=place_of(node), hint="correct the model")
+            raise refused(node, what, "correct the model")
 
 
 def _sizes(value: ir.Value | None) -> Sizes | None:

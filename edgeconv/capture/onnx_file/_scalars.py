@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
-from edgeconv.graph.origin import place_of
+from edgeconv.capture.normalize._refused import refused
 
 _SCALARS: Mapping[str, Mapping[int, str]] = {
     "Clip": {1: "min", 2: "max"},
@@ -37,4 +36,4 @@ def check_scalars(graph: ir.Graph) -> None:
             if math.prod(value.shape.numpy()) != 1:
                 shape = list(value.shape)
                 what = f"{node.op_type} takes one number as its {name}, and has a tensor of the shape {shape}"
-                raise CaptureError(what, where=place_of(node), hint="give one number")
+                raise refused(node, what, "give one number")

@@ -14,13 +14,12 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize._affine_grid import coordinates
 from edgeconv.capture.normalize._attention import attention
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.capture.onnx_file._center_crop_pad import center_crop_pad
 from edgeconv.capture.onnx_file._column_to_image import column_to_image
 from edgeconv.capture.onnx_file._einsum import einsum
 from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
-from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import constant, input_of, stated_input
-from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import Steps, sizes_of
 
 
@@ -62,10 +61,10 @@ def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     x, sizes = stated_input(node), sizes_of(node.inputs[0])
     stated = node.attributes.get_ints("axes", (0, 2, 3))
     if any(not -len(sizes) <= axis < len(sizes) for axis in stated):
-        raise CaptureError(
+        raise refused(
+            node,
             f"MeanVarianceNormalization has the axes {list(stated)} of a value of {len(sizes)}",
-            where=place_of(node),
-            hint="state axes that it has",
+            "state axes that it has",
         )
     axes = [axis % len(sizes) for axis in stated]
     centred = steps.add("near", "Sub", [x, steps.mean(x, axes, "mean")], sizes)
@@ -132,20 +131,20 @@ def _angles(node: ir.Node, index: int, due: tuple[int, int, int]) -> np.ndarray:
     position = input_of(node, 3)
     places = constant(position)
     if cache is None or (position is not None and places is None):
-        raise CaptureError(
+        raise refused(
+            node,
             "RotaryEmbedding takes angles or positions that are no constants",
-            where=place_of(node),
-            hint="store its cos_cache, sin_cache and position_ids in the file",
+            "store its cos_cache, sin_cache and position_ids in the file",
         )
     if places is not None and cache.ndim and places.size and (places.min() < 0 or places.max() >= len(cache)):
         what = f"RotaryEmbedding takes the positions {places.min()} to {places.max()} of {len(cache)}"
-        raise CaptureError(what, where=place_of(node), hint="correct position_ids")
+        raise refused(node, what, "correct position_ids")
     stated = cache.shape if places is None or not cache.ndim else (*places.shape, *cache.shape[1:])
     if stated != due:
         shapes = f"angles of the shape {list(cache.shape)}"
         shapes += f" and positions of the shape {list(places.shape)}" if places is not None else ""
         what = f"RotaryEmbedding takes {shapes}, where angles for {list(due)} are due"
-        raise CaptureError(what, where=place_of(node), hint="correct the caches, or rotary_embedding_dim")
+        raise refused(node, what, "correct the caches, or rotary_embedding_dim")
     return np.asarray(cache if places is None else cache[places], np.float32)
 
 

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from edgeconv.errors import CaptureError
+from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import constant
-from edgeconv.graph.origin import place_of
 from edgeconv.graph.steps import sizes_of
 from edgeconv.graph.windows import same_pads
 
@@ -43,10 +42,10 @@ def state_same_pads(graph: ir.Graph) -> None:
         if kernel:
             _state(node, automatic, kernel, extra or [0] * len(kernel))
         elif any(extra):
-            raise CaptureError(
+            raise refused(
+                node,
                 f"ConvTranspose has auto_pad and output_padding {list(extra)}, and weights that are computed",
-                where=place_of(node),
-                hint="state its kernel_shape, or its pads",
+                "state its kernel_shape, or its pads",
             )
 
 
@@ -91,10 +90,10 @@ def _settle(node: ir.Node, automatic: str) -> None:
         totals.append(max(size - after[i], 0))
         extra[i] += max(after[i] - size, 0)
         if extra[i] >= max(strides[i], dilations[i]):
-            raise CaptureError(
+            raise refused(
+                node,
                 f"ConvTranspose cannot make its output_shape {after}: axis {2 + i} has {size} elements without padding",
-                where=place_of(node),
-                hint="state a smaller output_shape, or pad the result",
+                "state a smaller output_shape, or pad the result",
             )
     _set_pads(node, automatic, totals)
     node.attributes["output_padding"] = ir.AttrInt64s("output_padding", extra)
