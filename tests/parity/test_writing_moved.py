@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_writing import emitted, judged
@@ -12,7 +13,7 @@ from writing_faults import planted_in_tflite
 
 from edgeconv.capture import capture
 from edgeconv.core.verdicts import Verdict
-from edgeconv.flow.variants import Quantization, variants_of
+from edgeconv.flow.variants import Quantization, Variant, variants_of
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
 
@@ -30,14 +31,27 @@ class SharedSum(nn.Module):
         return y + self.tokens(y.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(y.shape)
 
 
+class FlatSum(SharedSum):
+    """The same sum, as an image for a mean and flat: two values of the graph, each of which is rounded."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        y = (torch.stack([self.wide(x), self.narrow(x)], 1) * self.shares).sum(1)
+        return y.mean((2, 3)), y.flatten(2) * 2
+
+
+def _made(build: type[SharedSum], variant: str) -> tuple[Variant, dict[str, np.ndarray]]:
+    torch.manual_seed(0)
+    module, data = build().eval(), torch.randn(1, 3, 9, 15)
+    inputs = {"x": data.numpy()}
+    model = optimize(capture(module, (data,), input_names=["x"], output_names=[]))
+    (made,) = variants_of(model, (variant,), Quantization(batches=lambda: [inputs]), Silent())
+    return made, inputs
+
+
 @pytest.mark.parametrize("variant", ["int8", "int16x8"])
 def test_both_layouts_hold_the_rounded_value_and_each_fault_behind_them_is_told(variant: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    module, data = SharedSum().eval(), torch.randn(1, 3, 9, 15)
-    inputs, path = {"x": data.numpy()}, tmp_path / "net.tflite"
-    model = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
-    (made,) = variants_of(model, (variant,), Quantization(batches=lambda: [inputs]), Silent())
-    contents = emitted(made, "tflite")
+    made, inputs = _made(SharedSum, variant)
+    contents, path = emitted(made, "tflite"), tmp_path / "net.tflite"
     right = judged(made, inputs, contents, contents.data, path)
     assert right.verdict is Verdict.PASS, right.reason
     planted = {(kind, where): data for kind, data, where in planted_in_tflite(contents.data)}
@@ -46,3 +60,11 @@ def test_both_layouts_hold_the_rounded_value_and_each_fault_behind_them_is_told(
     missed = [key for key, data in wrong.items() if judged(made, inputs, contents, data, path).verdict is Verdict.PASS]
     assert {kind for kind, _ in wrong} >= {"ulp", "permuted", "zeroed"}
     assert not missed
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+def test_a_value_that_is_moved_from_another_is_not_what_its_source_holds(variant: str, tmp_path: Path) -> None:
+    made, inputs = _made(FlatSum, variant)
+    contents = emitted(made, "tflite")
+    right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason

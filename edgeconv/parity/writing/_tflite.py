@@ -106,12 +106,15 @@ class TfliteFile:
         for index, spec in zip(self._stated.outputs, self._outputs, strict=True):
             name = holders[index].name if index in holders else spec.name
             holders[index] = _Holder(name, spec.axes)
-        return {**dict(self._held_before(holders)), **holders}
+        moved = graph.moved_from({holder.name for holder in holders.values()})
+        first = {index: holder for index, holder in holders.items() if holder.name not in moved}
+        return {**dict(self._held_before(first)), **holders}
 
     def _held_before(self, holders: Mapping[int, _Holder]) -> Iterator[tuple[int, _Holder]]:
         """The integers that held ones have the elements of, where other operators read them, too.
 
-        The graph has one value, whose rounding all its readers read.
+        The graph has one value, whose rounding all its readers read. Values that are moved from others of the file's
+        are not among these: the graph moves what it has rounded.
         """
         readers = Counter(index for operator in self._stated.operators for index in operator.inputs)
         for index, holder in holders.items():
