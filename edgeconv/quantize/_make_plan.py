@@ -24,6 +24,7 @@ from edgeconv.graph.integer_rules import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.quantize._apart import joins_of_uneven_parts, uneven_channels
 from edgeconv.quantize._calibrate import Calibration
+from edgeconv.quantize._fixed_scales import coarse_results
 from edgeconv.quantize._graph import name_of, named
 from edgeconv.quantize._pairs import partners, safe_growth
 from edgeconv.quantize._patterns import overrides_of
@@ -86,7 +87,7 @@ def make_plan(
     dtype = "int16" if scheme == "int16x8" else "int8"
     float_reasons = {**in_float, **dict(_without_kernels(model, structure, calibration, scheme))}
     tensors = _tensors(structure, calibration, dtype)
-    for rule in (steep_operands, spread_results):
+    for rule in (steep_operands, spread_results, coarse_results):
         float_reasons |= rule(model.graph, structure, calibration, tensors, dtype)
     if scheme == "int8":  # 16 bits hold parts of different ranges side by side
         float_reasons |= uneven_channels(model, structure, calibration)
