@@ -215,7 +215,12 @@ def is_own_fault(error: Exception) -> bool:
 def _one_line(text: str) -> str:
     """One printable line a person can read: names come from untrusted files, with line ends, escapes, or megabytes."""
     line = _shortened(" ".join(_shortened(word, _LONGEST_WORD) for word in text.split()), _LONGEST_TEXT)
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+    return printable(line)
+
+
+def printable(text: str) -> str:
+    """One line that cannot steer a terminal: control characters, line ends among them, become their escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 _LONGEST_WORD = 400  # characters: paths are words, and a file's name alone may have 255

@@ -79,7 +79,7 @@ class _Pair:
         self.device = device
         self._sample = file.sample()
         self._session: Session | None = None
-        self._runs = 1
+        self._runs = 1  # of a turn; as many as fit into it, once the first run has shown how long one takes
         self._latencies_ms: list[float] = []
         self._row = BenchRow(file, device.name)
 

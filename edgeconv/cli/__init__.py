@@ -25,7 +25,7 @@ from typer.exceptions import TyperException
 from edgeconv.cli import bench, bisect, completion, cost, devices, export, init, inspect, operators, parity, quantize
 from edgeconv.cli._blame import blame
 from edgeconv.cli._machine import lacking
-from edgeconv.cli._streams import OutputError, prepare, printable, say, tell, writing
+from edgeconv.cli._streams import OutputError, prepare, say, tell, writing
 from edgeconv.cli._supervisor import (
     LATE,
     Interrupted,
@@ -37,7 +37,7 @@ from edgeconv.cli._supervisor import (
 )
 from edgeconv.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, OK, SIGNALLED, USER_ERROR
 from edgeconv.core.package import SUMMARY, VERSION, switch_off_telemetry
-from edgeconv.errors import Caller, EdgeconvError, telling
+from edgeconv.errors import Caller, EdgeconvError, printable, telling
 
 # Regular expressions on typer's and pydantic's messages, and what they are replaced by.
 _TYPERS_WORDS = (

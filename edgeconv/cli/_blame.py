@@ -7,7 +7,7 @@ import traceback
 from pathlib import PurePath
 
 from edgeconv.cli._machine import lacking
-from edgeconv.cli._streams import printable
+from edgeconv.errors import printable
 from edgeconv.recipe.foreign import text_of
 
 

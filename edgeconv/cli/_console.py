@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edgeconv.cli._streams import printable, say
+from edgeconv.cli._streams import say
 from edgeconv.cli._supervisor import asked_to_end
+from edgeconv.errors import printable
 from edgeconv.progress import Progress, Silent
 
 _BETWEEN_S = 10.0  # seconds between two lines of a log about one long stage

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
-from edgeconv.cli._streams import printable, writing
+from edgeconv.cli._streams import writing
+from edgeconv.errors import printable
 
 
 class Live:

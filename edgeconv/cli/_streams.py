@@ -34,11 +34,6 @@ def _occupy(descriptor: int) -> None:
             os.close(null)
 
 
-def printable(text: str) -> str:
-    """One line that cannot steer a terminal: control characters, line ends among them, become their escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def tell(line: str) -> None:
     """A line to stderr; where that cannot be written, only the exit code is left to report with."""
     try:

@@ -23,9 +23,9 @@ from types import FrameType
 from typing import NoReturn
 
 from edgeconv.cli._machine import lacking
-from edgeconv.cli._streams import printable, tell
+from edgeconv.cli._streams import tell
 from edgeconv.cli.exit_codes import SIGNALLED, USER_ERROR
-from edgeconv.errors import Ending
+from edgeconv.errors import Ending, printable
 from edgeconv.flow.output import clear, clear_temporary
 
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from edgeconv.cli._streams import printable, writing
+from edgeconv.cli._streams import writing
+from edgeconv.errors import printable
 
 
 def print_table(

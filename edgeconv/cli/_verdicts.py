@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeconv.cli._streams import printable, say, tell
+from edgeconv.cli._streams import say, tell
 from edgeconv.cli._tables import print_table
+from edgeconv.errors import printable
 
 if TYPE_CHECKING:
     from edgeconv.core import Comparison

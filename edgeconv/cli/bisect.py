@@ -10,11 +10,11 @@ import typer
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._shapes import recipe_of
-from edgeconv.cli._streams import printable, results_only, say
+from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli.exit_codes import OK
 from edgeconv.core.named_files import subfolder
-from edgeconv.errors import EmitError
+from edgeconv.errors import EmitError, printable
 from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:

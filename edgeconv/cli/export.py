@@ -11,12 +11,12 @@ import typer
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._shapes import stated_shapes, stated_values
-from edgeconv.cli._streams import printable, results_only, say
+from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.core.named_files import is_onnx, subfolder
-from edgeconv.errors import EmitError, RecipeError
+from edgeconv.errors import EmitError, RecipeError, printable
 from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:

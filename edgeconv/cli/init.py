@@ -11,9 +11,9 @@ from typing import Annotated, TypeVar
 import typer
 
 from edgeconv.cli._shapes import stated_shapes
-from edgeconv.cli._streams import printable, say
+from edgeconv.cli._streams import say
 from edgeconv.cli.exit_codes import OK
-from edgeconv.errors import RecipeError
+from edgeconv.errors import RecipeError, printable
 
 _T = TypeVar("_T")
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from edgeconv.cli._streams import printable, results_only, say
+from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._supervisor import writes_to
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.core.named_files import is_onnx, read_named
-from edgeconv.errors import EdgeconvError, EmitError
+from edgeconv.errors import EdgeconvError, EmitError, printable
 from edgeconv.flow.inspection.integers_onnx import float_parts_of_onnx
 from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
 from edgeconv.flow.inspection.onnx import read_onnx

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeconv.cli._streams import printable, say
+from edgeconv.cli._streams import say
 from edgeconv.cli._tables import print_table
 from edgeconv.cli.exit_codes import OK
-from edgeconv.errors import CaptureError
+from edgeconv.errors import CaptureError, printable
 
 if TYPE_CHECKING:
     from edgeconv.flow.operators import Row

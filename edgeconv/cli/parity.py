@@ -16,12 +16,12 @@ from edgeconv.cli._artifact import stated_ends
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._shapes import recipe_of
-from edgeconv.cli._streams import printable, results_only, say
+from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._verdicts import show_report, tell_failures
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.core.named_files import is_onnx, subfolder, subfolders
-from edgeconv.errors import EmitError, ParityError, RecipeError
+from edgeconv.errors import EmitError, ParityError, RecipeError, printable
 from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:

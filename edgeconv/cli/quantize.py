@@ -10,13 +10,13 @@ import typer
 
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
-from edgeconv.cli._streams import printable, results_only, say, tell
+from edgeconv.cli._streams import results_only, say, tell
 from edgeconv.cli._supervisor import limit, writes_to
 from edgeconv.cli._tables import print_table
 from edgeconv.cli._verdicts import show_report, tell_failures, tell_warnings
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.core.named_files import subfolder
-from edgeconv.errors import EmitError, QuantizeError, TargetError
+from edgeconv.errors import EmitError, QuantizeError, TargetError, printable
 
 if TYPE_CHECKING:
     from edgeconv.flow.pipeline import ExportResult

@@ -114,6 +114,7 @@ def _copy_in(module: torch.nn.Module, kind: torch.dtype) -> torch.nn.Module:
     worker.to(device="cpu", dtype=kind)
     for part in worker.modules():
         part.training = False  # an exported program refuses eval()
+    # Tensors that are plain attributes, neither parameters nor buffers, are moved by nobody else.
     for part in worker.modules():
         for name, value in list(vars(part).items()):
             if isinstance(value, torch.Tensor) and value.is_floating_point():

@@ -191,6 +191,7 @@ class Session:
         if artifact.format != "onnx" or artifact.variant not in ("int8", "int8-mixed"):
             return {}
         file, inputs = integer_probe()
+        # A device whose runtime refuses the probe may be right with every file: nothing is known of its kernels then.
         try:
             self._ask("load", "loaded", [("model", np.frombuffer(file, np.uint8))], limit, "cannot load the probe")
             frame = self._ask("run", "outputs", list(inputs.items()), limit, "cannot run the probe", _SLACK_BYTES)

@@ -222,6 +222,7 @@ def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected])
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
+    """Whether a shape is the expected one; an open batch may have any size but 0, of which a file computes nothing."""
     return len(shape) == len(expected) and all(
         size >= 1 if isinstance(expected_size, str) else size == expected_size
         for size, expected_size in zip(shape, expected, strict=True)

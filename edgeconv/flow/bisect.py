@@ -152,6 +152,7 @@ def _cut(
     place: _Place, samples: Sequence[Sample], variant: Variant | None
 ) -> tuple[bytes, dict[str, Array], Reproduction] | None:
     """The layer's file, its arrays, and what they show; None where this file has no such layer."""
+    # 1. The layer in the file, and the input that shows the fault.
     artifact = place.artifact
     file = open_layers(artifact.path, read_named(artifact.path, kind=artifact.path.suffix, error=ParityError))
     if len(file.inputs) != len(artifact.inputs):
@@ -164,6 +165,7 @@ def _cut(
         what = f"the file does not say what the graph says at {layer}, and only its recipe tells that"
         raise ParityError(what, where=artifact.path.name, hint="name the recipe with --recipe")
     sample = _sample(samples, artifact, place.link)
+    # 2. What the layer reads there, and what it should make of that.
     if variant is not None:
         operands, expected = _by_graph(file, artifact, variant, layer, sample)
         data, whose = file.cut(layer, operands), "the graph's"
@@ -180,6 +182,7 @@ def _cut(
         # Of the layer's own file, on the operands that are written: they were rounded as the file stores them.
         alone = open_layers(artifact.path, data)
         expected = alone.values(list(operands.values()), [layer])[layer]
+    # 3. The arrays as the scripts read them.
     arrays = {f"input_{at}": array for at, array in enumerate(operands.values())} | {"expected": expected}
     why = diagnosis(place.link) if place.link is not None else ""
     return data, arrays, Reproduction(artifact.path.name, layer, why, whose, artifact.path)

@@ -48,7 +48,7 @@ def _certified(artifact: Artifact, golden: Golden, name: str) -> FlipCertificate
         data = read_named(artifact.path, kind=artifact.path.suffix, error=DeviceError)
         file = open_carried(artifact.path, data)
         at = [spec.name for spec in artifact.outputs].index(name)
-    except (EdgeconvError, ValueError):
+    except (EdgeconvError, ValueError):  # ValueError: no output of that name
         return None
     # A file may state its batch: samples of another one are not for it.
     pairs = [

@@ -100,6 +100,7 @@ def cost(module: nn.Module, args: tuple[Tensor, ...]) -> Cost:
         module: any network.
         args: its positional inputs.
     """
+    # A pair ends in its pointwise call, whose row shows the ordinary convolution; the calls before it are dropped.
     calls = _calls(module, args)
     replaced = _pairs(calls)
     dropped = {index for start, end in replaced.items() for index in range(start, end)}

@@ -211,7 +211,7 @@ def repeat(
     # 1. The old report, whose files are checked against their checksums; what is judged by now.
     old = read_report(folder)
     check_devices(devices, DEVICES)
-    golden = load_golden(folder / old.golden)
+    golden = load_golden(folder / old.golden)  # its checksum is one of those that `read_report` has checked
     names = tuple(devices) if devices is not None else tuple(dict.fromkeys(map(_selecting_device, old.comparisons)))
     proof = _proof_again(make_proof, old, golden, names)
     artifacts = tuple(replace(item, path=folder / item.path.name) for item in old.artifacts)

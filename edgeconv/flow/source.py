@@ -352,7 +352,7 @@ def with_other_batch(samples: Sequence[Sample], batched: Sequence[str]) -> tuple
     sizes = {len(sample.inputs[name]) for sample in samples for name in batched}
     if len(sizes) != 1:
         return tuple(samples)
-    size = 3 if sizes != {3} else 2
+    size = 3 if sizes != {3} else 2  # more than one row, and another number than the samples have
     first = samples[:size]
     inputs: dict[str, Array] = dict(samples[0].inputs)
     for name in batched:

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from edgeconv.core import Array, Parts, Run, Sample, Verdict, values
 from edgeconv.core.wording import complaint
-from edgeconv.errors import ParityError
+from edgeconv.errors import ParityError, printable
 from edgeconv.parity._fidelity import Integers
 from edgeconv.parity._groups import OwnScale, own_scales
 from edgeconv.parity.derived import derived_sample, is_kind
@@ -29,6 +29,7 @@ from edgeconv.parity.derived import derived_sample, is_kind
 SCHEMA = 1  # of the file's metadata; another one is refused
 _KEY = "edgeconv.golden"
 _REFERENCE = "torch-float64"
+_SHOWN = 300  # characters of a message that quotes the file
 _FLOAT32 = "float32/"
 
 
@@ -147,10 +148,10 @@ def load_golden(path: Path) -> Golden:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"] if part != "[key]")
         what = f"is not a golden file ({place or 'its description'}: {complaint(first, table='an object')})"
-        raise ParityError(_printable(what), where=str(path), hint="export again") from error
+        raise ParityError(printable(what[:_SHOWN]), where=str(path), hint="export again") from error
     except ValueError as error:
         what = f"is not a golden file ({error})"
-        raise ParityError(_printable(what), where=str(path), hint="export again") from error
+        raise ParityError(printable(what[:_SHOWN]), where=str(path), hint="export again") from error
     if tensors:
         raise ParityError(f"holds {len(tensors)} tensors that belong to no sample", where=str(path))
     return golden
@@ -224,10 +225,6 @@ def _golden_from(described: _Described, tensors: dict[str, Array]) -> Golden:
     )
 
 
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:300])
-
-
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
@@ -236,4 +233,6 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Any]]:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
         # numpy lacks some of the format's element types, and says so in many ways
-        raise ParityError(_printable(f"cannot be read ({error})"), where=str(path), hint="export again") from error
+        raise ParityError(
+            printable(f"cannot be read ({error})"[:_SHOWN]), where=str(path), hint="export again"
+        ) from error

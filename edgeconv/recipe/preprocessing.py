@@ -99,6 +99,7 @@ def _in_colour(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def _values(image: Image.Image, preprocessing: Preprocessing, path: Path, where: str) -> Array:
+    """The image as the module's input, (1, C, H, W) float32; finite, else it is refused."""
     values = _normalized(np.atleast_3d(np.asarray(image)), preprocessing)
     if not np.isfinite(values).all():
         raise RecipeError(

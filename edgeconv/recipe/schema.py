@@ -259,6 +259,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        """What the tables must say together; each by itself is checked by its own class."""
         unique(tuple(item.name for item in self.inputs) + self.outputs + tuple(self.model.fixed))
         if not self.inputs and self.model.onnx is None:
             raise PydanticCustomError("inputs", "inputs: is required", {"hint": "add an [[inputs]] table"})
@@ -279,6 +280,7 @@ class Recipe(Section):
         return self
 
     def _one_batch(self) -> None:
+        """The batch may stay open, under one name for all inputs: a graph is captured at two sizes of one number."""
         inner = [dim for item in self.inputs for dim in item.shape[1:] if isinstance(dim, str)]
         if inner:
             raise PydanticCustomError(
@@ -295,6 +297,7 @@ class Recipe(Section):
             )
 
     def _fits_in_memory(self) -> None:
+        """Refuses sizes that a slip of the keyboard makes, before any array of that size is asked for."""
         sample_bytes = sum(item.size_bytes for item in self.inputs)
         noise = sample_bytes * sum(item.count for item in self.parity.random)
         # The warm-up runs in float64.

@@ -32,7 +32,7 @@ LEFT_OUT = "rewrites left out"
 """Keys of a report's environment that edgeconv reads again."""
 
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-_FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
+_FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"  # no folder, nothing hidden: see `edgeconv.flow.journal`, too
 _SHA256 = r"^[0-9a-f]{64}$"
 _SCALES = (float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max))
 """Files hold scales in float32, where smaller ones are 0 and larger ones infinite."""
@@ -93,7 +93,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Similarity = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Steps = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-Zero = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Zero = Annotated[int, Field(ge=-(2**31), lt=2**31)]  # a zero point: biases have 32 bits
 Dimension = Annotated[int, Field(ge=0, lt=2**63)] | str
 Dtype = Annotated[str, AfterValidator(lambda name: _check_choice(DTYPES, name)), WithJsonSchema({"enum": list(DTYPES)})]
 _Item = TypeVar("_Item")

@@ -55,6 +55,7 @@ def graphs_view(graphs: Sequence[GraphSummary]) -> GraphsView | None:
     """Compares the first graph with the last; None for a report without graphs."""
     if not graphs:
         return None
+    # Operators by how often they occur at the most, so that those which the rewrites have removed come early, too.
     tables = [Counter(node.op for node in graph.nodes) for graph in graphs]
     ops = sorted({op for table in tables for op in table}, key=lambda op: (-max(t[op] for t in tables), op))
     totals = tuple(table.total() for table in tables)

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from edgeconv.core import values
 from edgeconv.core.wording import complaint
-from edgeconv.errors import ParityError
+from edgeconv.errors import ParityError, printable
 from edgeconv.report._consistent import contradictions
 from edgeconv.report._report import Report, checked
 from edgeconv.report._schema import SCHEMA_VERSION, ArtifactNode, ComparisonNode, FrontierNode, GraphNode, ReportNode
@@ -125,7 +125,7 @@ def _is_of_another_form(detail: ErrorDetails, plain: object) -> bool:
 
 def _shown(text: str) -> str:
     """A message that quotes the file, as one printable line of limited length."""
-    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    line = printable(text)
     return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
 
 

@@ -42,6 +42,7 @@ def to_junit(report: Report) -> str:
         if not rows:
             _add_verdict(suite, report, title, "failure", "it was not compared on any device")
         _count(suite, suite)
+    # CI systems know a failure by a failed case: a report that fails as nothing was compared needs one.
     if report.verdict is Verdict.FAIL and not any(row.verdict is Verdict.FAIL for row in report.comparisons):
         suite = ET.SubElement(root, "testsuite", name="verdict")
         _add_verdict(suite, report, "verdict", "failure", report.reason)
@@ -135,6 +136,7 @@ def _metrics_text(row: Comparison) -> str:
 
 
 def _count(target: ET.Element, tree: ET.Element) -> None:
+    """Writes how many cases there are below an element, and how many of each outcome, as CI systems expect."""
     target.set("tests", str(sum(1 for _ in tree.iter("testcase"))))
     for attribute, tag in _COUNTED.items():
         target.set(attribute, str(sum(1 for _ in tree.iter(tag))))

@@ -90,6 +90,7 @@ def is_of_artifact(row: Comparison) -> bool:
 
 
 def _severity(row: Comparison) -> tuple[bool, bool, float]:
+    """To rank rows by: a failed one first, then one of a file, then the larger share of its bound."""
     return row.verdict is Verdict.FAIL, is_of_artifact(row), excess_of(row) or 0.0
 
 
