@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 import torch
 from planted_stages import OneSided
@@ -295,3 +297,23 @@ def test_halves_that_are_cut_off_have_a_cause_though_no_value_differs_beyond_wha
     data = contents.data.replace(right.tobytes(), wrong.tobytes())
     told = judged(graph, inputs, contents, data, tmp_path / "net.onnx")
     assert f"the constant {weight.name} is rounded towards zero" in told.reason.partition("cause: ")[2]
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_integers_that_one_operator_reads_as_other_numbers_are_told(place: int, tmp_path: Path) -> None:
+    """What reads a value that both sides have is given the graph's real numbers, whatever it would make of integers."""
+    graph, inputs = made("relu", "int8")
+    contents = emitted(graph, "onnx")
+    model = onnx.load_model_from_string(contents.data)
+    written = {node.output[0]: node for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    reading = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in written]
+    numbers = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    node = reading[1]
+    other = numbers[node.input[place]] + (1 if place == 2 else np.float32(1e-3))
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(other.astype(numbers[node.input[place]].dtype), "other")
+    )
+    name, node.input[place] = node.input[0], "other"
+    told = judged(graph, inputs, contents, model.SerializeToString(), tmp_path / "net.onnx")
+    assert told.verdict is Verdict.FAIL
+    assert f"{name} is written with the {('scale', 'zero point')[place - 1]}" in told.reason

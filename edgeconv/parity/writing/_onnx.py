@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.graph.quantized_operators import misread
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
@@ -64,8 +65,9 @@ class OnnxFile:
             yield (name, name, *self._file.parameters(name))
 
     def misread(self) -> Iterator[tuple[str, str]]:
-        """None: operators compute with real numbers."""
-        return iter(())
+        """Integers that are read as other numbers than were written, where the graph does not read them so itself."""
+        own = {name for name, _ in misread(self._graph.model)}
+        return ((name, line) for name, line in misread(self._file.model) if name not in own)
 
     def alike(self, held: Collection[str]) -> frozenset[str]:
         """The values of both sides that the file computes by the graph's own nodes, from the same of the held ones.
