@@ -39,7 +39,7 @@ from edgeconv.rewrite import optimize
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeconv.parity.writing import ReadBack
+    from edgeconv.parity.writing import OnValues, ReadBack
     from edgeconv.recipe import Recipe
 
 _MOST_READ_BACK = 32  # samples that the reference evaluates a file of integers on
@@ -160,7 +160,7 @@ def _writing(
     artifact: Artifact, file: ReadBack, captured: ir.Model, rewritten: ir.Model, golden: Golden, proof: Proof
 ) -> LinkResult:
     """Link 3 of the file; skipped where the reference lacks an operator of it."""
-    from edgeconv.parity.writing import outputs_link, rounding_bound, told_constants, with_faults
+    from edgeconv.parity.writing import with_faults
 
     if file.unknown:
         return not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
@@ -173,22 +173,61 @@ def _writing(
             except EdgeconvError as error:  # an operator on integers that is computed on real numbers alone
                 link = not_judged(Link.WRITING, error)
             return with_faults(link, faults)
-        sample, expected = golden.samples[0], golden.reference.outputs[0]
-        computed = _computed(artifact, file, sample)
-        remark = told_constants(captured, rewritten, file.constants)
-        return outputs_link(expected, computed, rounding_bound(captured, sample.inputs), remark)
+        return _of_floats(artifact, file, captured, rewritten, golden)
     except EdgeconvError as error:
         return not_judged(Link.WRITING, error)
 
 
-def _faults(
+def _of_floats(
     artifact: Artifact, file: ReadBack, captured: ir.Model, rewritten: ir.Model, golden: Golden
-) -> Sequence[tuple[str, str]]:
-    """What is wrong with a file of integers, beside the module in each form that a converter may have it in."""
-    from edgeconv.parity.writing import Ends as FileEnds
-    from edgeconv.parity.writing import Graph, OnValues, integer_faults
+) -> LinkResult:
+    """Link 3 of a float file: its outputs on a sample, and on larger numbers, which pass the clamps that it does not.
 
-    graphs = (captured, optimize(captured.clone(), skip=_MERGING), rewritten)
+    One that fails names the first layer that is none of the module's, and the cause.
+    """
+    from edgeconv.parity.writing import Ends as FileEnds
+    from edgeconv.parity.writing import Graph, first_float_fault, outputs_link, rounding_bound, told_constants
+
+    remark = told_constants(captured, rewritten, file.constants)
+    graphs = _graphs_of(captured, rewritten)
+    links: list[LinkResult] = []
+    for factor, on in zip(_FACTORS, _on_values(graphs, golden), strict=True):
+        names = (value.name or "" for value in captured.graph.outputs)
+        expected = golden.reference.outputs[0] if factor == 1 else {name: on.values[name] for name in names}
+        computed = dict(_computed(artifact, file, replace(golden.samples[0], inputs=on.inputs)))
+        if factor != 1:  # a formula that overflows there is none of the user's
+            computed = {name: _as_finite(array, expected[name]) for name, array in computed.items()}
+        link = outputs_link(expected, computed, rounding_bound(captured, on.inputs), remark)
+        links.append(link)
+        if link.verdict is Verdict.FAIL:
+            enlarged = "" if factor == 1 else f" on {golden.samples[0].name} times {factor:g}"
+            fault = None
+            if file.real is not None:
+                ours = [Graph(graph) for graph in reversed(graphs)]
+                fault = first_float_fault(file.real, on, FileEnds(artifact.inputs, artifact.outputs), ours)
+            told = f"{link.reason}{enlarged}"
+            return (
+                replace(link, reason=told)
+                if fault is None
+                else replace(link, where=fault[0], reason=f"{told}; the first layer that differs: {fault[1]}")
+            )
+    return links[0]
+
+
+def _as_finite(array: Array, expected: Array) -> Array:
+    """An array of the same shape with the right numbers where it is not finite."""
+    return np.where(np.isfinite(array), array, expected) if array.shape == expected.shape else array
+
+
+def _graphs_of(captured: ir.Model, rewritten: ir.Model) -> tuple[ir.Model, ...]:
+    """The module in each form that a converter may have it in."""
+    return captured, optimize(captured.clone(), skip=_MERGING), rewritten
+
+
+def _on_values(graphs: Sequence[ir.Model], golden: Golden) -> list[OnValues]:
+    """The first sample times each factor, and what the graphs make of it in float64."""
+    from edgeconv.parity.writing import OnValues
+
     samples = []
     for factor in _FACTORS:
         inputs = {name: _times(array, factor) for name, array in golden.samples[0].inputs.items()}
@@ -198,6 +237,18 @@ def _faults(
             with one_thread():
                 values = {**evaluate(graph, inputs, keep=names), **values}
         samples.append(OnValues(inputs, values))
+    return samples
+
+
+def _faults(
+    artifact: Artifact, file: ReadBack, captured: ir.Model, rewritten: ir.Model, golden: Golden
+) -> Sequence[tuple[str, str]]:
+    """What is wrong with a file of integers, beside the module in each form that a converter may have it in."""
+    from edgeconv.parity.writing import Ends as FileEnds
+    from edgeconv.parity.writing import Graph, integer_faults
+
+    graphs = _graphs_of(captured, rewritten)
+    samples = _on_values(graphs, golden)
     constants = [Graph(graph).real_constants for graph in graphs]
     return integer_faults(file, constants, samples, FileEnds(artifact.inputs, artifact.outputs)).faults
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,33 @@ def test_a_file_of_another_network_is_refused() -> None:
         _matched([TensorSpec("a", (1, 4), "float32")], ours)
     with pytest.raises(ParityError, match="it has 2 outputs"):
         _matched([TensorSpec("a", (1, 5), "float32"), TensorSpec("b", (1, 5), "float32")], ours)
+
+
+def _relu6_dropped(model: Any) -> None:
+    options = [operator.builtinOptions for operator in model.subgraphs[0].operators]
+    next(item for item in options if getattr(item, "fusedActivationFunction", 0) == 3).fusedActivationFunction = 1
+
+
+def _kernel_turned(model: Any) -> None:
+    buffer = next(item for item in model.buffers if item.data is not None and len(item.data) == 8 * 8 * 9 * 4)
+    kernel = np.frombuffer(bytes(buffer.data), np.float32).reshape(8, 3, 3, 8)
+    buffer.data = np.frombuffer(kernel[:, ::-1, ::-1].tobytes(), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (_relu6_dropped, "times 16; the first layer that differs: CONV_2D"),  # no number of the sample is above 6
+        (_relu6_dropped, "cause: the clamp of Clip stem.2 holds [0, inf] instead of [0, 6]"),
+        (_kernel_turned, "cause: the kernel of Conv body.1 is rotated by 180 degrees"),
+    ],
+)
+def test_the_layer_and_the_cause_are_told_of_a_float_file(
+    plant: Callable[[Any], None], words: str, folder: Path, tmp_path: Path
+) -> None:
+    model = _unpacked((folder / "theirs.tflite").read_bytes())
+    plant(model)
+    (tmp_path / "faulty.tflite").write_bytes(_packed(model))
+    report = _judged(tmp_path / "faulty.tflite", tmp_path / "out", "--recipe", str(folder / "net.toml"))
+    assert (report["code"], _link_3(report)["verdict"]) == (1, "fail")
+    assert words in _link_3(report)["reason"]

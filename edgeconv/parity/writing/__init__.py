@@ -28,6 +28,7 @@ from edgeconv.parity.writing._ends import (
     raised,
     share,
 )
+from edgeconv.parity.writing._float_layers import first_float_fault
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, integer_faults
 from edgeconv.parity.writing._judge import File, both_sides, matched, writing
@@ -53,6 +54,7 @@ __all__ = [
     "both_sides",
     "errors",
     "filled",
+    "first_float_fault",
     "half_steps",
     "integer_faults",
     "magnitude",

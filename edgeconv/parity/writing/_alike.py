@@ -83,7 +83,7 @@ class Candidates:
             return None  # so few numbers are near to many, but for factors
         # 1. A value as the module has it, in one order of axes or another.
         candidates = [
-            Alike(name, axes) for name in self._by_size.get(array.size, []) for axes in _orders(self._values[name])
+            Alike(name, axes) for name in self._by_size.get(array.size, []) for axes in orders_of(self._values[name])
         ]
         best: tuple[float, Alike] | None = None
         for alike in candidates:
@@ -188,7 +188,8 @@ def _completed(order: Array, close: Array) -> Array:
     return np.asarray(result)
 
 
-def _orders(value: Array) -> Iterator[tuple[int, ...]]:
+def orders_of(value: Array) -> Iterator[tuple[int, ...]]:
+    """The orders of axes that a file may have a value of a module in."""
     rank = value.ndim
     yield tuple(range(rank))
     if rank > 2:

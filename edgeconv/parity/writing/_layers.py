@@ -45,6 +45,7 @@ class LayerOff:
         bound: there.
         used: error / bound.
         direct: whether all that it is computed from is the module's.
+        array: what the file computes, of one that is not within its bound.
     """
 
     tensor: Hashable
@@ -54,6 +55,7 @@ class LayerOff:
     bound: float = 0.0
     used: float = 0.0
     direct: bool = True
+    array: Array | None = None
 
     @property
     def holds(self) -> bool:
@@ -68,10 +70,11 @@ class Walk:
         file: on real numbers.
         reach: of the roundings of its constants, in steps.
         factors: whether its channels may have factors, and another order.
+        least: what a result may be off by in any case, of its largest number.
     """
 
-    def __init__(self, file: RealFile, *, reach: float, factors: bool) -> None:
-        self._file, self._reach, self._factors = file, reach, factors
+    def __init__(self, file: RealFile, *, reach: float, factors: bool, least: float = _LEAST) -> None:
+        self._file, self._reach, self._factors, self._least = file, reach, factors, least
         self.alike: dict[Hashable, Alike] = {}
         generator = np.random.default_rng(0)
         self._moved = [
@@ -127,7 +130,8 @@ class Walk:
                 deviation = self._deviation(part, array, around, known, loose)
                 # 2. Which value of the module each result is, and whether it is within its bound.
                 layer, due = self._best(key, part, array, deviation, candidates, values, outputs)
-                layer = replace(layer, direct=loose.isdisjoint(part.inputs))
+                kept = None if layer.holds else array
+                layer = replace(layer, direct=loose.isdisjoint(part.inputs), array=kept)
                 judged.append(layer)
                 # 3. What reads it reads the module's value; else its own, with the errors that it may have.
                 if layer.holds and layer.alike is not None and layer.alike.plain:
@@ -163,14 +167,14 @@ class Walk:
         best: tuple[LayerOff, Array] = LayerOff(key, part, None), array
         if known is not None and values[known.value].size == array.size:
             due = known.arranged(values[known.value], array.shape)
-            best = _judged(key, part, known, array, due, deviation, steps), due
+            best = _judged(key, part, known, (array, due), (deviation, self._least), steps), due
         clamped = steps is not None and bool(((array < steps.least) | (array > steps.greatest)).any())
         if key in outputs or (best[0].holds and not clamped):
             return best
         found = candidates.find(array, steps, factors=self._factors)
         if found is not None:
             due = found.arranged(values[found.value], array.shape)
-            layer = _judged(key, part, found, array, due, deviation, steps)
+            layer = _judged(key, part, found, (array, due), (deviation, self._least), steps)
             self.alike.setdefault(key, found)
             if layer.holds or best[0].alike is None:
                 return layer, due  # of two that a range makes one, the one that it makes nothing of
@@ -217,12 +221,27 @@ def _as_clamped(array: Array, steps: Steps | None) -> Array:
 
 
 def _judged(
-    key: Hashable, part: Part, alike: Alike, array: Array, due: Array, deviation: Array | float, steps: Steps | None
+    key: Hashable,
+    part: Part,
+    alike: Alike,
+    sides: tuple[Array, Array],
+    allowed: tuple[Array | float, float],
+    steps: Steps | None,
 ) -> LayerOff:
-    """The element that uses most of its bound; what saturates is alike."""
-    held, expected = cut_alike(array, due, steps)
+    """The element that uses most of its bound; what saturates is alike.
+
+    Args:
+        key: of the tensor.
+        part: that computes it.
+        alike: which value it is.
+        sides: what the file computes, and the module's value in its layout.
+        allowed: the standard deviation of each element, and what is allowed of the largest number besides.
+        steps: that it is saturated by.
+    """
+    held, expected = cut_alike(*sides, steps)
+    deviation, least = allowed
     off = np.abs(held - expected)
-    bound = _DEVIATIONS * deviation + (_LEAST * float(np.abs(expected).max(initial=0.0)) or _NOTHING)
+    bound = _DEVIATIONS * deviation + (least * float(np.abs(expected).max(initial=0.0)) or _NOTHING)
     if not np.isfinite(off).all():
         return LayerOff(key, part, alike, float("inf"), 0.0, float("inf"))
     bound = np.broadcast_to(bound, off.shape)

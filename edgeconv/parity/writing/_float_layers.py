@@ -1,0 +1,137 @@
+"""The layers of a float file of another converter: where its outputs leave the module's, and why.
+
+Nothing here decides a verdict, which its outputs do ([_outputs.py](_outputs.py)): a converter folds and orders as it
+likes, and how far a single layer may be off is not known as exactly as what all of them make of an output. Where an
+output is wrong, the first layer that is clearly none of the module's is named.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.core.threads import one_thread
+from edgeconv.errors import EdgeconvError
+from edgeconv.parity.causes import Evidence, cause_of
+from edgeconv.parity.writing._alike import Alike, orders_of
+from edgeconv.parity.writing._ends import HALF_UNIT, magnitude
+from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._integers import Ends, OnValues
+from edgeconv.parity.writing._layers import LayerOff, Walk, first_wrong
+from edgeconv.parity.writing._real_file import RealFile
+
+_FOLDED = 4.0  # half units that a constant may be off by: a factor, a root, a quotient and a product, each rounded
+_LEAST = 2.0**-19  # of a result's largest number: what is told apart from the rounding of biases that cancel
+_MOST_TRIED = 6  # values that a result which is none of them may have to be, and results behind each other
+
+
+def first_float_fault(file: RealFile, sample: OnValues, ends: Ends, graphs: Sequence[Graph]) -> tuple[str, str] | None:
+    """The first layer of a float file that computes something else than the module: tensor and line, with a cause.
+
+    Args:
+        file: on real numbers.
+        sample: on which its outputs are wrong.
+        ends: of the file.
+        graphs: of the module, the one with most of its folds first.
+
+    Raises:
+        EmitError: an operator cannot be evaluated.
+        RewriteError: likewise.
+    """
+    rounded = {key: _FOLDED * HALF_UNIT * np.abs(array) for key, array in file.constants.items() if _is_real(array)}
+    walk = Walk(replace(file, steps=rounded), reach=1.0, factors=False, least=_LEAST)
+    outputs = {key: Alike(spec.name, spec.axes) for key, spec in zip(file.outputs, ends.outputs, strict=True)}
+    inputs = {
+        key: np.asarray(sample.inputs[spec.name].astype(np.float64).transpose(spec.axes))
+        for key, spec in zip(file.inputs, ends.inputs, strict=True)
+    }
+    layers = walk.layers(inputs, sample.values, outputs)
+    first = _where_it_begins(first_wrong(layers, file.outputs), layers)
+    if first is None:
+        return None
+    known = {layer.alike.value for layer in layers if layer.holds and layer.alike is not None and layer.alike.plain}
+    # What comes first may be a step of the converter's own (a padding) in front of the layer that is wrong.
+    for wrong in _from(first, layers):
+        stored = {file.names[key]: file.constants[key] for key in wrong.part.inputs if key in rounded}
+        cause = next(filter(None, _causes(wrong, known, sample, graphs, stored)), "")
+        if cause:
+            return file.names[wrong.tensor], f"{_told(wrong, file)}; cause: {cause}"
+    return file.names[first.tensor], _told(first, file)
+
+
+def _told(wrong: LayerOff, file: RealFile) -> str:
+    place = f"{wrong.part.operator} {file.names[wrong.tensor]}"
+    if wrong.alike is None:
+        return f"{place} is no value of the module"
+    return f"{place} is {wrong.error:.3g} from the module's {wrong.alike.value}"
+
+
+def _from(first: LayerOff, layers: Sequence[LayerOff]) -> list[LayerOff]:
+    """A layer that is wrong, and the next ones that are computed of it and wrong."""
+    found, made = list[LayerOff](), set[Hashable]()
+    for layer in layers:
+        if layer is first or (not layer.holds and made.intersection(layer.part.inputs)):
+            found.append(layer)
+            made.add(layer.tensor)
+    return found[:_MOST_TRIED]
+
+
+def _where_it_begins(wrong: LayerOff | None, layers: Sequence[LayerOff]) -> LayerOff | None:
+    """Of a result that is no value of the module, the first that it is computed from and that is none, either."""
+    off = {layer.tensor: layer for layer in layers if not layer.holds}
+    while wrong is not None and wrong.alike is None:
+        before = next((off[key] for key in wrong.part.inputs if key in off), None)
+        if before is None:
+            break
+        wrong = before
+    return wrong
+
+
+def _is_real(array: Array) -> bool:
+    return array.dtype.kind == "f"
+
+
+def _causes(
+    wrong: LayerOff,
+    known: set[str],
+    sample: OnValues,
+    graphs: Sequence[Graph],
+    stored: Mapping[str, Array],
+) -> Iterator[str]:
+    """What explains a result, for each graph of the module and each value of it that the result may have to be."""
+    array = wrong.array
+    if array is None:
+        return
+    for graph in graphs:
+        held = {name: sample.values[name] for name in known & graph.named}
+        order = [value.name or "" for node in graph.model.graph for value in node.outputs]
+        free = [name for name in order if name in sample.values and name not in held]
+        alike = [name for name in free if sample.values[name].size == array.size]
+        expected = [wrong.alike] if wrong.alike is not None and wrong.alike.value in alike else []
+        # The last first: a layer with its activation, before the layer alone, to which one would have been added.
+        others = (Alike(name, axes) for name in alike[:_MOST_TRIED][::-1] for axes in orders_of(sample.values[name]))
+        for due, constants in itertools.product([*expected] or [*others], ({}, stored)):
+            yield _cause(due, array, held, sample, graph, constants)
+
+
+def _cause(
+    due: Alike,
+    array: Array,
+    held: Mapping[str, Array],
+    sample: OnValues,
+    graph: Graph,
+    stored: Mapping[str, Array],
+) -> str:
+    shape = sample.values[due.value].shape
+    actual = array.reshape([shape[axis] for axis in due.axes]).transpose(np.argsort(due.axes))
+    try:
+        with one_thread():
+            piece = graph.piece(due.value, sample.inputs, held, {})
+            bound = _LEAST * magnitude(piece.expected)
+            return cause_of(piece, Evidence(actual, bound, _LEAST), stored=stored, others=held)
+    except EdgeconvError:  # it has subgraphs, or the result is none of this graph's
+        return ""
