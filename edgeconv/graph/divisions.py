@@ -33,6 +33,7 @@ CumSum's axis is an operand."""
 _RESIZES = {"CenterCropPad", "Pad", "Resize", "Tile", "Upsample"}
 """An axis whose size these leave alone is one along which nothing moves."""
 _SUMS = {"Add", "Sum"}
+_UNLIKE, _GAP = 10.0, 5.0  # of the largest to the smallest constant, and of one to the next smaller
 
 
 def divisions_of(graph: ir.Graph) -> dict[ir.Value, Divisions]:
@@ -193,7 +194,29 @@ def _broadcast(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     divisions = {axis: tuple(b - a for a, b in pairwise([0, *sorted(at)])) for axis, at in ends.items()}
     computed = [value for value in node.inputs if value is not None and constant(value) is None]
     by_constants = node.op_type in having(Trait.AFFINE) and len(computed) == 1
+    if by_constants and (own := unlike_channels(node)) is not None:
+        divisions.setdefault(own, (after[own],))
     return divisions if by_constants else of_parts(divisions)
+
+
+def unlike_channels(node: ir.Node) -> int | None:
+    """The axis of a result that a product with constants gives units of its own, place by place; None without one.
+
+    A forecast is multiplied with the deviations of its series, a regression with those of what it was trained on:
+    degrees beside pascals. They are constants along one axis whose sizes differ more than ten times, with a gap
+    somewhere: a ramp and a window of a filter have none.
+    """
+    factors = constant(input_of(node, 1))
+    factors = constant(input_of(node, 0)) if factors is None and node.op_type == "Mul" else factors
+    if factors is None or node.op_type not in ("Div", "Mul") or factors.dtype.kind != "f":
+        return None
+    sizes = np.sort(np.abs(factors[np.isfinite(factors) & (factors != 0)]))
+    axes = [axis for axis, size in enumerate(factors.shape) if size > 1]
+    if len(axes) != 1 or sizes.size < 2 or sizes[-1] <= _UNLIKE * sizes[0]:
+        return None
+    if (sizes[1:] / sizes[:-1]).max() <= _GAP:
+        return None
+    return axes[0] + len(sizes_of(node.outputs[0])) - factors.ndim
 
 
 def _selected(node: ir.Node, after: Sequence[int]) -> list[tuple[int, list[int]]]:

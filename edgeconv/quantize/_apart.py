@@ -80,12 +80,13 @@ def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibrat
     # A node that moves integers can only stay float with all of its group; one that makes them, for itself.
     groups: dict[str, list[Channels]] = {}
     makers: dict[str, str] = {}
+    inputs = {named(value) for value in model.graph.inputs}  # these are for `edgeconv.quantize._uneven_inputs`
     for name, channels in calibration.channels.items():
-        if name in structure.groups:
+        if name in structure.groups and name not in inputs:
             groups.setdefault(structure.groups[name], []).append(channels)
-            if (reason := _lost_channels([channels])) is not None:
+            if (reason := lost_channels([channels])) is not None:
                 makers[name] = reason
-    movers = {group: reason for group, seen in groups.items() if (reason := _lost_channels(seen)) is not None}
+    movers = {group: reason for group, seen in groups.items() if (reason := lost_channels(seen)) is not None}
     movers |= {structure.groups[name]: reason for name, reason in makers.items()}
     tail = tail_of(model.graph)
     for node in model.graph:
@@ -96,8 +97,13 @@ def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibrat
             yield name, reason
 
 
-def _lost_channels(parts: Sequence[Channels]) -> str | None:
-    """One line on what the narrowest channels lose by the scale of the widest; None where that is little."""
+def lost_channels(parts: Sequence[Channels], what: str = "its channels have") -> str | None:
+    """One line on what the narrowest channels lose by the scale of the widest; None where that is little.
+
+    Args:
+        parts: what was seen of them.
+        what: the beginning of the line.
+    """
     parts = [part for part in parts if part.count >= _LEAST_NUMBERS]
     if not parts:
         return None
@@ -110,7 +116,7 @@ def _lost_channels(parts: Sequence[Channels]) -> str | None:
     narrow &= variances < 10 ** (_LEAST_DB / 10) * (widest / (_LEVELS - 1)) ** 2 / 12
     if not narrow.any() or narrow.sum() < _LEAST_SHARE * len(widths):
         return None
-    return _reason("its channels have", float(widths[narrow].min()), widest)
+    return _reason(what, float(widths[narrow].min()), widest)
 
 
 def _uneven_parts(node: ir.Node, value: ir.Value, calibration: Calibration) -> str | None:

@@ -247,6 +247,9 @@ def _region(graph: ir.Graph, gated: Mapping[ir.Node, tuple[ir.Value, float]]) ->
                 continue
             inner[value] = None
             producer = value.producer()
+            # An input is rounded before it is clamped: spikes of a sensor would make its steps coarse. What layers and
+            # sums make is not, since the clamp is computed with it.
+            masks |= value.is_graph_input() and node.op_type == "Clip"
             if value.is_graph_input() or producer is None or producer.op_type not in _BETWEEN | _MONOTONE:
                 continue
             masks |= producer.op_type in (_FILLING if node.op_type in _CLAMPS else _MASKING)

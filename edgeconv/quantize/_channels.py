@@ -6,7 +6,7 @@ elements: a detector's boxes and scores are still apart there, and an applicatio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.divisions import place_after, sizes_of
+from edgeconv.graph.divisions import place_after, sizes_of, unlike_channels
 from edgeconv.graph.edit import constant
 from edgeconv.graph.integer_rules import MOVING
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import is_activation, named
 from edgeconv.quantize._structure import Structure, layer_of
 
+_RANKS_OF_FEATURES = (2, 3)  # vectors and series; an image's channels are alike
 _WITH_CONSTANTS = {"Add", "Div", "Mul", "Pow", "Sub"}
 _TAIL = MOVING | _WITH_CONSTANTS | {"Exp", "LogSoftmax", "Resize", "Sigmoid", "Softmax", "Softplus", "Tanh"}
 """Not the rectifiers: what they make are features, of which some are rarely above zero."""
@@ -80,7 +81,8 @@ class ChannelCounts:
     """
 
     def __init__(self, graph: ir.Graph, structure: Structure, left_out: Iterable[str]) -> None:
-        axes = {named(value): axis for value, axis in axes_of(graph, structure).items()}
+        known = {**axes_of(graph, structure), **input_axes(graph)}
+        axes = {named(value): axis for value, axis in known.items()}
         self._axes = {named(value): axes[named(value)] for value in structure.activations if value.name in axes}
         for name in left_out:
             self._axes.pop(name, None)
@@ -134,13 +136,52 @@ def axes_of(graph: ir.Graph, structure: Structure) -> dict[ir.Value, int]:
     return {value: axes[value] for value, maker in makers.items() if maker is not None and maker.op_type not in MOVING}
 
 
+def readers_of_input(source: ir.Value) -> Iterator[ir.Node]:
+    """From a value to the first layers, or to what makes its features alike."""
+    visited: set[ir.Node] = set()
+    waiting = [source]
+    while waiting:
+        for use in waiting.pop().uses():
+            node = use.node
+            if node in visited:
+                continue
+            visited.add(node)
+            yield node
+            if _goes_on(node) and unlike_channels(node) is None:
+                waiting += node.outputs
+
+
+def _goes_on(node: ir.Node) -> bool:
+    """Whether a node moves its operand, or computes it with constants."""
+    if layer_of(node) is not None:
+        return False
+    return node.op_type in MOVING or (node.op_type in having(Trait.AFFINE) and len(_computed(node)) == 1)
+
+
+def input_axes(graph: ir.Graph) -> dict[ir.Value, int]:
+    """The axis of the features of each input of up to three axes that a layer reads, or a product by such constants."""
+    axes = {}
+    for source in graph.inputs:
+        rank = len(sizes_of(source))
+        if source.dtype != ir.DataType.FLOAT or rank not in _RANKS_OF_FEATURES:
+            continue
+        for node in readers_of_input(source):
+            axis = unlike_channels(node)
+            if axis is None and layer_of(node) is not None and len(sizes_of(node.inputs[0])) == rank:
+                axis = rank - 1 if node.op_type == "MatMul" else 1
+            if axis is not None and len(sizes_of(node.outputs[0])) == rank:
+                axes[source] = axis
+                break
+    return axes
+
+
 def _axis_behind(node: ir.Node, axes: Mapping[ir.Value, int]) -> int | None:
     """Where the channels are in a node's results; None where that is not known."""
     sources = _computed(node)
     before = {axes.get(source) for source in sources}
     axis = before.pop() if len(before) == 1 else None
     if axis is None:
-        return None
+        return unlike_channels(node)
     # Transposes and reshapes move the axis; what keeps the rank keeps it; where dimensions merge nothing is known.
     shape, result = sizes_of(sources[0]), sizes_of(node.outputs[0])
     if node.op_type in having(Trait.REARRANGES):

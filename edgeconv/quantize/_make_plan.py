@@ -31,6 +31,7 @@ from edgeconv.quantize._patterns import overrides_of
 from edgeconv.quantize._plan import RANGES, REQUESTED, SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._steep import spread_results, steep_operands
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
+from edgeconv.quantize._uneven_inputs import uneven_inputs
 
 _Floats = npt.NDArray[np.float64]
 
@@ -90,6 +91,7 @@ def make_plan(
     for rule in (steep_operands, spread_results, coarse_results):
         float_reasons |= rule(model.graph, structure, calibration, tensors, dtype)
     if scheme == "int8":  # 16 bits hold parts of different ranges side by side
+        float_reasons |= uneven_inputs(model, structure, calibration)
         float_reasons |= uneven_channels(model, structure, calibration)
         float_reasons |= joins_of_uneven_parts(model, structure, calibration)
     # 2. Once more with these in float: groups of values that share parameters have changed with them.

@@ -322,3 +322,19 @@ def test_what_is_nan_is_told() -> None:
     model = g.model("y")
     with pytest.raises(QuantizeError, match="NaN"):
         list(variants_of(model, ("int8",), Quantization(batches=lambda: data(model, 2)), Silent()))
+
+
+@pytest.mark.parametrize("clamp", ["plain", "moved", "scaled"])
+def test_spikes_of_an_input_that_is_clamped_cost_nothing(clamp: str, tmp_path: Path) -> None:
+    """The input is rounded before it is clamped, so its range ends where the clamp's does."""
+    clamped: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "plain": lambda x: x.clamp(0, 1),
+        "moved": lambda x: x.transpose(2, 3).clamp(0, 1),
+        "scaled": lambda x: (x / 2).clamp(0, 0.5),
+    }
+    samples = [(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed)),) for seed in range(8)]
+    for seed, (x,) in enumerate(samples):
+        x[0, seed % 3, seed, 0] = 60.0
+    module = Of(lambda m, x: m.layer(clamped[clamp](x)), layer=nn.Conv2d(3, 8, 3))
+    found = worst_db(tmp_path, module, samples)
+    assert min(found.values()) > 30, found

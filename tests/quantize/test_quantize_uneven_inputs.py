@@ -1,0 +1,126 @@
+"""Features of unlike units, of an input or by a product with constants, keep what each of them varies.
+
+Members: columns of a table before a layer with a clamp, with a bias behind the product, before a normalization by
+constants; series along the last axis; outputs that deviations of their own are multiplied with, by Mul and by Div, of
+vectors and of series; and the gate on such an output. Alike features, and images, stay integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from test_quantize_idioms import Of
+from torch import Tensor, nn
+
+import edgeconv
+from edgeconv.capture import capture
+from edgeconv.core import Array, Parts
+from edgeconv.graph.divisions import divisions_of
+from edgeconv.parity._fidelity import lost_parts
+
+_UNITS = np.array([1.0, 100.0, 0.01, 5.0, 0.5, 3000.0], np.float32)
+_Function = Callable[[nn.Module, Tensor], Tensor]
+
+
+def _alike(layer: nn.Linear) -> nn.Linear:
+    """What each feature gives is of one size."""
+    layer.weight.data /= torch.from_numpy(_UNITS)
+    return layer
+
+
+_INPUTS: dict[str, tuple[tuple[int, ...], _Function]] = {
+    "a clamp": ((1, 6), lambda m, x: m.b(m.a(x).relu())),
+    "a bias": ((1, 6), lambda m, x: m.b(m.a(x))),
+    "a series": ((1, 10, 6), lambda m, x: m.b(m.a(x).relu())),
+    "a scale": ((1, 6), lambda m, x: m.c(x / torch.from_numpy(_UNITS)).relu()),
+    "a standardization": (
+        (1, 10, 6),
+        lambda m, x: m.c((x - torch.from_numpy(_UNITS)) / torch.from_numpy(_UNITS)).relu(),
+    ),
+}
+_OUTPUTS: dict[str, tuple[tuple[int, ...], _Function]] = {
+    "a product": ((1, 6), lambda m, x: m.c(x).tanh() * torch.from_numpy(_UNITS)),
+    "a quotient": ((1, 6), lambda m, x: m.c(x).tanh() / torch.from_numpy(_UNITS)),
+    "then a sum": ((1, 10, 6), lambda m, x: m.c(x).tanh() * torch.from_numpy(_UNITS) + torch.from_numpy(_UNITS)),
+    "rows": ((1, 6, 8), lambda m, x: x.softmax(2) * torch.from_numpy(_UNITS)[:, None]),
+}
+
+
+def _exported(function: _Function, shape: tuple[int, ...], units: Array | float, folder: Path) -> list[float]:
+    """The SQNR of the `.onnx` file by feature, about the mean, decibels; where its layers are integers."""
+    torch.manual_seed(0)
+    module = Of(function, a=_alike(nn.Linear(6, 8)), b=nn.Linear(8, 6), c=nn.Linear(6, 6)).eval()
+    rng = np.random.default_rng(0)
+    batches = [{"x": (rng.standard_normal(shape) * units).astype(np.float32)} for _ in range(64)]
+    result = edgeconv.export(
+        module,
+        (torch.zeros(shape),),
+        folder,
+        name="net",
+        input_names=["x"],
+        variants="int8",
+        formats="onnx",
+        quantization=edgeconv.Quantization(batches=lambda: batches[:48]),
+    )
+    session = onnxruntime.InferenceSession(result.artifacts[0].path)
+    pairs = [(session.run(None, one)[0], module(torch.from_numpy(one["x"])).detach().numpy()) for one in batches[48:]]
+    axis = shape.index(6)
+    actual, expected = (
+        np.concatenate([np.moveaxis(pair[side], axis, 0).reshape(6, -1) for pair in pairs], 1) for side in (0, 1)
+    )
+    ratios = expected.var(axis=1) / np.square(actual - expected).mean(axis=1)
+    return [float(ratio) for ratio in 10 * np.log10(ratios)]
+
+
+@pytest.mark.parametrize("case", _INPUTS)
+def test_features_of_an_input_keep_what_they_vary(case: str, tmp_path: Path) -> None:
+    shape, function = _INPUTS[case]
+    found = _exported(function, shape, _UNITS, tmp_path)
+    assert min(found) > 17, found  # one scale for all leaves nothing of the narrowest
+
+
+@pytest.mark.parametrize("case", _OUTPUTS)
+def test_features_of_an_output_keep_what_they_vary(case: str, tmp_path: Path) -> None:
+    shape, function = _OUTPUTS[case]
+    found = _exported(function, shape, 1.0, tmp_path)
+    assert min(found) > 17, found  # one scale for all leaves nothing of the narrowest
+
+
+def test_alike_features_stay_integers(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)).eval()
+    data = [{"x": np.random.default_rng(index).standard_normal((1, 6)).astype(np.float32)} for index in range(40)]
+    result = edgeconv.export(
+        module,
+        (torch.zeros(1, 6),),
+        tmp_path,
+        name="net",
+        input_names=["x"],
+        variants="int8",
+        quantization=edgeconv.Quantization(batches=lambda: data),
+    )
+    assert not [note for note in result.notes if "stays float" in note]
+
+
+def test_the_gate_judges_each_feature_of_such_an_output() -> None:
+    rng = np.random.default_rng(0)
+    exact = (rng.standard_normal((1, 6, 64)) * _UNITS[:, None]).astype(np.float32)
+    step = 2 * np.abs(exact).max() / 255
+    assert lost_parts([(np.rint(exact / step) * step, exact)], [Parts(1, (6,))])[0] >= 3
+    assert lost_parts([(exact * 1.01, exact)], [Parts(1, (6,))])[0] == 0
+
+
+def test_a_product_with_unlike_constants_makes_channels() -> None:
+    def divisions(constants: Tensor) -> object:
+        module = Of(lambda _, x: x.tanh() * constants[:, None]).eval()
+        shape = (1, len(constants), 8)
+        graph = capture(module, (torch.zeros(shape),), input_names=("x",), output_names=("y",)).graph
+        return divisions_of(graph)[graph.outputs[0]]
+
+    assert divisions(torch.from_numpy(_UNITS)) == {1: (6,)}
+    assert not divisions(torch.linspace(-1, 1, 40))
+    assert not divisions(torch.hann_window(64))
