@@ -271,3 +271,11 @@ def test_an_operator_without_a_rule_is_named() -> None:
     graph = tflite.read(data)
     with pytest.raises(ParityError, match="no error bound is known for REDUCE_PROD"):
         of_tflite(graph, graph.operators[0], {0: np.ones((1, 4)), 1: np.array([1], np.int32)})
+
+
+def test_of_what_is_no_number_a_kernel_may_make_any_integer() -> None:
+    file = tflite.read(file_of("QUANTIZE", [X], [quantized(X, "int16")]))
+    x = RNG.standard_normal((3, 40))
+    x[1, 7] = np.nan
+    (bound,) = of_tflite(file, file.operators[0], {file.operators[0].inputs[0]: x}, arithmetic=Arithmetic())
+    assert np.array_equal(np.isinf(bound.worst), np.isnan(x))

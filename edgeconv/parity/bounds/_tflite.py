@@ -258,6 +258,8 @@ def _steps(call: Call, arithmetic: Arithmetic) -> Bounded | None:
     step = np.ones(())
     if call.operator.name == "RESIZE_BILINEAR":
         step = step + math.floor(_places_off(call))
+    if call.operator.name == "QUANTIZE" and call.source(0).floating:
+        step = np.where(np.isnan(call[0]), np.inf, step)  # no integer stands for it: a kernel casts it to any
     return Bounded(step, step, step, arithmetic)
 
 
