@@ -124,3 +124,45 @@ def test_a_maximum_of_what_is_never_negative_may_be_padded_with_zeros(variant: s
     contents = emitted(made, "tflite")
     right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason
+
+
+def _failures(text: str, folder: Path) -> list[str]:
+    """Why rows fail of the files that are made of a graph."""
+    onnx.save(onnx.parser.parse_model(text), folder / "m.onnx")
+    devices = ("onnxruntime", "litert")
+    result = export_onnx(folder / "m.onnx", folder / "out", name="m", variants="int8", devices=devices)
+    assert result.report is not None
+    return [f"{row.artifact}: {row.reason}" for row in result.report.comparisons if row.verdict is Verdict.FAIL]
+
+
+def test_what_is_averaged_in_floats_is_not_cut_off_at_the_range_of_its_average(tmp_path: Path) -> None:
+    """Numbers of a normal distribution, whose averages of nine are quantized up to 1.28."""
+    text = """<ir_version: 9, opset_import: ["": 17]> g (float[1, 3, 9, 9] x) => (float[1, 3, 3, 3] y)
+        <float s = {0.01}, int8 z = {0}> {
+            a = Sin(x)
+            m = Mul(a, a)
+            b = Sub(x, m)
+            p = AveragePool<kernel_shape = [3, 3], strides = [3, 3]>(b)
+            q = QuantizeLinear(p, s, z)
+            d = DequantizeLinear(q, s, z)
+            y = Relu(d)
+        }"""
+    assert not _failures(text, tmp_path)
+
+
+def test_a_scale_of_stored_integers_that_is_one_in_float32_may_be_left_out(tmp_path: Path) -> None:
+    """32767 steps of a float32 are 1.9e-9 below 1; DequantizeLinear, which computes in float32, makes 1 of them."""
+    text = """<ir_version: 10, opset_import: ["": 21]> g (float[1, 4, 6] x) => (float[1, 4, 6] y)
+        <float s = {0.000030518509447574615}, int16[6] w = {32767, 32767, 32767, 32767, 32767, 32767},
+         float t = {0.0002}, int16 z = {0}> {
+            g = DequantizeLinear(w, s, z)
+            a = QuantizeLinear(x, t, z)
+            b = DequantizeLinear(a, t, z)
+            c = Add(b, g)
+            e = QuantizeLinear(c, t, z)
+            f = DequantizeLinear(e, t, z)
+            n = LayerNormalization<axis = -1, epsilon = 0.00001>(f, g)
+            q = QuantizeLinear(n, t, z)
+            y = DequantizeLinear(q, t, z)
+        }"""
+    assert not _failures(text, tmp_path)

@@ -287,6 +287,15 @@ def in_precision(array: Array, dtype: np.dtype[np.generic]) -> Array:
     return to_float16(array) if dtype == np.float16 else array.astype(dtype, copy=False)
 
 
+def in_float32(integers: Mapping[str, Array]) -> dict[str, Array]:
+    """What integers stand for as DequantizeLinear makes it, which computes in float32; empty where nothing differs.
+
+    A file of floats has these, or nothing where they are all 1 in float32.
+    """
+    singles = {name: to_float64(array.astype(np.float32)) for name, array in integers.items()}
+    return singles if any(not np.array_equal(singles[name], integers[name]) for name in integers) else {}
+
+
 def half_steps(array: Array) -> Array:
     """Half a unit in the last place of each number: what rounding once may have moved it by; float64."""
     return np.abs(np.spacing(array)).astype(np.float64) / 2

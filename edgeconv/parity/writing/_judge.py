@@ -16,7 +16,7 @@ from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.parity.causes import Evidence, cause_of, change_of_constant
-from edgeconv.parity.writing._constants import Matching, all_among, as_integers, match
+from edgeconv.parity.writing._constants import Matching, all_among, as_integers, in_float32, match
 from edgeconv.parity.writing._distances import compared, distance_of
 from edgeconv.parity.writing._ends import (
     GAMMA,
@@ -293,8 +293,7 @@ class _Writing:
             exact.reshape(-1)[places], doubt.reshape(-1)[places] = number.exact, number.doubt
             if not self.file.is_stored(number.name, exact, doubt).reshape(-1)[places].all():
                 return number.name, number.told(constants[number.name].shape)
-        told = all(number.doubt <= _DOUBT * self._least_rounding(number) for number in solved)
-        if solved and told:
+        if solved and all(number.doubt <= _DOUBT * self._least_rounding(number) for number in solved):
             self.settled.add(end.tensor)
             self.told.update(own)
         return None
@@ -337,10 +336,12 @@ class _Writing:
         before = self.graph.constants_before(end.value, self._held(operands)) & self.graph.constants.keys()
         for name in sorted(self.matching.rounded.keys() & before):
             yield self._graph_again(end, operands, {name: self.graph.constants[name].astype(np.float64)})
-        integers = {name: self._as_integers(end, name) for name in sorted(before)}
-        others = {name: array for name, array in integers.items() if array is not None}
-        if others:
+        nearest = {name: self._as_integers(end, name) for name in sorted(before)}
+        if others := {name: array for name, array in nearest.items() if array is not None}:
             yield self._graph_again(end, operands, others)
+        integers = before & self.graph.constant_steps.keys() - self.matching.rounded.keys()
+        if singles := in_float32({name: self.graph.constants[name] for name in integers}):
+            yield self._graph_again(end, operands, singles)
 
     def _as_integers(self, end: End, name: str) -> Array | None:
         """A constant of the graph as the nearest integers that this part of the file reads, if there are any."""
@@ -369,9 +370,8 @@ class _Writing:
             array = self.file.constants[name].astype(np.float64)
             total += shift(compute, end.actual, array, self.file.own_half_steps(name))
         for name in sorted(self.matching.without & before & self.graph.constants.keys()):
-            array = self.graph.constants[name]
             compute = partial(self._with_constant, end, operands, name)
-            used = self.matching.rounded.get(name, array).astype(np.float64)
+            used = self.matching.rounded.get(name, self.graph.constants[name]).astype(np.float64)
             total += shift(compute, end.expected, used, self.graph.half_steps(name))
         return total
 
