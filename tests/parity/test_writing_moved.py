@@ -68,3 +68,23 @@ def test_a_value_that_is_moved_from_another_is_not_what_its_source_holds(variant
     contents = emitted(made, "tflite")
     right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+def test_activations_behind_each_other_that_are_computed_flat_hold_their_values(variant: str, tmp_path: Path) -> None:
+    """Of a GroupNorm, whose groups are rows: what the first makes saturates where the graph does.
+
+    Numbers that are further below zero than above have steps whose largest number the first does not have.
+    """
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8), nn.LeakyReLU(0.1), nn.GELU()).eval()
+    module[0].weight.data.abs_()
+    data = -(torch.randn(1, 3, 9, 15) ** 2)
+    inputs = {"x": data.numpy()}
+    model = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(model, (variant,), Quantization(batches=lambda: [inputs]), Silent())
+    contents = emitted(made, "tflite")
+    right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason
+    wrong = (data for kind, data, _ in planted_in_tflite(contents.data) if kind in ("slope", "ulp", "permuted"))
+    assert {judged(made, inputs, contents, data, tmp_path / "net.tflite").verdict for data in wrong} == {Verdict.FAIL}

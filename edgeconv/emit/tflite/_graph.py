@@ -69,6 +69,7 @@ class Graph:
         self.outputs: list[Tensor] = []
         self.operators: list[Operator] = []
         self.open_axes: dict[Tensor, int] = {}  # the dimension that follows an open batch; its size is for a batch of 1
+        self.reshaped: dict[Tensor, list[Tensor]] = {}  # what held, or holds, the elements of a tensor in another shape
         self.all_halves = False  # float constants are float16, and so may the computation be
         self._constants: dict[tuple[str, tuple[int, ...], bytes, Quantization | None], Tensor] = {}
 
@@ -96,6 +97,11 @@ class Graph:
         outputs = [Tensor(name, tuple(int(size) for size in shape), kind) for shape in shapes]
         self.operators.append(Operator(code, list(inputs), outputs, options))
         return outputs
+
+    def note_reshaped(self, tensor: Tensor, other: Tensor) -> None:
+        """Remembers that two tensors have the same elements in the same order, whichever of them stays."""
+        self.reshaped.setdefault(tensor, []).append(other)
+        self.reshaped.setdefault(other, []).append(tensor)
 
     def producers(self) -> dict[Tensor, Operator]:
         """Each computed tensor's operator."""

@@ -172,6 +172,7 @@ def sink_reshapes(graph: Graph) -> None:
         if len(value.shape) > IN_COMPANY:
             continue
         inner = _like(result, "flat", value)
+        graph.note_reshaped(inner, result)  # which is gone where the reader of the result moves, too
         # The two change places: the operator's object becomes the RESHAPE, so that the loop goes on undisturbed.
         position = graph.operators.index(before)
         moved = Operator(operator.code, [value], [inner], operator.options, operator.keeps_float, operator.places)
@@ -334,12 +335,9 @@ SIMPLIFICATIONS: tuple[Callable[[Graph], None], ...] = (
 
 def simplify(graph: Graph) -> dict[Tensor, list[Tensor]]:
     """Runs the simplifications in their order; returns what held the elements of a tensor in another shape."""
-    reshaped: dict[Tensor, list[Tensor]] = {}
     for step in SIMPLIFICATIONS:
         for operator in graph.operators:
             if operator.code == "RESHAPE":
-                source, result = operator.inputs[0], operator.outputs[0]
-                reshaped.setdefault(source, []).append(result)
-                reshaped.setdefault(result, []).append(source)
+                graph.note_reshaped(operator.inputs[0], operator.outputs[0])
         step(graph)
-    return reshaped
+    return graph.reshaped
