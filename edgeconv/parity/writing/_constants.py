@@ -16,6 +16,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.core.precision import to_float16, to_float64
 from edgeconv.parity.writing._numbers import ORDERS, Pool, of_these
+from edgeconv.parity.writing._orders import moved_back
 
 _NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
 _CHANCE = 1e-9  # numbers that are as near by chance are the writer's own: a file has up to a million pairs of constants
@@ -354,12 +355,7 @@ def as_integers(array: Array, due: Array, half: Array, ends: tuple[float, float]
 
 def _moved_back(array: Array, due: Array, half: Array) -> Array | None:
     """A file's constant in the graph's order of axes, where all numbers are within half a step of the graph's."""
-    half = half * (1 + 2.0**-20)
-    for order in ORDERS.get(due.ndim, ((*range(due.ndim),),)):
-        moved = due.transpose(order)
-        if (np.abs(moved.reshape(array.shape) - array) <= half).all():
-            return array.reshape(moved.shape).transpose(np.argsort(order))
-    return None
+    return moved_back(array, due, half * (1 + 2.0**-20))
 
 
 def _saturated(due: Array, ends: tuple[float, float], *, named_alike: bool) -> Array:

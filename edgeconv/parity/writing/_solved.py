@@ -65,8 +65,7 @@ def solve(compute: Compute, constants: Mapping[str, Array], expected: Array, noi
         expected: what the graph computes.
         noise: what float64 may round of it.
     """
-    for grouped in (True, False):
-        unknown = list(_unknown(constants, grouped=grouped))
+    for unknown in (list(_grouped(constants)), list(_single(constants)), list(_single(constants, zeros=True))):
         if not 0 < len(unknown) <= _MOST_UNKNOWN or len(unknown) * expected.size > _MOST_WORK:
             continue
         solved = _System(compute, constants, unknown, expected, noise).solved()
@@ -75,19 +74,27 @@ def solve(compute: Compute, constants: Mapping[str, Array], expected: Array, noi
     return []
 
 
-def _unknown(constants: Mapping[str, Array], *, grouped: bool) -> Iterator[tuple[str, Array]]:
-    """Constant and places of each number other than zero; where they are grouped, equal ones of a constant are one."""
+def _grouped(constants: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+    """Constant and places of each number other than zero; equal ones of a constant are one."""
     for name, array in constants.items():
         flat = array.reshape(-1)
         usable = np.flatnonzero((flat != 0) & np.isfinite(flat))
-        if not grouped:
-            yield from ((name, usable[at : at + 1]) for at in range(min(usable.size, _MOST_UNKNOWN + 1)))
-            continue
         numbers, which = np.unique(flat[usable], return_inverse=True)
         if numbers.size > _MOST_UNKNOWN:
             yield from ((name, usable[:1]) for _ in range(_MOST_UNKNOWN + 1))
             return
         yield from ((name, usable[which == at]) for at in range(numbers.size))
+
+
+def _single(constants: Mapping[str, Array], *, zeros: bool = False) -> Iterator[tuple[str, Array]]:
+    """Constant and place of each number by itself: without zeros, or with them where the constant has others.
+
+    A number that became zero is none of the others; where they alone solve the equations, zeros are what they are.
+    """
+    for name, array in constants.items():
+        flat = array.reshape(-1)
+        usable = np.flatnonzero(((flat != 0) | (zeros and np.any(flat))) & np.isfinite(flat))
+        yield from ((name, usable[at : at + 1]) for at in range(min(usable.size, _MOST_UNKNOWN + 1)))
 
 
 class _System:
@@ -102,6 +109,9 @@ class _System:
         self._compute, self._constants, self._unknown = compute, constants, unknown
         self._expected, self._noise = expected.reshape(-1), noise
         self._stored = np.array([constants[name].reshape(-1)[places[0]] for name, places in unknown])
+        largest = {name: np.abs(array[np.isfinite(array)]).max(initial=0.0) for name, array in constants.items()}
+        # What a number is moved by is its share; of zero, that of the constant's largest.
+        self._units = np.where(self._stored == 0, [largest[name] for name, _ in unknown], self._stored)
 
     def solved(self) -> list[Solved]:
         """The numbers; none where no numbers make the equations hold."""
@@ -121,15 +131,15 @@ class _System:
         if not np.abs(self._rest(relative)).max(initial=0.0) <= self._noise:
             return []
         doubts = np.where(is_open, np.inf, np.abs(inverse).sum(axis=1) * self._noise)
-        exact = self._stored * (1 + relative)
+        exact = self._stored + self._units * relative
         return [
-            Solved(name, places, float(self._stored[at]), float(exact[at]), float(doubts[at] * abs(self._stored[at])))
+            Solved(name, places, float(self._stored[at]), float(exact[at]), float(doubts[at] * abs(self._units[at])))
             for at, (name, places) in enumerate(self._unknown)
         ]
 
     def _changed(self, relative: Array) -> Array:
         arrays = {name: array.astype(np.float64).reshape(-1).copy() for name, array in self._constants.items()}
-        for (name, places), number in zip(self._unknown, self._stored * (1 + relative), strict=True):
+        for (name, places), number in zip(self._unknown, self._stored + self._units * relative, strict=True):
             arrays[name][places] = number
         shaped = {name: array.reshape(self._constants[name].shape) for name, array in arrays.items()}
         return np.asarray(self._compute(shaped), np.float64).reshape(-1)
