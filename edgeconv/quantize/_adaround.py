@@ -79,7 +79,7 @@ def adaround(
     if iterations < 0:
         raise QuantizeError(f"{iterations} is negative", where="iterations", hint="give the steps per layer")
 
-    rounding = Rounding(lambda problem: learned(problem, iterations), _POSITIONS, _PART_BYTES)
+    rounding = Rounding(lambda problem: learned(problem, iterations), _POSITIONS, part_bytes=_PART_BYTES)
     with one_thread():
         return tune(model, plan, batches, title="adaptive rounding", rounding=rounding, progress=progress)
 

@@ -271,14 +271,16 @@ def _check_fits(array: object, value: ir.Value, where: str) -> None:
 
 
 def session_of(model: ir.Model, outputs: Iterable[str], *, optimized: bool = True) -> onnxruntime.InferenceSession:
-    """An onnxruntime session of the graph with these values as further outputs.
+    """An onnxruntime session of the graph with these values as its outputs, or its own where none is named.
+
+    What none of them needs is not computed.
 
     Without its optimizer a QDQ graph computes what it says: with it, onnxruntime 1.32 quantizes the float weights of
     operators that stand between a DequantizeLinear and a QuantizeLinear, one scale per weight.
     """
     model = model.clone()
     values = {value.name: value for node in model.graph for value in node.outputs}
-    model.graph.outputs[:] = list(dict.fromkeys([*model.graph.outputs, *(values[name] for name in outputs)]))
+    model.graph.outputs[:] = [values[name] for name in dict.fromkeys(outputs)] or list(model.graph.outputs)
     with mapped("onnxruntime"):
         return session(ir.to_proto(model).SerializeToString(), optimized=optimized)
 

@@ -5,6 +5,7 @@ Each layer is tuned on what the quantized layers before it give, tuned already, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,11 +73,13 @@ class Rounding:
     Attributes:
         round: gives multiples of the scales, (groups, channels, taps); one group does not depend on another.
         positions: how many output positions of each layer it sees.
+        positions_per_tap: no more than so many for each tap of a channel.
         part_bytes: of inputs that it sees together: those of a depthwise layer are its taps times its channels.
     """
 
     round: Callable[[RoundingProblem], _Floats]
     positions: int
+    positions_per_tap: int = 1 << 30
     part_bytes: int = 1 << 25
 
 
@@ -112,9 +115,12 @@ def tune(
     if not all(np.isfinite(array).all() for sample in samples for array in sample.values()):
         raise QuantizeError("it holds NaN or Inf", where="calibration data", hint="give finite numbers")
     reads = read_in(original, samples, layers)
-    positions = {name: rounding.positions for name, layer in layers.items() if rounding and _is_rounded(layer)}
     # Positions are drawn without regard to what a Where drops; such layers are rounded to nearest.
-    positions = {name: most for name, most in positions.items() if name not in reads}
+    positions = {
+        name: min(rounding.positions, rounding.positions_per_tap * _taps_of(layer))
+        for name, layer in layers.items()
+        if rounding and _is_rounded(layer) and name not in reads
+    }
     targets = targets_of(original, samples, layers.values(), positions, reads)
     # 2. The quantized graph, layer by layer; each change reaches all layers behind it.
     walk = Walk(apply(model, plan), samples)
@@ -158,8 +164,12 @@ def _is_rounded(layer: Layer) -> bool:
     # Its taps are not the columns of `Columns`; and a weight of two layers has two sets of inputs.
     if layer.node.op_type == "ConvTranspose" or stored is None or len(tuple(layer.weight.uses())) > 1:
         return False
-    form = taps(layer, stored.astype(np.float64))
-    return bool(form.shape[2] <= _MOST_TAPS)
+    return _taps_of(layer) <= _MOST_TAPS
+
+
+def _taps_of(layer: Layer) -> int:
+    """How many weights a channel has."""
+    return math.prod(static_shape(layer.weight)) // static_shape(layer.weight)[layer.axis]
 
 
 def _rounded(layer: Layer, plan: Plan, rounding: Rounding, inputs: Sequence[Held], target: Target) -> _Floats:

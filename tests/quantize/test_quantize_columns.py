@@ -7,9 +7,11 @@ import pytest
 import torch
 from quantize_graphs import Graph
 
+from edgeconv.quantize import calibrate, make_plan
 from edgeconv.quantize._columns import Columns, taps
 from edgeconv.quantize._rounding import _factor, moments, rounded_with_feedback
 from edgeconv.quantize._structure import layer_of
+from edgeconv.quantize._tune import Rounding, RoundingProblem, tune
 from edgeconv.quantize._walk import Dequantized
 
 _CONVOLUTIONS = {
@@ -86,3 +88,20 @@ def test_a_single_tap_is_rounded_to_nearest(groups: int, channels: int) -> None:
     weight = np.random.default_rng(0).normal(size=(groups, channels, 1))
     rounded = rounded_with_feedback(weight, np.full((1, 1, 1), 0.02), np.ones((groups, 1, 1)), 127)
     np.testing.assert_allclose(rounded, np.rint(weight / 0.02) * 0.02, atol=1e-12)
+
+
+def test_layers_of_few_taps_are_rounded_on_fewer_positions() -> None:
+    """Nine taps need no more to tell their moments, and a depthwise layer has nine columns for each of its inputs."""
+    g = Graph(1, input=(1, 3, 64, 64))
+    g.conv("input", "wide", (32, 3, 7, 7), pads=[3, 3, 3, 3])
+    g.conv("wide", "depthwise", (32, 1, 3, 3), pads=[1, 1, 1, 1], group=32)
+    model, seen = g.model("depthwise"), list[tuple[int, ...]]()
+    batches = [{"input": np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)}] * 3
+    plan = make_plan(model, calibrate(model, batches))
+
+    def nearest(problem: RoundingProblem) -> np.ndarray:
+        seen.append(problem.seen.shape)
+        return np.rint(problem.weight / problem.scales) * problem.scales
+
+    tune(model, plan, batches, title="", rounding=Rounding(nearest, 8000, 100))
+    assert seen == [(1, 8001, 147), (32, 900, 9)]
