@@ -33,6 +33,7 @@ CumSum's axis is an operand."""
 _RESIZES = {"CenterCropPad", "Pad", "Resize", "Tile", "Upsample"}
 """An axis whose size these leave alone is one along which nothing moves."""
 _SUMS = {"Add", "Sum"}
+_ROUNDED_ZERO = 2.0**-23  # of the largest constant: the middle of a ramp from -1 to 1
 _UNLIKE, _GAP = 10.0, 5.0  # of the largest to the smallest constant, and of one to the next smaller
 
 
@@ -210,7 +211,8 @@ def unlike_channels(node: ir.Node) -> int | None:
     factors = constant(input_of(node, 0)) if factors is None and node.op_type == "Mul" else factors
     if factors is None or node.op_type not in ("Div", "Mul") or factors.dtype.kind != "f":
         return None
-    sizes = np.sort(np.abs(factors[np.isfinite(factors) & (factors != 0)]))
+    sizes = np.sort(np.abs(factors[np.isfinite(factors)]))
+    sizes = sizes[sizes > _ROUNDED_ZERO * sizes.max(initial=0.0)]
     axes = [axis for axis, size in enumerate(factors.shape) if size > 1]
     if len(axes) != 1 or sizes.size < 2 or sizes[-1] <= _UNLIKE * sizes[0]:
         return None

@@ -123,4 +123,5 @@ def test_a_product_with_unlike_constants_makes_channels() -> None:
 
     assert divisions(torch.from_numpy(_UNITS)) == {1: (6,)}
     assert not divisions(torch.linspace(-1, 1, 40))
+    assert not divisions(torch.linspace(-1, 1, 7))  # whose middle is 2e-8
     assert not divisions(torch.hann_window(64))
