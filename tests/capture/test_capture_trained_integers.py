@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.ao import quantization as tq
 from torch.ao.nn.quantized import FloatFunctional
+from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize
 from trained import CONFIGS, PER_CHANNEL, computed, trained
 
 import edgeconv
@@ -94,6 +95,36 @@ def test_trained_linear_layers(name: str, shape: tuple[int, ...], tmp_path: Path
     module = trained(nn.Sequential(tq.QuantStub(), nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3)), CONFIGS[name], shape)
     x = torch.randn(1, *shape)
     result = _assert_the_modules_own(module, x, float(module[3].activation_post_process.scale), tmp_path)
+    assert not [note for note in result.notes if "stays float" in note]
+
+
+def _learnable(low: int, high: int, dtype: torch.dtype, scheme: torch.qscheme, channels: int = -1) -> Any:
+    by_channel = scheme is torch.per_channel_symmetric
+    observer = tq.MovingAveragePerChannelMinMaxObserver if by_channel else tq.MovingAverageMinMaxObserver
+    options: dict[str, Any] = {"channel_len": channels, "ch_axis": 0} if by_channel else {"scale": 0.03}
+    return _LearnableFakeQuantize.with_args(
+        observer=observer, quant_min=low, quant_max=high, dtype=dtype, qscheme=scheme, use_grad_scaling=True, **options
+    )
+
+
+@pytest.mark.parametrize("channels", [-1, 7])
+def test_scales_that_were_learned_are_kept(channels: int, tmp_path: Path) -> None:
+    """LSQ as torch.ao has it: scale and zero point are parameters, and a zero point between integers is rounded."""
+    scheme = torch.per_tensor_symmetric if channels < 0 else torch.per_channel_symmetric
+    config = tq.QConfig(
+        activation=_learnable(0, 255, torch.quint8, torch.per_tensor_affine),
+        weight=_learnable(-127, 127, torch.qint8, scheme, channels),
+    )
+    module = trained(nn.Sequential(tq.QuantStub(), nn.Linear(6, 7)), config, (6,))
+    x = torch.randn(1, 6)
+    module[1].activation_post_process.toggle_observer_update(True)
+    with pytest.raises(edgeconv.EdgeconvError, match=r"toggle_observer_update\(False\)"):
+        edgeconv.export(module, (x,), tmp_path, name="net", variants="int8")
+    for part in module.modules():
+        if isinstance(part, _LearnableFakeQuantize):
+            part.toggle_observer_update(False)
+            part.zero_point.data += 0.4 if part.qscheme is torch.per_tensor_affine else 0.0
+    result = _assert_the_modules_own(module, x, float(module[1].activation_post_process.scale), tmp_path)
     assert not [note for note in result.notes if "stays float" in note]
 
 

@@ -45,10 +45,27 @@ def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
 
 def _rounding_of(part: Any) -> Rounding:
     """The rounding of a fake quantization, with its present scale; none where it is switched off."""
-    limits = part.activation_post_process.quant_min, part.activation_post_process.quant_max
     if not bool(part.fake_quant_enabled[0]):
         return lambda x: x
+    if is_learnable(part):
+        return _learned(part)
+    limits = part.activation_post_process.quant_min, part.activation_post_process.quant_max
     return rounding(part.scale, part.zero_point, part.ch_axis if part.is_per_channel else None, limits)
+
+
+def is_learnable(part: Any) -> bool:
+    """Whether it is a ``_LearnableFakeQuantize``, whose scale and zero point are parameters (LSQ)."""
+    return hasattr(part, "static_enabled") and hasattr(part, "learning_enabled")
+
+
+def _learned(part: Any) -> Rounding:
+    """As its forward has it: the scale no smaller than its eps, the zero point rounded, or zero where symmetric."""
+    limits = part.quant_min, part.quant_max
+    scale, zero = part.scale.detach().clamp(min=float(part.eps)), part.zero_point.detach().round().clamp(*limits)
+    if part.qscheme in (torch.per_channel_symmetric, torch.per_tensor_symmetric):
+        zero = torch.zeros_like(zero)
+    is_per_channel = part.qscheme in (torch.per_channel_symmetric, torch.per_channel_affine)
+    return rounding(scale, zero, part.ch_axis if is_per_channel else None, limits)
 
 
 def rounding(scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, limits: tuple[int, int]) -> Rounding:

@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensor
 from torch.jit._trace import TopLevelTracedModule
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from edgeconv.capture.torch._trained import kinds
+from edgeconv.capture.torch._trained import is_learnable, kinds
 from edgeconv.errors import CaptureError
 
 _FLOAT = "export the float module that it was made of, and have edgeconv quantize it: int8 is one of its variants"
@@ -43,7 +43,13 @@ def _outermost(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, t
 
 def _check_observer(part: Any, where: str) -> None:
     package = "torchao.quantization.pt2e" if type(part).__module__.startswith("torchao.") else "torch.ao.quantization"
-    if isinstance(part, kinds("FakeQuantizeBase")):
+    if is_learnable(part):
+        if bool(part.static_enabled[0]):
+            what = f"it is a {type(part).__name__} that still observes: every call moves its scale"
+            raise CaptureError(
+                what, where=where, hint="freeze it: call its toggle_observer_update(False); or " + _FLOAT
+            )
+    elif isinstance(part, kinds("FakeQuantizeBase")):
         if not hasattr(part, "is_per_channel"):  # torchao's of blocks
             what = f"it is a {type(part).__name__}, whose scales are neither one for all nor one per channel"
             raise CaptureError(what, where=where, hint="prepare the module with FakeQuantize, or " + _FLOAT)
