@@ -61,6 +61,7 @@ NORMED = piece_of("BatchNormalization", NORM, (1, 2, 3, 4), epsilon=1e-3)
 WIDE = RNG.normal(size=(1, 5, 4, 3))
 TURNED = RNG.normal(size=(3, 4, 3, 3)).astype(np.float32).astype(np.float64)
 SPREAD: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}
+PAIRS = RNG.normal(size=(8, 2, 3, 3)).astype(np.float32).astype(np.float64)
 GRU = [
     RNG.normal(size=shape).astype(np.float32).astype(np.float64) for shape in ((4, 1, 3), (1, 6, 3), (1, 6, 2), (1, 12))
 ]
@@ -132,6 +133,32 @@ FAULTS: dict[str, tuple[Piece, Array, str]] = {
         "applies its reset gate in front of the product instead of behind it",
     ),
     "twice": (piece_of("Sigmoid", [IMAGE]), 1 / (1 + np.exp(-1 / (1 + np.exp(-IMAGE)))), "layer.0 is applied twice"),
+    "causal dilation": (
+        piece_of("Conv", [IMAGE, KERNEL], (1,), pads=[4, 0, 0, 0], dilations=[2, 1]),
+        computed("Conv", IMAGE, KERNEL, pads=[2, 0, 0, 0]),
+        "the dilation of Conv layer.0 is [1, 1] instead of [2, 1]",
+    ),
+    "norm of magnitudes": (
+        piece_of("ReduceL2", [IMAGE, np.array([1])], (1,), keepdims=1),
+        np.abs(IMAGE).sum(1, keepdims=True),
+        "is computed as ReduceL1",
+    ),
+    "selu": (piece_of("Elu", [IMAGE]), computed("Selu", IMAGE), "Elu layer.0 is computed as Selu"),
+    "groups": (
+        piece_of("Conv", [WIDE[:, :4], PAIRS], (1,), group=2),
+        computed("Conv", WIDE[:, :4], PAIRS[[4, 5, 6, 7, 0, 1, 2, 3]], group=2),
+        "the kernel of Conv layer.0 has its 2 groups in reverse order",
+    ),
+    "depthwise neighbors": (
+        piece_of("Conv", [WIDE[:, :4], PAIRS[:4, :1]], (1,), group=4),
+        computed("Conv", WIDE[:, :4], PAIRS[[3, 0, 1, 2], :1], group=4),
+        "has its output channels permuted: each is its neighbor's",
+    ),
+    "new shape": (
+        piece_of("Reshape", [IMAGE, np.array([1, 3, 12, 4])], (1,)),
+        IMAGE.reshape(1, 12, 3, 4).swapaxes(1, 2),
+        "Reshape layer.0 has its axes 1 and 2 in another order",
+    ),
     "sigmoid": (piece_of("Sigmoid", [IMAGE]), np.tanh(IMAGE), "is computed as Tanh"),
 }
 

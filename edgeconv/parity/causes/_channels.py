@@ -208,6 +208,8 @@ def joined_otherwise(piece: Piece) -> Iterator[Hypothesis]:
                 f"{layer.name} is left out, and its numbers are taken in their order",
                 partial(piece.after, at, (taken,)),
             )
+        if layer.operator == "Reshape":
+            yield from _taken_in_another_order(piece, at, layer)
         parts = [array for array in layer.operands if array is not None]
         if layer.operator == "Concat" and len({part.shape for part in parts}) == 1:
             own = layer.attribute("axis", 0) % layer.result.ndim
@@ -216,6 +218,18 @@ def joined_otherwise(piece: Piece) -> Iterator[Hypothesis]:
                 yield Hypothesis(
                     f"{layer.name} is along axis {axis} instead of {own}", partial(piece.after, at, (joined,))
                 )
+
+
+def _taken_in_another_order(piece: Piece, at: int, layer: Layer) -> Iterator[Hypothesis]:
+    """Two sizes of a new shape exchanged, and their axes moved back."""
+    shape = layer.result.shape
+    for first, second in itertools.combinations(range(len(shape)), 2):
+        if shape[first] != shape[second] and min(shape[first], shape[second]) > 1:
+            sizes = list(shape)
+            sizes[first], sizes[second] = sizes[second], sizes[first]
+            taken = layer.data.reshape(sizes).swapaxes(first, second)
+            words = f"{layer.name} has its axes {first} and {second} in another order"
+            yield Hypothesis(words, partial(piece.after, at, (taken,)))
 
 
 def values_in_place(piece: Piece, others: Mapping[str, Array]) -> Iterator[Hypothesis]:

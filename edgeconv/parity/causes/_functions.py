@@ -61,6 +61,8 @@ def _hard_sigmoid(x: Array, slope: float = 1 / 6) -> Array:
 # As files hold them: a runtime's number is one of float32.
 _SIXTH = float(np.float32(1 / 6))
 _FIFTH = float(np.float32(0.2))
+# ONNX's defaults (Klambauer et al. 2017, Self-Normalizing Neural Networks).
+_SELU, _SELU_ALPHA = (float(np.float32(number)) for number in (1.05070102214813232421875, 1.67326319217681884765625))
 _FUNCTIONS: dict[str, Function] = {
     "Sigmoid": _sigmoid,
     "Tanh": np.tanh,
@@ -75,6 +77,8 @@ _FUNCTIONS: dict[str, Function] = {
     "Mish": lambda x: x * np.tanh(np.logaddexp(x, 0)),
     "LeakyRelu (slope 0.01)": lambda x: np.where(x > 0, x, float(np.float32(0.01)) * x),
     "Abs": np.abs,
+    "Relu": lambda x: np.maximum(x, 0),
+    "Selu": lambda x: _SELU * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
 }
 
 

@@ -46,6 +46,8 @@ def kernel_moves(kernel: Array) -> Iterator[Move]:
                 yield f"is read in another layout ({names} for {_AXES[: kernel.ndim]})", _misread(order)
     if kernel.ndim >= 2:
         yield "is upside down in its outputs", lambda array: array[::-1]
+        yield "has its output channels permuted: each is its neighbor's", lambda array: np.roll(array, 1, 0)
+        yield "has its output channels permuted: each is its other neighbor's", lambda array: np.roll(array, -1, 0)
 
 
 def _misread(order: Sequence[int]) -> Callable[[Array], Array]:
@@ -63,6 +65,11 @@ def misread_weights(piece: Piece) -> Iterator[Hypothesis]:
             for words, move in kernel_moves(kernel):
                 if not np.array_equal(moved := move(kernel), kernel):
                     yield Hypothesis(f"the kernel of {layer.name} {words}", _with_operand(piece, at, 1, moved))
+            groups = layer.attribute("group", 1)
+            if layer.operator == "Conv" and 1 < groups < len(kernel):
+                turned = kernel.reshape(groups, -1, *kernel.shape[1:])[::-1].reshape(kernel.shape)
+                words = f"the kernel of {layer.name} has its {groups} groups in reverse order"
+                yield Hypothesis(words, _with_operand(piece, at, 1, turned))
         bias = layer.operands[2] if len(layer.operands) > 2 else None
         if bias is not None:
             yield Hypothesis(f"the bias of {layer.name} is missing", _with_operand(piece, at, 2, np.zeros_like(bias)))

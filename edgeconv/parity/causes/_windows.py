@@ -24,7 +24,7 @@ _MODES = {
 _DILATIONS = (1, 2, 3, 4)
 _MOST = 48  # combinations of paddings
 _WHOLE = {"GlobalAveragePool": "GlobalMaxPool", "GlobalMaxPool": "GlobalAveragePool"}
-_REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2")
+_REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2", "ReduceL1")
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,11 @@ def _other_dilations(piece: Piece, at: int, window: _Window) -> Iterator[Hypothe
         if tuple(dilations) == window.dilations:
             continue
         grow = [(size - 1) * (dilation - old) for size, old in zip(window.kernel, window.dilations, strict=True)]
-        # Padded so that the window keeps its centre, or by half of what the result's size needs, as SAME does.
+        # Padded so that the window keeps its centre, its end (causal), or by half of what the size needs, as SAME does.
         centred = [begin + more // 2 for begin, more in zip(window.begins, grow, strict=True)]
         halves = [window.needed(axis, dilations[axis]) // 2 for axis in range(rank)]
-        for begins in dict.fromkeys((tuple(centred), tuple(halves))):
+        causal = [begin + more for begin, more in zip(window.begins, grow, strict=True)]
+        for begins in dict.fromkeys((tuple(centred), tuple(causal), tuple(halves))):
             if min(begins) >= 0:
                 attributes = {"dilations": dilations, "pads": window.pads(begins, dilations)}
                 words = f"the dilation of {layer.name} is {dilations} instead of {list(window.dilations)}"
