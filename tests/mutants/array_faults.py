@@ -191,6 +191,31 @@ def _flattened_in_another_order(layer: Layer, kernel: Array, rng: random.Random)
     return columns.reshape(kernel.shape)
 
 
+def _weights_exchanged(file: File, rng: random.Random) -> str:
+    """Two layers with weights of one shape and type have each other's."""
+    layers = list(file.layers())
+    pairs = [
+        (first, second)
+        for at, first in enumerate(layers)
+        for second in layers[:at]
+        if first.weights.values.shape == second.weights.values.shape
+        and first.weights.values.dtype == second.weights.values.dtype
+        and first.weights.name != second.weights.name
+    ]
+    first, second = drawn(rng, pairs)
+    first.weights.store(second.weights.values)
+    second.weights.store(first.weights.values)
+    return first.name
+
+
+def _cut_off(values: Array, rng: random.Random) -> Array:
+    """Every other number one unit nearer to zero, as where numbers are not rounded to the nearest."""
+    chosen = np.random.default_rng(rng.randrange(2**32)).random(values.shape) < 0.5
+    if values.dtype.kind == "f":
+        return np.where(chosen, np.nextafter(values, values.dtype.type(0)), values)
+    return np.where(chosen, values - np.sign(values), values)
+
+
 def constants(change: Change) -> ArrayFault:
     """Changes a real constant that is no layer's: factors, summands, slopes, bounds."""
 
@@ -274,6 +299,8 @@ ARRAY_FAULTS: dict[str, ArrayFault] = {
     "weights-in-bf16": weights(_as_float("bfloat16"), integers=False),
     "small-weights-zeroed": weights(_small_zeroed),
     "weights-clipped": weights(_largest_clipped),
+    "weights-cut-off": weights(_cut_off),
+    "weights-exchanged": _weights_exchanged,
     "int-weight-step": weights(_element(_step), integers=True),
     "filter-scaled": kernels(_channel_scaled),
     "bias-missing": bias(_zeroed),

@@ -395,7 +395,27 @@ def _depth_to_space(edit: OnnxEdit, rng: random.Random) -> str:
     return _attribute("DepthToSpace", "mode", ("DCR", "CRD"), "DCR")(edit, rng)
 
 
+def _read_otherwise(place: int) -> OnnxFault:
+    """One DequantizeLinear reads an activation with a scale or a zero point of its own."""
+
+    def plant(edit: OnnxEdit, rng: random.Random) -> str:
+        written = {name for node in edit.nodes("QuantizeLinear") for name in node.output}
+        readers = [node for node in edit.nodes("DequantizeLinear") if node.input[0] in written]
+        node = drawn(rng, [node for node in readers if len(node.input) > place])
+        right = edit.stored(node.input[place])
+        if right is None:
+            raise NoPlaceError
+        up = right.values < 100 if place == 2 else np.array(True)
+        other = right.values * np.float32(1.01) if place == 1 else right.values + np.where(up, 1, -1)
+        node.input[place] = edit.constant(other.astype(right.values.dtype))
+        return node.input[0]
+
+    return plant
+
+
 ONNX_FAULTS: dict[str, OnnxFault] = {
+    "scale-of-a-reader": _read_otherwise(1),
+    "zero-point-of-a-reader": _read_otherwise(2),
     "padding-shifted": _shifted_window(strided=False),
     "stride-phase": _shifted_window(strided=True),
     "padding-of-edges": _padded_before("edge"),
