@@ -69,6 +69,7 @@ CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
     ("FULLY_CONNECTED", [Spec((4, 100)), _weights(7, 100), _weights(7)], Spec((4, 7)), {}, False),
     ("MEAN", [IMAGE, ints(1, 2)], Spec((1, 8)), {"table": "ReducerOptions"}, False),
     ("SUM", [IMAGE, ints(1, 2)], Spec((1, 8)), {"table": "ReducerOptions"}, False),
+    ("REDUCE_PROD", [X, ints(1)], Spec((3,)), {"table": "ReducerOptions"}, False),
     (
         *("LOCAL_RESPONSE_NORMALIZATION", [Spec((1, 2, 2, 16))], Spec((1, 2, 2, 16))),
         *({"radius": 2, "bias": 1.0, "alpha": 0.3, "beta": 0.75}, False),
@@ -267,10 +268,9 @@ def test_every_rule_is_tried() -> None:
 
 
 def test_an_operator_without_a_rule_is_named() -> None:
-    data = file_of("REDUCE_PROD", [Spec((1, 4)), ints(1)], [Spec((1,))], table="ReducerOptions")
-    graph = tflite.read(data)
-    with pytest.raises(ParityError, match="no error bound is known for REDUCE_PROD"):
-        of_tflite(graph, graph.operators[0], {0: np.ones((1, 4)), 1: np.array([1], np.int32)})
+    graph = tflite.read(file_of("FLOOR_MOD", [X, X], [X]))
+    with pytest.raises(ParityError, match="no error bound is known for FLOOR_MOD"):
+        of_tflite(graph, graph.operators[0], {at: np.ones((3, 40)) for at in graph.operators[0].inputs})
 
 
 def test_of_what_is_no_number_a_kernel_may_make_any_integer() -> None:

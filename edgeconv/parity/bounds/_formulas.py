@@ -158,6 +158,21 @@ def _largest(x: Bounded, axis: int) -> Bounded:
     return exact(x, x.value.max(axis, keepdims=True))
 
 
+def product(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
+    """A product in any order: each factor's rounding, and that of each product."""
+    axis = tuple(axes)
+    value = np.asarray(x.value.prod(axis=axis, keepdims=keepdims))
+    count = math.prod(x.value.shape[at] for at in axis)
+    u, flushed = x.arithmetic.unit, np.broadcast_to(x.worst > 0, x.value.shape).any(axis=axis, keepdims=keepdims)
+    exponents = np.log2(np.abs(np.where(x.value == 0, 1.0, x.value)))
+    # A partial product may leave the range of numbers where the factors of one are of very different sizes.
+    reach = [np.maximum(sign * exponents, 0).sum(axis=axis, keepdims=keepdims) for sign in (-1, 1)]
+    unsure = flushed | (np.maximum(*reach) > math.log2(x.arithmetic.largest) - 2)
+    # gamma_n (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., lemma 3.1).
+    error = np.where(unsure, np.inf, count * u / (1 - count * u) * np.abs(value) + x.arithmetic.least)
+    return x.within(value, error, error)
+
+
 def log_sum_exp(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
     """The logarithm of the sum of exponentials: as it is written, or of the differences to the largest."""
     axes = tuple(axes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -104,20 +103,6 @@ def _reduced(function: Callable[..., Bounded]) -> Rule:
 
 def _squares(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
     return (x * x).sum(axes, keepdims=keepdims)
-
-
-def _product(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
-    """A product in any order: each factor's rounding, and that of each product."""
-    value = np.asarray(x.value.prod(axis=tuple(axes), keepdims=keepdims))
-    count = math.prod(x.value.shape[axis] for axis in axes)
-    u, flushed = x.arithmetic.unit, np.broadcast_to(x.worst > 0, x.value.shape).any(axis=tuple(axes), keepdims=keepdims)
-    sizes = np.sort(np.abs(np.where(x.value == 0, 1.0, x.value)), axis=None)
-    # A partial product may leave the range of numbers where the factors are of very different sizes.
-    reach = np.log2(np.maximum(sizes, 1)).sum(), -np.log2(np.minimum(sizes, 1)).sum()
-    unsure = flushed | (max(reach) > math.log2(x.arithmetic.largest) - 2)
-    # gamma_n (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., lemma 3.1).
-    error = np.where(unsure, np.inf, count * u / (1 - count * u) * np.abs(value) + x.arithmetic.least)
-    return x.within(value, error, error)
 
 
 def _running_sum(site: Site) -> Bounded:
@@ -238,7 +223,7 @@ RULES: Mapping[str, Rule] = {
     "ReduceLogSum": _reduced(lambda x, axes, keepdims: x.sum(axes, keepdims=keepdims).function("log")),
     "ReduceLogSumExp": _reduced(formulas.log_sum_exp),
     "ReduceMean": _reduced(lambda x, axes, keepdims: x.mean(axes, keepdims=keepdims)),
-    "ReduceProd": _reduced(_product),
+    "ReduceProd": _reduced(formulas.product),
     "ReduceSum": _reduced(lambda x, axes, keepdims: x.sum(axes, keepdims=keepdims)),
     "ReduceSumSquare": _reduced(_squares),
     # Normalizations

@@ -439,11 +439,11 @@ RULES: Mapping[str, Rule] = {
     "L2_NORMALIZATION": lambda site: formulas.unit_length(site.x(), -1, 2, 1e-6),
     "LOCAL_RESPONSE_NORMALIZATION": _local_response,
     "MEAN": _reduced(lambda x, axes, keepdims: x.mean(axes, keepdims=keepdims)),
+    "REDUCE_PROD": _reduced(formulas.product),
     "SUM": _reduced(lambda x, axes, keepdims: x.sum(axes, keepdims=keepdims)),
-    # Resizing
+    # Resizing, recurrent layers
     "RESIZE_BILINEAR": _resize,
     "RESIZE_NEAREST_NEIGHBOR": _nearest,
-    # Recurrent layers
     "SVDF": _filters,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
 }
