@@ -46,8 +46,6 @@ class Histogram:
         Raises:
             QuantizeError: one of them is NaN or infinite.
         """
-        import torch
-
         flat = np.ascontiguousarray(array, np.float32).reshape(-1)
         low, high = (float(flat.min()), float(flat.max())) if flat.size else (0.0, 0.0)
         if not (math.isfinite(low) and math.isfinite(high)):
@@ -61,8 +59,7 @@ class Histogram:
         scaled = flat * np.float32(2.0**-self.exponent)
         index = (np.floor(scaled, out=scaled) if low < 0 else scaled).astype(np.int32)
         index -= self.first
-        # numpy's bincount would make indices of 64 bits of them first, and take a third longer for the whole.
-        counts = torch.bincount(torch.from_numpy(index), minlength=len(self.counts)).numpy()
+        counts = np.bincount(index, minlength=len(self.counts))
         # Bin 0 got the zeros as well, since 0 is in [0, width).
         counts[-self.first] -= zeros
         self.counts += counts
