@@ -133,11 +133,12 @@ def _judged(
 ) -> Report:
     """All links; golden values are written."""
     outputs = tuple(value.name or "" for value in model.graph.outputs)
-    reference = reference_of(source, proof.samples, outputs, artifact.path.name, progress)
+    reference = _in_widths_of(artifact, reference_of(source, proof.samples, outputs, artifact.path.name, progress))
     # Causes are named by layers of the optimized graph, which other converters fuse alike.
     rewritten = optimize(model.clone())
     golden = Golden(proof.samples, reference, joints=joints_of(rewritten.graph))
     golden, own_run = with_float32(golden, source, proof, progress)
+    own_run = own_run and _in_widths_of(artifact, own_run)
     with progress.stage(f"{artifact.path.name} read back"):
         link = _writing(artifact, file, model, rewritten, golden, proof)
     with progress.stage("the module's graph, what the inputs reach of it"):
@@ -154,6 +155,23 @@ def _judged(
         environment=first_environment(proof, "the recipe's bounds", source, data, devices),
         golden=name,
     )
+
+
+def _in_widths_of(artifact: Artifact, run: Run) -> Run:
+    """The module's integers in the width in which a file has them, where it holds them all: an ArgMax of int32."""
+    dtypes = {spec.name: np.dtype(spec.dtype) for spec in artifact.outputs}
+
+    def in_width(array: Array, dtype: np.dtype[np.generic]) -> Array:
+        if array.dtype.kind not in "iu" or dtype.kind not in "iu":
+            return array
+        narrowed = array.astype(dtype)
+        return narrowed if np.array_equal(narrowed.astype(array.dtype), array) else array
+
+    outputs = tuple(
+        {name: in_width(array, dtypes.get(name, array.dtype)) for name, array in values.items()}
+        for values in run.outputs
+    )
+    return replace(run, outputs=outputs)
 
 
 def _writing(

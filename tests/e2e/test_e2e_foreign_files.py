@@ -335,3 +335,18 @@ def test_the_layer_and_the_cause_are_told_of_a_float_file(
     report = _judged(tmp_path / "faulty.tflite", tmp_path / "out", "--recipe", str(folder / "net.toml"))
     assert (report["code"], _link_3(report)["verdict"]) == (1, "fail")
     assert words in _link_3(report)["reason"]
+
+
+@pytest.mark.parametrize(("operator", "code"), [("ArgMax", 0), ("ArgMin", 1)])
+def test_classes_may_have_another_width_and_no_other_numbers(operator: str, code: int, tmp_path: Path) -> None:
+    """torch's argmax is int64, and other converters write int32."""
+    steps = {
+        "ours": ("int64", "y = ArgMax<axis = 1>(c)"),
+        "theirs": ("int32", f"a = {operator}<axis = 1>(c) y = Cast<to = 6>(a)"),
+    }
+    for name, (kind, last) in steps.items():
+        text = f"""<ir_version: 9, opset_import: ["": 17]> g (float[1, 4, 6, 4] x) => ({kind}[1, 1, 6, 4] y)
+            <float[4, 4, 1, 1] w = {{1, 2, 0, 1, 0, 1, 2, 3, 2, 0, 1, 0, 1, 1, 1, 2}}> {{ c = Conv(x, w) {last} }}"""
+        onnx.save(onnx.parser.parse_model(text), tmp_path / f"{name}.onnx")
+    options = ("--against", str(tmp_path / "ours.onnx"), "--device", "onnxruntime")
+    assert _judged(tmp_path / "theirs.onnx", tmp_path / "out", *options)["code"] == code
