@@ -291,7 +291,8 @@ def in_precision(array: Array, dtype: np.dtype[np.generic]) -> Array:
 def in_float32(integers: Mapping[str, Array]) -> dict[str, Array]:
     """What integers stand for as DequantizeLinear makes it, which computes in float32; empty where nothing differs.
 
-    A file of floats has these, or nothing where they are all 1 in float32.
+    A file of floats has these, or nothing where they are all 1 in float32. Not asked of constants that a file lacks:
+    what float32 rounds of those is in the bound already, and would count twice.
     """
     singles = {name: to_float64(array.astype(np.float32)) for name, array in integers.items()}
     return singles if any(not np.array_equal(singles[name], integers[name]) for name in integers) else {}

@@ -336,10 +336,10 @@ class _Writing:
         before = self.graph.constants_before(end.value, self._held(operands)) & self.graph.constants.keys()
         for name in sorted(self.matching.rounded.keys() & before):
             yield self._graph_again(end, operands, {name: self.graph.constants[name].astype(np.float64)})
-        nearest = {name: self._as_integers(end, name) for name in sorted(before)}
-        if others := {name: array for name, array in nearest.items() if array is not None}:
+        nearest = ((name, self._as_integers(end, name)) for name in sorted(before))
+        if others := {name: array for name, array in nearest if array is not None}:
             yield self._graph_again(end, operands, others)
-        integers = before & self.graph.constant_steps.keys() - self.matching.rounded.keys()
+        integers = before & self.graph.constant_steps.keys() - self.matching.rounded.keys() - self.matching.without
         if singles := in_float32({name: self.graph.constants[name] for name in integers}):
             yield self._graph_again(end, operands, singles)
 
