@@ -76,6 +76,20 @@ def test_prelu_is_within_a_step_of_real_arithmetic(tflite: Any, name: str, resol
     assert off[inside].max() <= 0.76 * step  # kernels round products of few bits to quarters or halves first
 
 
+@pytest.mark.parametrize("slopes", [[-1.5, -0.5, 0.3, 1.0], [1.0, 1.2, 2.0, 3.0], [1.0, 1.1, 1.3, 2.9]])
+def test_a_slope_of_one_is_not_rounded_beyond_one(tflite: Any, slopes: list[float]) -> None:
+    """102 times 2.5 / 255, of float32, is 1.00000004: the greater of x and that times x is no PReLU."""
+    module = nn.PReLU(_CHANNELS)
+    module.weight.data = torch.tensor(slopes)
+    file = read(tflite.to_tflite(_quantized(tflite, module, -3.0, 2.0), metadata={}, io="int8").data)
+    (stored,) = (tensor for tensor in file.tensors if tensor.data is not None and tensor.data.size == _CHANNELS)
+    assert stored.quantization is not None
+    (scale,), (zero_point,) = stored.quantization.scales, stored.quantization.zero_points
+    numbers = (stored.data.astype(np.float64) - zero_point) * scale
+    assert numbers.max() <= 1 if max(slopes) == 1 else numbers.min() >= 1
+    np.testing.assert_allclose(numbers.reshape(-1), slopes, atol=0.51 * scale)
+
+
 @pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
 @pytest.mark.parametrize("name", _RANGES)
 def test_hard_swish_is_within_a_step_of_its_rounding(tflite: Any, name: str, resolver: str) -> None:

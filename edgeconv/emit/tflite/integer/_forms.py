@@ -134,6 +134,9 @@ def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
     up_to_one = numbers.max() <= 1 + _ROUNDED
     if not up_to_one and numbers.min() < 1 - _ROUNDED:
         return [operator]
+    is_rounded_beyond_one = numbers.max() > 1 if up_to_one else numbers.min() < 1
+    if is_rounded_beyond_one:
+        slopes = _of_next_scale(graph, slopes, 0.0 if up_to_one else np.inf)
     level, sloped = (_like(result, f"{result.name}/{name}", result.shape) for name in ("level", "sloped"))
     same = _of(source) == _of(result)
     return [
@@ -144,6 +147,17 @@ def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
 
 
 _ROUNDED = 2.0**-20  # a slope of 1 is 255 times a rounded scale
+
+
+def _of_next_scale(graph: Graph, slopes: Tensor, towards: float) -> Tensor:
+    """The same integers with the neighbouring float32 as scale: a slope of 1 that rounding took beyond it is not now.
+
+    What is greater of x and 1.00000004 x is no PReLU of a positive x.
+    """
+    assert slopes.data is not None  # they are constants
+    steps = _of(slopes)
+    scale = float(np.nextafter(np.float32(steps.scale[0]), np.float32(towards)))
+    return graph.constant(slopes.data, slopes.name, of_type(steps.dtype, scale, steps.zero_point))
 
 
 def _clamp(graph: Graph, operator: Operator) -> list[Operator]:
