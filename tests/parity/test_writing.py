@@ -195,6 +195,17 @@ def test_halves_of_the_writer_s_own_are_not_called_those_of_a_constant_altered_t
     assert matching.own == {"shift"}
 
 
+def test_integers_of_a_constant_s_own_name_are_its_own() -> None:
+    """The same number twice: as integers of the graph's, which are exact, and as those that the writer makes."""
+    step = np.float64(np.float32(127.5 / 127))
+    exact, own = np.array([127.5]), np.array([127 * step])
+    graph = {"read.as.integers": exact, "read.as.float": np.array([127.5], np.float32)}
+    matching = match(graph, {"read.as.integers": exact, "read.as.float": own}, lambda _: np.array([step / 2]))
+    assert not matching.faults
+    assert not matching.own
+    np.testing.assert_array_equal(matching.rounded["read.as.float"], own)
+
+
 def test_a_part_of_a_constant_that_is_one_ulp_off_is_told_though_the_constant_has_many_numbers() -> None:
     bias = np.random.default_rng(0).uniform(0.1, 1, 2000).astype(np.float32)
     part = np.nextafter(bias[:16], np.float32(2))

@@ -125,7 +125,9 @@ class _Match:
             moved = {name: _moved_back(self.file[name], held[name], steps(name)) for name in alike}
             near = {name: array for name, array in moved.items() if array is not None}
             if near:
-                nearest = min(near, key=lambda name: float(np.abs(near[name] - held[name]).max(initial=0.0)))
+                # One of its own name comes first: another constant's integers may happen to be as near, or nearer.
+                named_alike = [name for name in near if name == other and name not in self.partners]
+                nearest = min(named_alike or near, key=lambda name: np.abs(near[name] - held[name]).max(initial=0.0))
                 self.partners.setdefault(nearest, other)
                 if other not in found:
                     self.rounded[other] = near[nearest]
