@@ -89,7 +89,9 @@ def make_plan(
     float_reasons = {**in_float, **dict(_without_kernels(model, structure, calibration, scheme))}
     tensors = _tensors(structure, calibration, dtype)
     for rule in (steep_operands, spread_results, coarse_results):
-        float_reasons |= rule(model.graph, structure, calibration, tensors, dtype)
+        # The first reason stays: that logarithms end at -16 tells more than that their steps are coarse.
+        for name, reason in rule(model.graph, structure, calibration, tensors, dtype):
+            float_reasons.setdefault(name, reason)
     if scheme == "int8":  # 16 bits hold parts of different ranges side by side
         float_reasons |= uneven_inputs(model, structure, calibration)
         float_reasons |= uneven_channels(model, structure, calibration)
