@@ -148,3 +148,11 @@ def dsconv_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run(["export", str(recipe), "--out", str(folder), "--quiet"]) == 0
 
     return made_once(tmp_path_factory, "dsconv", export) / "dsconv_3x64_224"
+
+
+@pytest.fixture(scope="session")
+def without_cpuid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies of the runtimes that `processors.hidden.environment` answers for; only read them."""
+    from processors.hidden import environment
+
+    return made_once(tmp_path_factory, "processors", lambda folder: environment("avx2", folder))

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import made_once
 from processors.hidden import environment, missing
 from torch import nn
 
@@ -26,11 +24,10 @@ needs_hidden_instructions = pytest.mark.skipif(bool(missing()), reason=missing()
 
 
 @pytest.fixture(scope="module")
-def older(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Device]:
+def older(without_cpuid: Path) -> Mapping[str, Device]:
     """ONNX Runtime and LiteRT on processors with AVX2 and no more, and with SSE and no more, by name."""
-    folder = made_once(tmp_path_factory, "processors", partial(environment, "avx2"))
     devices = [
-        _hidden(f"{runtime}-{processor}", runtime, format_, environment(processor, folder))
+        _hidden(f"{runtime}-{processor}", runtime, format_, environment(processor, without_cpuid))
         for runtime, format_ in (("onnxruntime", "onnx"), ("litert", "tflite"))
         for processor in ("avx2", "sse")
     ]
