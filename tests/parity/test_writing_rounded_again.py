@@ -21,11 +21,11 @@ from edgeconv.rewrite import optimize
 
 X = np.random.default_rng(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
 LAYERS = {
-    "phases": nn.ConvTranspose2d(4, 6, 2, 2),  # Conv and DepthToSpace
-    "turned": nn.ConvTranspose2d(4, 6, 3, 1, 1, bias=False),
-    "groups": nn.ConvTranspose2d(4, 8, 3, 2, 1, groups=2),
-    "depthwise": nn.ConvTranspose2d(4, 4, 4, 2, 1, groups=4),
-    "transposed": nn.ConvTranspose2d(4, 6, 3, 2, 1),
+    "phases": lambda: nn.ConvTranspose2d(4, 6, 2, 2, bias=False),  # Conv and DepthToSpace
+    "turned": lambda: nn.ConvTranspose2d(4, 6, 3, 1, 1, bias=False),
+    "groups": lambda: nn.ConvTranspose2d(4, 8, 3, 2, 1, groups=2),
+    "depthwise": lambda: nn.ConvTranspose2d(4, 4, 4, 2, 1, groups=4),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1),
 }
 
 
@@ -39,7 +39,7 @@ class _Noise(CalibrationDataReader):
 
 def _variant(name: str, folder: Path) -> Variant:
     torch.manual_seed(0)
-    layer = LAYERS[name].eval()
+    layer = LAYERS[name]().eval()
     with torch.no_grad():
         layer.weight += 0.1 * layer.weight.abs().max()  # so that the middle of their range is not zero
     model = optimize(capture(layer, (torch.from_numpy(X),), input_names=["x"], output_names=["y"]))
