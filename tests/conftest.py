@@ -152,7 +152,7 @@ def dsconv_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def without_cpuid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copies of the runtimes that `processors.hidden.environment` answers for; only read them."""
-    from processors.hidden import environment
+    """Copies of the runtimes that `processors.hidden.environment_of` answers for; only read them."""
+    from processors.hidden import environment_of
 
-    return made_once(tmp_path_factory, "processors", lambda folder: environment("avx2", folder))
+    return made_once(tmp_path_factory, "processors", lambda folder: environment_of("avx2", folder))

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ from tools import TOOLS, Tool
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.append(str(HERE.parent))  # as pytest has it
 EXPORT_TIMEOUT_S = 1200
 RUNTIME_TIMEOUT_S = 900
+
+
+from processors.hidden import PROCESSORS, environment_of, missing  # noqa: E402
 
 
 def _arguments() -> argparse.Namespace:
@@ -36,8 +41,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--race-seconds", type=float, default=60, help="no further rounds after this (default: 60)")
     parser.add_argument("--repeats", type=int, default=3, help="exports of each network by each tool (default: 3)")
     parser.add_argument("--repeat-seconds", type=float, default=10, help="no further export after this (default: 10)")
+    parser.add_argument("--processor", choices=PROCESSORS, help="run files as on an x86-64 processor without VNNI")
     options = parser.parse_args()
     options.out = options.out.resolve()
+    if options.processor and (reason := missing()):
+        parser.error(f"--processor: {reason}")
     try:
         options.networks = chosen(options.networks)
         options.tools = [TOOLS[name] for name in options.tools.replace(",", " ").split()]
@@ -70,15 +78,22 @@ def _prepare(network: Network, folder: Path) -> None:
     np.savez(folder / "values.npz", x=x.numpy(), y=y.numpy())
 
 
-def _process(command: list[str], job: dict[str, Any], folder: Path, timeout_s: float) -> dict[str, Any]:
-    """Runs a worker and returns its result; a crash or a time-out is a result too."""
+def _process(
+    command: list[str], job: dict[str, Any], folder: Path, timeout_s: float, hidden: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Runs a worker and returns its result; a crash or a time-out is a result too.
+
+    `hidden` are the variables of a processor with fewer instructions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     job_path, result_path, log_path = (folder / f"{command[-1]}.{end}" for end in ("job.json", "result.json", "log"))
     result_path.unlink(missing_ok=True)
     job_path.write_text(json.dumps(job))
     # A peer's own commands (onnx2tf calls onnxsim) must be found, and nothing of ours but the networks.
     path = f"{Path(command[0]).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    variables = {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
+    hidden = hidden or {}
+    modules = os.pathsep.join([*filter(None, [hidden.get("PYTHONPATH")]), str(ROOT), str(HERE)])
+    variables = {**os.environ, **hidden, "PATH": path, "PYTHONPATH": modules}
     with log_path.open("wb") as log:
         try:
             worker = [*command[:-1], str(job_path), str(result_path)]
@@ -122,6 +137,7 @@ def _measure(network: Network, options: argparse.Namespace) -> dict[str, Any]:
         tools[tool.name] = _export(tool, network, tools, options)
         _tell(f"  {tool.name}: {_outcome(tools[tool.name])}")
     worker = [sys.executable, str(HERE / "runtimes.py")]
+    hidden = environment_of(options.processor, options.out / "runtimes") if options.processor else None
     files: dict[str, dict[str, Any]] = {"onnx": {}, "tflite": {}}
     races: dict[str, Any] = {}
     for format_, found in files.items():
@@ -129,7 +145,7 @@ def _measure(network: Network, options: argparse.Namespace) -> dict[str, Any]:
             if path := result.get("files", {}).get(format_):
                 job = {"file": path, "values": values, "variant": TOOLS[name].variant}
                 found[name] = {"file": path} | _process(
-                    [*worker, "check", f"{name}.{format_}"], job, folder, RUNTIME_TIMEOUT_S
+                    [*worker, "check", f"{name}.{format_}"], job, folder, RUNTIME_TIMEOUT_S, hidden
                 )
         job = {
             "files": {name: item["file"] for name, item in found.items() if "error" not in item},
@@ -137,7 +153,7 @@ def _measure(network: Network, options: argparse.Namespace) -> dict[str, Any]:
             "rounds": options.rounds,
             "seconds": options.race_seconds,
         }
-        races[format_] = _process([*worker, "race", f"race.{format_}"], job, folder, RUNTIME_TIMEOUT_S)
+        races[format_] = _process([*worker, "race", f"race.{format_}"], job, folder, RUNTIME_TIMEOUT_S, hidden)
         for name, item in found.items():
             item["file"] = str(Path(item["file"]).relative_to(options.out))
             item["latency"] = races[format_].get(name)
@@ -173,7 +189,11 @@ def main() -> int:
         networks.append(_measure(network, options))
         document = {
             "schema": 1,
-            "environment": {**environment(), "cores": str(os.cpu_count())},
+            "environment": {
+                **environment(),
+                "cores": str(os.cpu_count()),
+                **({"kernels": f"of a processor with {options.processor}"} if options.processor else {}),
+            },
             "seconds": time.monotonic() - began_s - set_up_s,
             "effort": {key: getattr(options, key) for key in ("rounds", "race_seconds", "repeats", "repeat_seconds")},
             "networks": networks,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processors.hidden import environment, missing
+from processors.hidden import environment_of, missing
 from torch import nn
 
 import edgeconv
@@ -27,7 +27,7 @@ needs_hidden_instructions = pytest.mark.skipif(bool(missing()), reason=missing()
 def older(without_cpuid: Path) -> Mapping[str, Device]:
     """ONNX Runtime and LiteRT on processors with AVX2 and no more, and with SSE and no more, by name."""
     devices = [
-        _hidden(f"{runtime}-{processor}", runtime, format_, environment(processor, without_cpuid))
+        _hidden(f"{runtime}-{processor}", runtime, format_, environment_of(processor, without_cpuid))
         for runtime, format_ in (("onnxruntime", "onnx"), ("litert", "tflite"))
         for processor in ("avx2", "sse")
     ]

@@ -39,7 +39,7 @@ def missing() -> str:
     return f"{' and '.join(tools)} not found (Debian: gcc)" if tools else ""
 
 
-def environment(processor: str, folder: Path) -> Mapping[str, str]:
+def environment_of(processor: str, folder: Path) -> Mapping[str, str]:
     """Makes the copies in `folder` and returns the variables with which Python runs on `processor`.
 
     Args:
@@ -97,7 +97,7 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run(
-            command, env={**os.environ, **environment(processor, Path(folder))}, check=False
+            command, env={**os.environ, **environment_of(processor, Path(folder))}, check=False
         ).returncode
 
 
