@@ -49,6 +49,7 @@ def environment_of(processor: str, folder: Path) -> Mapping[str, str]:
     Raises:
         subprocess.CalledProcessError: the compiler, objdump or readelf failed.
     """
+    folder = folder.resolve()
     library = folder / "cpuid.so"
     if not library.exists():
         for package, pattern in LIBRARIES.items():
@@ -77,9 +78,9 @@ def _offsets_of_cpuid(library: Path) -> list[int]:
     """Where the instruction stands in the file; the same two bytes inside of other instructions are not among them."""
     headers = subprocess.run(["readelf", "--program-headers", "--wide", library], check=True, capture_output=True)
     segments = [[int(number, 16) for number in match.groups()] for match in _SEGMENT.finditer(headers.stdout.decode())]
-    disassembly = subprocess.Popen(["objdump", "-d", "--no-show-raw-insn", library], stdout=subprocess.PIPE)
     # A gigabyte of text, of which some forty lines matter: grep reads it ten times as fast as Python.
-    found = subprocess.run(["grep", "-w", "cpuid"], stdin=disassembly.stdout, check=True, capture_output=True)
+    with subprocess.Popen(["objdump", "-d", "--no-show-raw-insn", library], stdout=subprocess.PIPE) as disassembly:
+        found = subprocess.run(["grep", "-w", "cpuid"], stdin=disassembly.stdout, check=True, capture_output=True)
     offsets = []
     for line in found.stdout.decode().splitlines():
         address = int(line.partition(":")[0], 16)
