@@ -114,6 +114,14 @@ def made(name: str, variant: str) -> tuple[Variant, dict[str, np.ndarray]]:
     return made_variant, inputs
 
 
+def quantized(module: nn.Module, data: torch.Tensor, variant: str) -> tuple[Variant, dict[str, np.ndarray]]:
+    """A variant of a module of x that makes y, calibrated on the inputs that are judged, and these."""
+    inputs = {"x": data.numpy()}
+    model = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(model, (variant,), Quantization(batches=lambda: [inputs]), Silent())
+    return made, inputs
+
+
 def emitted(variant: Variant, format_: str) -> Emitted:
     write = to_onnx if format_ == "onnx" else to_tflite
     return write(variant.model, metadata={}, weights=variant.weights, io=variant.io)

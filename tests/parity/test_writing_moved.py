@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_writing import emitted, judged
+from test_writing import emitted, judged, quantized
 from torch import Tensor, nn
 from writing_faults import planted_in_tflite
 
@@ -80,9 +80,7 @@ def test_activations_behind_each_other_that_are_computed_flat_hold_their_values(
     module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8), nn.LeakyReLU(0.1), nn.GELU()).eval()
     module[0].weight.data.abs_()
     data = -(torch.randn(1, 3, 9, 15) ** 2)
-    inputs = {"x": data.numpy()}
-    model = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
-    (made,) = variants_of(model, (variant,), Quantization(batches=lambda: [inputs]), Silent())
+    made, inputs = quantized(module, data, variant)
     contents = emitted(made, "tflite")
     right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason

@@ -12,7 +12,7 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
-from test_writing import emitted, judged
+from test_writing import emitted, judged, quantized
 from torch import Tensor, nn
 
 from edgeconv import export_onnx
@@ -118,9 +118,7 @@ def test_a_maximum_of_what_is_never_negative_may_be_padded_with_zeros(variant: s
     """Integers of 16 bits stand for negative numbers, too, which no ReLU gives."""
     torch.manual_seed(0)
     module, data = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)).eval(), torch.randn(1, 3, 18, 18)
-    inputs = {"x": data.numpy()}
-    model = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
-    (made,) = variants_of(model, (variant,), Quantization(batches=lambda: [inputs]), Silent())
+    made, inputs = quantized(module, data, variant)
     contents = emitted(made, "tflite")
     right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason

@@ -9,7 +9,7 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
-from test_writing import emitted, judged
+from test_writing import emitted, judged, quantized
 from torch import nn
 
 from edgeconv.capture import capture
@@ -128,9 +128,7 @@ def test_one_unit_of_any_number_of_a_file_is_told(name: str, variant: str, scale
     torch.manual_seed(0)
     build, shape = MODULES[name]
     module, data = build().eval(), torch.randn(shape)
-    inputs = {"x": data.numpy()}
-    graph = optimize(capture(module, (data,), input_names=["x"], output_names=["y"]))
-    (made,) = variants_of(graph, (variant,), Quantization(batches=lambda: [inputs]), Silent())
+    made, inputs = quantized(module, data, variant)
     contents = emitted(made, "tflite")
     right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason
@@ -150,9 +148,7 @@ def test_one_unit_of_any_number_of_a_file_is_told(name: str, variant: str, scale
 
 def test_reciprocals_of_which_one_lies_between_two_integers_are_right(tmp_path: Path) -> None:
     data = torch.randn(1, 3, 14, 10)  # windows of 6, 9, 8 and 12
-    inputs = {"x": data.numpy()}
-    graph = optimize(capture(nn.AdaptiveAvgPool2d((5, 6)), (data,), input_names=["x"], output_names=["y"]))
-    (made,) = variants_of(graph, ("int8",), Quantization(batches=lambda: [inputs]), Silent())
+    made, inputs = quantized(nn.AdaptiveAvgPool2d((5, 6)), data, "int8")
     contents = emitted(made, "tflite")
     right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason
