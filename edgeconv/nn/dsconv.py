@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypedDict, TypeGuard
+
 import torch
 from torch import Tensor, nn
 
 Pair = int | tuple[int, int]
+
+
+class _Factory(TypedDict):
+    """Where parameters lie, and of which type they are: what torch calls factory_kwargs."""
+
+    device: torch.device | str | None
+    dtype: torch.dtype | None
 
 
 class DepthwiseSeparableConv(nn.Module):
@@ -55,7 +64,7 @@ class DepthwiseSeparableConv(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if not _is_int(value) or value < 1:
+            if not is_int(value) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
         kernel = pair("kernel_size", kernel_size, least=1)
         strides = pair("stride", stride, least=1)
@@ -67,31 +76,22 @@ class DepthwiseSeparableConv(nn.Module):
             raise ValueError(f"momentum must be in [0, 1] or None, got {momentum!r}")
         self.in_channels = in_channels
         self.out_channels = out_channels
+        where: _Factory = {"device": device, "dtype": dtype}
+        # A BatchNorm takes the bias before it out again; it stays an option, since checkpoints of this block have one.
         self.depthwise = nn.Sequential(
-            nn.Conv2d(
-                in_channels,
-                in_channels,
-                kernel,
-                strides,
-                pads,
-                dilations,
-                groups=in_channels,
-                bias=bias,
-                device=device,
-                dtype=dtype,
-            ),
-            nn.BatchNorm2d(in_channels, eps, momentum, device=device, dtype=dtype),
+            nn.Conv2d(in_channels, in_channels, kernel, strides, pads, dilations, in_channels, bias, **where),
+            nn.BatchNorm2d(in_channels, eps, momentum, **where),
             nn.LeakyReLU(negative_slope),
         )
         self.pointwise = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype),
-            nn.BatchNorm2d(out_channels, eps, momentum, device=device, dtype=dtype),
+            nn.Conv2d(in_channels, out_channels, 1, bias=bias, **where),
+            nn.BatchNorm2d(out_channels, eps, momentum, **where),
             nn.LeakyReLU(negative_slope),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        output: Tensor = self.pointwise(self.depthwise(x))
+        output: Tensor = self.pointwise(self.depthwise(x))  # nn.Module's call returns Any
         return output
 
 
@@ -102,7 +102,7 @@ def pair(name: str, value: Pair, *, least: int) -> tuple[int, int]:
         ValueError: not an int or a pair of them, or below ``least``.
     """
     values = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(values) != 2 or not all(_is_int(item) for item in values):
+    if len(values) != 2 or not all(is_int(item) for item in values):
         raise ValueError(f"{name} must be an integer or a pair of them, got {value!r}")
     first, second = values
     if min(first, second) < least:
@@ -110,5 +110,6 @@ def pair(name: str, value: Pair, *, least: int) -> tuple[int, int]:
     return first, second
 
 
-def _is_int(value: object) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether it is an int; True, which is one to Python, is none here."""
     return isinstance(value, int) and not isinstance(value, bool)

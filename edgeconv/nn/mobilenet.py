@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from edgeconv.nn.dsconv import DepthwiseSeparableConv
+from edgeconv.nn.dsconv import DepthwiseSeparableConv, is_int
 
 MOBILENET_V1_BLOCKS: tuple[tuple[int, int], ...] = (
     (64, 1),
@@ -65,7 +65,7 @@ class MobileNetDSC(nn.Module):
         _check(num_classes, in_channels, stem_channels, stem_stride, width, blocks)
         channels = _scaled(stem_channels, width)
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, stem_stride, 1, bias=False),
+            nn.Conv2d(in_channels, channels, 3, stem_stride, 1, bias=False),  # BatchNorm has a bias of its own
             nn.BatchNorm2d(channels),
             nn.LeakyReLU(negative_slope),
         )
@@ -75,6 +75,7 @@ class MobileNetDSC(nn.Module):
             block = DepthwiseSeparableConv(channels, out_channels, stride=stride, negative_slope=negative_slope)
             self.features.append(block)
             channels = out_channels
+        # Modules where functions would do: each value of an exported file is named after the module it comes from.
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
@@ -83,20 +84,15 @@ class MobileNetDSC(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, num_classes), logits."""
         x = self.flatten(self.pool(self.features(self.stem(x))))
-        logits: Tensor = self.classifier(self.dropout(x))
+        logits: Tensor = self.classifier(self.dropout(x))  # nn.Module's call returns Any
         return logits
 
 
 def _check(
     num_classes: int, in_channels: int, stem_channels: int, stem_stride: int, width: float, blocks: Sequence[object]
 ) -> None:
-    numbers = {
-        "num_classes": num_classes,
-        "in_channels": in_channels,
-        "stem_channels": stem_channels,
-        "stem_stride": stem_stride,
-    }
-    for name, value in numbers.items():
+    numbers = (num_classes, in_channels, stem_channels, stem_stride)
+    for name, value in zip(("num_classes", "in_channels", "stem_channels", "stem_stride"), numbers, strict=True):
         if not _is_positive(value):
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
     if not width > 0:
@@ -109,7 +105,7 @@ def _check(
 
 
 def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return is_int(value) and value > 0
 
 
 def _scaled(channels: int, width: float) -> int:
