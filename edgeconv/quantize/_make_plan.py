@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from types import MappingProxyType
 
 import numpy as np
@@ -86,16 +87,20 @@ def make_plan(
     # 1. As if all were integers but what was asked for: how much would be lost, and where?
     structure = structure_of(model, requested)
     dtype = "int16" if scheme == "int16x8" else "int8"
-    float_reasons = {**in_float, **dict(_without_kernels(model, structure, calibration, scheme))}
     tensors = _tensors(structure, calibration, dtype)
-    for rule in (steep_operands, spread_results, coarse_results):
-        # The first reason stays: that logarithms end at -16 tells more than that their steps are coarse.
-        for name, reason in rule(model.graph, structure, calibration, tensors, dtype):
-            float_reasons.setdefault(name, reason)
-    if scheme == "int8":  # 16 bits hold parts of different ranges side by side
-        float_reasons |= uneven_inputs(model, structure, calibration)
-        float_reasons |= uneven_channels(model, structure, calibration)
-        float_reasons |= joins_of_uneven_parts(model, structure, calibration)
+    # 16 bits hold parts of different ranges side by side.
+    uneven = (joins_of_uneven_parts, uneven_channels, uneven_inputs) if scheme == "int8" else ()
+    imprecise = (steep_operands, spread_results, coarse_results)
+    # An operator's first reason stays, so those that tell more come first: that logarithms end at -16 tells more than
+    # that their steps are coarse.
+    float_reasons: dict[str, str] = {}
+    for name, reason in chain(
+        *(rule(model, structure, calibration) for rule in uneven),
+        _without_kernels(model, structure, calibration, scheme),
+        in_float.items(),
+        *(rule(model.graph, structure, calibration, tensors, dtype) for rule in imprecise),
+    ):
+        float_reasons.setdefault(name, reason)
     # 2. Once more with these in float: groups of values that share parameters have changed with them.
     structure = structure_of(model, {**float_reasons, **requested}) if float_reasons else structure
     tensors = _tensors(structure, calibration, dtype)
