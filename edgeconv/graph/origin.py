@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgeconv.graph.edit import MODULE
+
 _KEY = "edgeconv.origin"
 
 
@@ -50,5 +52,6 @@ def origin_of(node: ir.Node) -> Origin:
 
 
 def place_of(node: ir.Node) -> str:
-    """A node's name in errors: its torch module, or its name in the file; at the root, its operator."""
-    return origin_of(node).module or node.op_type
+    """How a message names a node: its torch module, its name, its first named output, or else its operator."""
+    named = next((value.name for value in node.outputs if value.name), None)
+    return origin_of(node).module or node.metadata_props.get(MODULE) or node.name or named or node.op_type

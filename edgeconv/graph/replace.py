@@ -68,11 +68,6 @@ def insert_like(
     return value
 
 
-def where(node: ir.Node) -> str:
-    """How a message names a node: its torch module, or its first output."""
-    return node.metadata_props.get(MODULE) or next((value.name for value in node.outputs if value.name), None) or "?"
-
-
 def stand_in(old: ir.Value, new: ir.Value) -> bool:
     """Removes the node of ``old``, and lets ``new``, which has the same value, replace it.
 

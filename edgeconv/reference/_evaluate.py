@@ -16,11 +16,12 @@ from onnx_ir.passes.common import InlinePass
 from edgeconv.core.values import close_to
 from edgeconv.errors import RewriteError
 from edgeconv.graph.argument import checked_model
+from edgeconv.graph.origin import place_of
 from edgeconv.reference._call import Call, Value
 from edgeconv.reference._dtypes import from_ir, from_numpy, held_as, shared, wrapped
 from edgeconv.reference._exact import in_type
 from edgeconv.reference._extent import MOST_ELEMENTS, MOST_FOLDED, largest, result_elements, shown
-from edgeconv.reference._operands import ImpossibleError, place_of
+from edgeconv.reference._operands import ImpossibleError
 from edgeconv.reference._operators import OPERATORS
 
 Array = npt.NDArray[Any]

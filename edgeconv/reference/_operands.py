@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import onnx_ir as ir
 
 from edgeconv.errors import RewriteError
-from edgeconv.graph.edit import MODULE
+from edgeconv.graph.origin import place_of
 
 
 class ImpossibleError(RewriteError):
@@ -125,9 +125,3 @@ class Operands(Generic[_Tensor]):
     def refuse(self, what: str) -> RewriteError:
         """The error that says ``<operator> <what>`` and names the node."""
         return RewriteError(f"{self.node.op_type} {what}", where=place_of(self.node))
-
-
-def place_of(node: ir.Node) -> str:
-    """How a message names a node: its torch module, its name, or its first output."""
-    named = next((value.name for value in node.outputs if value.name), None)
-    return node.metadata_props.get(MODULE) or node.name or named or node.op_type

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from edgeconv.graph.replace import where
+from edgeconv.graph.origin import place_of
 
 Change = Callable[[], object]
 
@@ -38,4 +38,4 @@ class EachNodePass(ir.passes.InPlacePass):
         """Checks that no node fits any more."""
         for node in model.graph if self.ensured else ():
             if self.change_at(node) is not None:
-                raise ir.passes.PostconditionError(f"the {node.op_type} of {where(node)} could be rewritten")
+                raise ir.passes.PostconditionError(f"the {node.op_type} of {place_of(node)} could be rewritten")

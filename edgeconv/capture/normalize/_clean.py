@@ -28,7 +28,7 @@ from edgeconv.errors import CaptureError
 from edgeconv.graph.constants import take_exact
 from edgeconv.graph.edit import constant, remove_unread_constants
 from edgeconv.graph.names import forget_all_but_name, unique_name
-from edgeconv.graph.origin import origin_of, set_origin
+from edgeconv.graph.origin import origin_of, place_of, set_origin
 from edgeconv.graph.traits import TRAITS, Trait, having
 from edgeconv.reference import ImpossibleError
 
@@ -195,20 +195,16 @@ def _check(graph: ir.Graph) -> None:
     if not unfit:
         return
     first, what, _ = unfit[0]
-    others = [f"{_place_of(node)}: {also}" for node, also, _ in unfit[1:_LISTED]]
+    others = [f"{place_of(node)}: {also}" for node, also, _ in unfit[1:_LISTED]]
     more = [f"and {len(unfit) - _LISTED} more"] if len(unfit) > _LISTED else []
     hints = list(dict.fromkeys(advice for _, _, advice in unfit[:_LISTED]))
     kind = UnknownShapeError if all(hint == _STATIC for _, _, hint in unfit) else CaptureError
-    raise kind("; ".join([what, *others, *more]), where=_place_of(first), hint="; ".join(hints))
+    raise kind("; ".join([what, *others, *more]), where=place_of(first), hint="; ".join(hints))
 
 
 _LISTED = 2  # operators in one message
 _STATIC = "keep every shape a function of the input shapes"
 _REPLACE = "replace that part of the model (`edgeconv operators` lists what can be exported)"
-
-
-def _place_of(node: ir.Node) -> str:
-    return origin_of(node).module or origin_of(node).operation
 
 
 def _why_unfit(node: ir.Node) -> tuple[str, str] | None:

@@ -12,13 +12,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.errors import ParityError
+from edgeconv.graph.origin import place_of
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
 from edgeconv.parity.bounds._bound import Bound, bound_of, carried_over, either
 from edgeconv.parity.bounds._node_rules import RULES
 from edgeconv.parity.bounds._site import Site
 from edgeconv.reference import evaluate_node
-from edgeconv.reference._operands import place_of
 
 _NOTHING_ROUNDED = having_any(
     [

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgeconv.errors import ParityError
+from edgeconv.graph.origin import place_of
 from edgeconv.parity.bounds._arithmetic import Arithmetic, Array
 from edgeconv.parity.bounds._bound import Bound
 from edgeconv.parity.bounds._bounded import Bounded
 from edgeconv.reference import evaluate_node
-from edgeconv.reference._operands import Operands, place_of
+from edgeconv.reference._operands import Operands
 
 
 @dataclass(frozen=True)

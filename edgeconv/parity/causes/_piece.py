@@ -14,8 +14,8 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.errors import EdgeconvError
 from edgeconv.graph.edit import tensor_of
+from edgeconv.graph.origin import place_of
 from edgeconv.reference import evaluate_node
-from edgeconv.reference._operands import place_of
 
 HELD = "/held"
 """Suffix in the name of an array that is read in place of a value."""

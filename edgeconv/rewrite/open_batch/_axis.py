@@ -14,7 +14,8 @@ import onnx_ir as ir
 from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.graph.constants import exact, integers
 from edgeconv.graph.edit import tensor_of
-from edgeconv.graph.replace import replace_constant, where
+from edgeconv.graph.origin import place_of
+from edgeconv.graph.replace import replace_constant
 
 _Array = npt.NDArray[np.generic]
 
@@ -170,7 +171,9 @@ class Batch:
 
     def refuse(self, node: ir.Node, why: str) -> NoReturn:
         """Raises a RewriteError that names the operator which cannot carry the batch."""
-        raise RewriteError(f"{node.op_type} {why}: the batch cannot be left open", where=where(node), hint=FIXED_BATCH)
+        raise RewriteError(
+            f"{node.op_type} {why}: the batch cannot be left open", where=place_of(node), hint=FIXED_BATCH
+        )
 
 
 def _times(shape: Sequence[int]) -> str:

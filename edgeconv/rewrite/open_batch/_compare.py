@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.graph.edit import constant
-from edgeconv.graph.replace import where
+from edgeconv.graph.origin import place_of
 
 _CLOSE = 2.0**-22
 """Relative tolerance of float constants: four steps of float32.
@@ -116,7 +116,7 @@ def _refuse_constant(node: ir.Node, shown: tuple[str, str], size: int, other: in
     raise RewriteError(
         f"{node.op_type} takes a constant that is made from the batch size ({shown[0]} with a batch of {size}, "
         f"{shown[1]} with one of {other}): the batch cannot be left open",
-        where=where(node),
+        where=place_of(node),
         hint=FIXED_BATCH,
     )
 
@@ -128,5 +128,5 @@ def _refuse_node(node: ir.Node | None, other: ir.Node | None, size: int, other_s
     if names[0] == names[1]:
         what = f"{names[0]} has other sizes, attributes or inputs with a batch of {size} than with one of {other_size}"
     raise RewriteError(
-        f"{what}: the batch cannot be left open", where=where(here) if here is not None else "", hint=FIXED_BATCH
+        f"{what}: the batch cannot be left open", where=place_of(here) if here is not None else "", hint=FIXED_BATCH
     )

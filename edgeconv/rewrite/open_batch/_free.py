@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import dims, remove_unread, remove_unread_constants
-from edgeconv.graph.replace import where
+from edgeconv.graph.origin import place_of
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 from edgeconv.rewrite.open_batch._compare import Freed, require_same
 from edgeconv.rewrite.open_batch._rules import RULES
@@ -116,4 +116,6 @@ def _check_outputs(batch: Batch, graph: ir.Graph) -> None:
             if place
             else "does not depend on the input and has its batch"
         )
-        raise RewriteError(f"output {value.name!r} {why}", where=where(producer) if producer else "", hint=FIXED_BATCH)
+        raise RewriteError(
+            f"output {value.name!r} {why}", where=place_of(producer) if producer else "", hint=FIXED_BATCH
+        )
