@@ -60,20 +60,35 @@ def neighbours(channels: int, size: int) -> npt.NDArray[np.bool_]:
     return np.asarray((offsets >= -((size - 1) // 2)) & (offsets <= size // 2))
 
 
+def strides_of(node: ir.Node, rank: int) -> list[int]:
+    """The attribute ``strides`` of a Conv or pool over ``rank`` axes; ones where it states none."""
+    return list(node.attributes.get_ints("strides", ())) or [1] * rank
+
+
+def dilations_of(node: ir.Node, rank: int) -> list[int]:
+    """The attribute ``dilations`` of a Conv or pool over ``rank`` axes; ones where it states none."""
+    return list(node.attributes.get_ints("dilations", ())) or [1] * rank
+
+
+def auto_pad_of(node: ir.Node) -> str:
+    """The attribute ``auto_pad``: NOTSET (``pads`` are stated), VALID, SAME_UPPER or SAME_LOWER."""
+    return node.attributes.get_string("auto_pad", "NOTSET")
+
+
 def stated_pads(node: ir.Node, rank: int) -> list[int]:
     """The attribute ``pads`` of a Conv or pool over ``rank`` axes; zeros where it states none, or has ``auto_pad``.
 
     Beside ``auto_pad`` the specification allows no ``pads``: VALID pads nothing, and SAME what `same_pads` says.
     """
     nothing = [0] * 2 * rank
-    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+    if auto_pad_of(node) != "NOTSET":
         return nothing
     return list(node.attributes.get_ints("pads", ())) or nothing
 
 
 def pads_by_size(node: ir.Node) -> bool:
     """Whether the padding of a Conv or pool follows from its input's size: SAME_UPPER, SAME_LOWER; VALID is none."""
-    return node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    return auto_pad_of(node) not in ("NOTSET", "VALID")
 
 
 def may_pad(node: ir.Node) -> bool:

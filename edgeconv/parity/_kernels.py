@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgeconv.graph.resize_kernels import MOST_STEPS, integer_steps, linear_weights
-from edgeconv.graph.windows import counted_elements
+from edgeconv.graph.windows import counted_elements, stated_pads, strides_of
 
 _EXACT = 0, ""
 
@@ -89,8 +89,7 @@ def _largest_factor(node: ir.Node) -> float:
     """The largest ratio of a window's size to the number of its elements that count."""
     shapes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(node)]
     kernel, factor = node.attributes.get_ints("kernel_shape", ()), 1.0
-    strides = node.attributes.get_ints("strides", [1] * len(kernel))
-    pads = node.attributes.get_ints("pads", [0] * 2 * len(kernel))
+    strides, pads = strides_of(node, len(kernel)), stated_pads(node, len(kernel))
     included = node.attributes.get_int("count_include_pad", 0)
     for axis, (k, before, after) in enumerate(zip(kernel, pads, pads[len(kernel) :], strict=False)):
         size, result_size = (shape[axis] if axis < len(shape) else None for shape in shapes)

@@ -21,6 +21,7 @@ from edgeconv.core import Array
 from edgeconv.core.values import counted
 from edgeconv.core.verdicts import Coverage, PartKind, UnreachedPart
 from edgeconv.graph.edit import constant, dims, input_of
+from edgeconv.graph.windows import dilations_of, stated_pads, strides_of
 
 Observe = Callable[[int, str, Array], None]
 """Hears of a value: the sample's index, the value's name, and its array in torch's layout."""
@@ -210,11 +211,10 @@ def _borders(node: ir.Node) -> Iterator[_Part]:
     """The padded sides of a convolution or a pool, without those that no window reaches."""
     sizes, counts, window = _spatial(input_of(node, 0)), _spatial(node.outputs[0]), _spatial(input_of(node, 1))
     rank = len(sizes)
-    kernel, ones = node.attributes.get_ints("kernel_shape", window), [1] * rank
-    strides, dilations = (node.attributes.get_ints(name, ones) for name in ("strides", "dilations"))
+    kernel = node.attributes.get_ints("kernel_shape", window)
     if not rank == len(counts) == len(kernel):
         return
-    pads = node.attributes.get_ints("pads", [0] * rank)
+    strides, dilations, pads = strides_of(node, rank), dilations_of(node, rank), stated_pads(node, rank)
     for axis, size in enumerate(sizes):
         last = (counts[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] - pads[axis]
         yield from _sides(node, axis, rank, (pads[axis], last - size + 1))

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.windows import may_pad
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._equalize import Pair, between, by_input, pairs_of, weight_of
 from edgeconv.quantize._graph import forget_names, unique_name
@@ -79,11 +80,9 @@ def _absorbs(pair: Pair) -> bool:
     # The first of `between` is the layer itself.
     inner = between(pair)[1:]
     slopes = all(node.op_type in having(Trait.RECTIFIES) and _is_gentle(node) for node in inner)
-    unpadded = not any(any(node.attributes.get_ints("pads", ())) for node in [*inner, pair.second.node])
-    # SAME_UPPER and SAME_LOWER pad as well, and state no pads.
-    automatic = pair.second.node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    unpadded = not any(may_pad(node) for node in [*inner, pair.second.node])
     kind = pair.second.node.op_type in ("Conv", "Gemm")
-    return slopes and unpadded and not automatic and kind and constant(pair.first.weight) is not None
+    return slopes and unpadded and kind and constant(pair.first.weight) is not None
 
 
 def _is_gentle(node: ir.Node) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeconv.core import Array
+from edgeconv.graph.windows import dilations_of, stated_pads, strides_of
 from edgeconv.quantize._graph import static_shape
 from edgeconv.quantize._structure import Layer
 from edgeconv.quantize._walk import Dequantized, Held, real
@@ -118,11 +119,10 @@ class _Windows:
     """Where the taps of a convolution lie, axis by axis."""
 
     def __init__(self, layer: Layer) -> None:
-        attributes, self._kernel = layer.node.attributes, static_shape(layer.weight)[2:]
+        self._kernel = static_shape(layer.weight)[2:]
         axes = len(self._kernel)
-        self._strides = attributes.get_ints("strides", (1,) * axes)
-        self._dilations = attributes.get_ints("dilations", (1,) * axes)
-        pads = attributes.get_ints("pads", (0,) * 2 * axes)
+        self._strides, self._dilations = strides_of(layer.node, axes), dilations_of(layer.node, axes)
+        pads = stated_pads(layer.node, axes)
         self._pads = list(zip(pads[:axes], pads[axes:], strict=True))
 
     def places(self, shape: Sequence[int], positions: _Indices) -> list[tuple[int, _Indices]]:

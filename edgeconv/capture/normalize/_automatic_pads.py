@@ -22,7 +22,7 @@ import onnx_ir as ir
 from edgeconv.graph.origin import origin_of
 from edgeconv.graph.steps import sizes_of
 from edgeconv.graph.traits import Trait, having
-from edgeconv.graph.windows import same_pads
+from edgeconv.graph.windows import auto_pad_of, same_pads
 
 _WINDOWED = having(Trait.WINDOWS | Trait.BY_CHANNEL) | {"Conv"}
 _CROPPING = ("AveragePool", "LpPool")
@@ -34,7 +34,7 @@ _CROPPED_FROM = {"SAME_UPPER": -2, "SAME_LOWER": -3}
 def drop_rounding(graph: ir.Graph) -> None:
     """Removes ``ceil_mode`` beside SAME: onnx's shape inference rounds by it, runtimes do not."""
     for node in graph:
-        if node.domain == "" and node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME"):
+        if node.domain == "" and auto_pad_of(node).startswith("SAME"):
             node.attributes.pop("ceil_mode", None)
 
 
@@ -48,7 +48,7 @@ def settle_automatic_pads(graph: ir.Graph) -> list[str]:
     for node in graph:
         if node.op_type not in _WINDOWED or node.domain != "":
             continue
-        automatic = node.attributes.get_string("auto_pad", "NOTSET")
+        automatic = auto_pad_of(node)
         if automatic.startswith("SAME"):
             notes += _settle(node, automatic)
     return notes

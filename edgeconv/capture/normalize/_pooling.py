@@ -22,6 +22,7 @@ from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import is_taken
 from edgeconv.graph.steps import Steps
 from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.windows import auto_pad_of, dilations_of, stated_pads, strides_of
 
 _POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
 _OWN_PADS = ("NOTSET", "VALID")  # SAME_UPPER and SAME_LOWER have another formula for the size
@@ -80,7 +81,7 @@ def may_be_short(node: ir.Node) -> bool:
         and node.domain == ""
         and node.attributes.get_int("ceil_mode", 0) == 1
         and any(stride > 1 for stride in node.attributes.get_ints("strides", []))
-        and node.attributes.get_string("auto_pad", "NOTSET") in _OWN_PADS
+        and auto_pad_of(node) in _OWN_PADS
     )
 
 
@@ -131,9 +132,7 @@ def _axes(node: ir.Node) -> list[_Axis]:
     sizes, counts = ([int(str(dim)) for dim in shape][2:] for shape in (source.shape, result.shape))
     rank = len(sizes)
     kernel = node.attributes.get_ints("kernel_shape", [1] * rank)
-    strides = node.attributes.get_ints("strides", [1] * rank)
-    dilations = node.attributes.get_ints("dilations", [1] * rank)
-    pads = node.attributes.get_ints("pads", [0] * 2 * rank)
+    strides, dilations, pads = strides_of(node, rank), dilations_of(node, rank), stated_pads(node, rank)
     return [
         _Axis(sizes[i], dilations[i] * (kernel[i] - 1) + 1, strides[i], pads[i], pads[rank + i], counts[i])
         for i in range(rank)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import constant, stated_input
 from edgeconv.graph.steps import Steps, sizes_of
+from edgeconv.graph.windows import dilations_of, stated_pads, strides_of
 
 
 def column_to_image(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
@@ -31,8 +32,7 @@ def column_to_image(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     batch, channels, *image = sizes
     kernel = [int(size) for size in block]
     rank, taps = len(kernel), math.prod(kernel)
-    strides, dilations = (list(node.attributes.get_ints(name, (1,) * rank)) for name in ("strides", "dilations"))
-    pads = list(node.attributes.get_ints("pads", (0,) * 2 * rank))
+    strides, dilations, pads = strides_of(node, rank), dilations_of(node, rank), stated_pads(node, rank)
     spans = [step * (size - 1) + 1 for size, step in zip(kernel, dilations, strict=True)]
     room = [size + pads[at] + pads[rank + at] - spans[at] for at, size in enumerate(image)]
     counts = [over // stride + 1 for over, stride in zip(room, strides, strict=True)]

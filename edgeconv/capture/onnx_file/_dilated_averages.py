@@ -19,7 +19,7 @@ import onnx_ir as ir
 from edgeconv.capture.normalize._refused import refused
 from edgeconv.core import Array
 from edgeconv.graph.steps import Steps, sizes_of
-from edgeconv.graph.windows import counted_elements, stated_pads
+from edgeconv.graph.windows import counted_elements, dilations_of, stated_pads, strides_of
 
 
 def settle_dilated_averages(graph: ir.Graph) -> None:
@@ -44,8 +44,7 @@ def _settle(steps: Steps, node: ir.Node) -> None:
     _, _, *after = sizes_of(result)
     kernel = list(node.attributes.get_ints("kernel_shape"))
     rank = len(kernel)
-    strides = list(node.attributes.get_ints("strides", (1,) * rank))
-    dilations = list(node.attributes.get_ints("dilations"))
+    strides, dilations = strides_of(node, rank), dilations_of(node, rank)
     # SAME_UPPER and SAME_LOWER are numbers already (`_automatic_pads`); what is left is VALID, which pads nothing.
     pads = stated_pads(node, rank)
     # How far the last window of each axis reaches behind the elements: the convolution pads so much.
@@ -71,7 +70,7 @@ def _counts(node: ir.Node, sizes: list[int], after: list[int], pads: list[int]) 
     """The number of elements that each window divides by, of the shape of the result's spatial axes."""
     rank, padding = len(sizes), bool(node.attributes.get_int("count_include_pad", 0))
     kernel, dilations = (node.attributes.get_ints(name) for name in ("kernel_shape", "dilations"))
-    strides = node.attributes.get_ints("strides", (1,) * rank)
+    strides = strides_of(node, rank)
     counts = [
         counted_elements(
             *(size, after[i], kernel[i], (pads[i], pads[rank + i])),

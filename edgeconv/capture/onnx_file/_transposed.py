@@ -20,7 +20,7 @@ import onnx_ir as ir
 from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import constant
 from edgeconv.graph.steps import sizes_of
-from edgeconv.graph.windows import same_pads
+from edgeconv.graph.windows import auto_pad_of, dilations_of, same_pads, strides_of
 
 
 def state_same_pads(graph: ir.Graph) -> None:
@@ -32,7 +32,7 @@ def state_same_pads(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type != "ConvTranspose" or node.domain != "" or "output_shape" in node.attributes:
             continue
-        automatic = node.attributes.get_string("auto_pad", "NOTSET")
+        automatic = auto_pad_of(node)
         if not automatic.startswith("SAME"):
             continue
         weight = constant(node.inputs[1])
@@ -50,8 +50,8 @@ def state_same_pads(graph: ir.Graph) -> None:
 
 
 def _state(node: ir.Node, automatic: str, kernel: Sequence[int], extra: Sequence[int]) -> None:
-    strides = node.attributes.get_ints("strides", [1] * len(kernel))
-    dilations = node.attributes.get_ints("dilations", [1] * len(kernel))
+    strides = strides_of(node, len(kernel))
+    dilations = dilations_of(node, len(kernel))
     # size - stride * input, in which the size of the input cancels out
     totals = [max(extra[i] + (size - 1) * dilations[i] + 1 - strides[i], 0) for i, size in enumerate(kernel)]
     _set_pads(node, automatic, totals)
@@ -72,7 +72,7 @@ def settle_transposed(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type != "ConvTranspose" or node.domain != "":
             continue
-        automatic = node.attributes.get_string("auto_pad", "NOTSET")
+        automatic = auto_pad_of(node)
         if "output_shape" in node.attributes or automatic != "NOTSET":
             _settle(node, automatic)
 
@@ -80,8 +80,8 @@ def settle_transposed(graph: ir.Graph) -> None:
 def _settle(node: ir.Node, automatic: str) -> None:
     before, kernel = sizes_of(node.inputs[0])[2:], sizes_of(node.inputs[1])[2:]
     rank, after = len(before), sizes_of(node.outputs[0])[2:]
-    strides = node.attributes.get_ints("strides", [1] * rank)
-    dilations = node.attributes.get_ints("dilations", [1] * rank)
+    strides = strides_of(node, rank)
+    dilations = dilations_of(node, rank)
     extra = list(node.attributes.get_ints("output_padding", [0] * rank))
     totals = []
     for i in range(rank):

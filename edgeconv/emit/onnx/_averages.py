@@ -10,7 +10,7 @@ from edgeconv.core.affine import WEIGHT_LIMITS
 from edgeconv.graph.constants import new_constant
 from edgeconv.graph.edit import hand_on
 from edgeconv.graph.names import unique_name
-from edgeconv.graph.windows import counted_elements
+from edgeconv.graph.windows import auto_pad_of, counted_elements, dilations_of, stated_pads, strides_of
 
 _MOST_TAPS = 25  # elements of a window
 _IMAGE = 4  # axes
@@ -47,11 +47,11 @@ def _is_plain(node: ir.Node) -> bool:
     sizes, counts = ([size for size in shape if isinstance(size, int)] for shape in shapes)
     if len(sizes) != _IMAGE - 1 or len(counts) != _IMAGE - 1 or int(np.prod(kernel)) > _MOST_TAPS:
         return False
-    pads = attributes.get_ints("pads", (0,) * 2 * len(kernel))
-    strides, dilations = (attributes.get_ints(name, (1,) * len(kernel)) for name in ("strides", "dilations"))
+    rank = len(kernel)
+    strides, dilations, pads = strides_of(node, rank), dilations_of(node, rank), stated_pads(node, rank)
     counted = [
         counted_elements(
-            *(sizes[axis + 1], counts[axis + 1], taps, (pads[axis], pads[len(kernel) + axis])),
+            *(sizes[axis + 1], counts[axis + 1], taps, (pads[axis], pads[rank + axis])),
             stride=strides[axis],
             dilation=dilations[axis],
             with_padding=bool(attributes.get_int("count_include_pad", 0)),
@@ -59,7 +59,7 @@ def _is_plain(node: ir.Node) -> bool:
         for axis, taps in enumerate(kernel)
     ]
     whole = all((elements == taps).all() for elements, taps in zip(counted, kernel, strict=True))
-    return whole and attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+    return whole and auto_pad_of(node) == "NOTSET"
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> None:

@@ -33,7 +33,7 @@ from edgeconv.graph.constants import clip_bounds, new_constant
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.graph.windows import same_pads, stated_pads
+from edgeconv.graph.windows import auto_pad_of, same_pads, stated_pads, strides_of
 
 _SHIFT = 128  # from int8 to uint8, whose operators onnxruntime fuses best
 _MADE = "edgeconv.emit.made"
@@ -128,7 +128,7 @@ def stated_windows(graph: ir.Graph) -> None:
         if pair.op_type != "DequantizeLinear" or sizes is None or counts is None:
             continue
         kernel = attributes.get_ints("kernel_shape")
-        strides = attributes.get_ints("strides", (1,) * len(kernel))
+        strides = strides_of(node, len(kernel))
         pads = _stated_pads(node, sizes, counts)
         padded = [size + before + after for size, before, after in zip(sizes, pads, pads[len(kernel) :], strict=False)]
         if any(pads):
@@ -148,10 +148,10 @@ def stated_windows(graph: ir.Graph) -> None:
 def _stated_pads(node: ir.Node, sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
     """All before, then all behind: stated, or such that there are as many windows as results."""
     attributes = node.attributes
-    kernel, automatic = attributes.get_ints("kernel_shape"), attributes.get_string("auto_pad", "NOTSET")
+    kernel, automatic = attributes.get_ints("kernel_shape"), auto_pad_of(node)
     if not automatic.startswith("SAME"):
         return stated_pads(node, len(kernel))
-    strides = attributes.get_ints("strides", (1,) * len(kernel))
+    strides = strides_of(node, len(kernel))
     totals = [
         max(0, (count - 1) * stride + window - size)
         for count, stride, window, size in zip(counts, strides, kernel, sizes, strict=True)

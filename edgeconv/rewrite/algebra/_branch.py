@@ -19,7 +19,7 @@ from edgeconv.graph.constants import Float64, add_constant, exact
 from edgeconv.graph.edit import dims, graph_of, input_of, only_reader, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import insert_like
-from edgeconv.graph.windows import pads_by_size, stated_pads
+from edgeconv.graph.windows import dilations_of, pads_by_size, stated_pads, strides_of
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _convolution(node: ir.Node) -> Branch | None:
             raise ir.passes.PreconditionError(f"the weight of {node.outputs[0].name} is no longer constant")
         return weight, np.zeros(channels_out) if shift is None else shift
 
-    strides = node.attributes.get_ints("strides", (1,) * len(kernel))
+    strides = strides_of(node, len(kernel))
     return Branch(source, tuple(strides), taps, taps.weights, True, numbers)
 
 
@@ -234,7 +234,7 @@ def _average(node: ir.Node) -> Branch | None:
     channels = shape[1]
     taps = Taps(windows, channels, channels, channels)
     weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
-    strides = node.attributes.get_ints("strides", (1,) * len(kernel))
+    strides = strides_of(node, len(kernel))
     return Branch(source, tuple(strides), taps, taps.weights, True, lambda: (weight, np.zeros(channels)))
 
 
@@ -244,7 +244,7 @@ def _windows(node: ir.Node, kernel: Sequence[int]) -> tuple[Window, ...] | None:
         return None
     spatial = len(kernel)
     pads = stated_pads(node, spatial)
-    dilations = node.attributes.get_ints("dilations", (1,) * spatial)
+    dilations = dilations_of(node, spatial)
     return tuple(
         Window(-begin, step, size, end - (step * (size - 1) - begin))
         for size, step, begin, end in zip(kernel, dilations, pads[:spatial], pads[spatial:], strict=True)

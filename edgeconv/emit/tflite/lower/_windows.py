@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgeconv.graph.windows import auto_pad_of, dilations_of, pads_by_size, same_pads, stated_pads, strides_of
+
 SAME, VALID = 0, 1  # schema.Padding
 
 
@@ -60,19 +62,14 @@ class Window:
 def windows_of(node: ir.Node, kernel: Sequence[int], before: Sequence[int], after: Sequence[int]) -> list[Window]:
     """The windows of a Conv or pool, one per spatial axis, from its attributes and the spatial sizes."""
     rank = len(kernel)
-    strides = list(node.attributes.get_ints("strides", ()) or [1] * rank)
-    dilations = list(node.attributes.get_ints("dilations", ()) or [1] * rank)
-    pads = list(node.attributes.get_ints("pads", ()) or [0] * (2 * rank))
-    automatic = node.attributes.get_string("auto_pad", "NOTSET")
+    strides, dilations, pads = strides_of(node, rank), dilations_of(node, rank), stated_pads(node, rank)
     windows = []
     for axis in range(rank):
         begin, end = pads[axis], pads[rank + axis]
-        if automatic in ("SAME_UPPER", "SAME_LOWER"):
-            # ONNX, auto_pad: as much as the outputs need; the odd element lies behind (UPPER) or before (LOWER).
+        if pads_by_size(node):  # as much as the outputs need
             span = (after[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
             total = max(0, span - before[axis])
-            begin = total // 2 if automatic == "SAME_UPPER" else -(-total // 2)
-            end = total - begin
+            begin, end = same_pads([total], auto_pad_of(node))
         windows.append(Window(kernel[axis], strides[axis], dilations[axis], begin, end, before[axis], after[axis]))
     return windows
 

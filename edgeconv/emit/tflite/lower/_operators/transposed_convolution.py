@@ -17,6 +17,7 @@ from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.convolution import as_image, bias_of, convolved, pad
 from edgeconv.emit.tflite.lower._operators.volumes import depth_as_channels, images_of
 from edgeconv.emit.tflite.lower._windows import SAME, VALID, Window, windows_of
+from edgeconv.graph.windows import pads_by_size
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _check_padding(low: Lowering, windows: Sequence[Window]) -> None:
 def _transposed_windows(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> list[Window]:
     """The windows of the transposed convolution, per spatial axis, as `_Transposed` has them."""
     before, after = low.shape(low.input(node))[2:], low.shape(node.outputs[0])[2:]
-    if node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+    if pads_by_size(node):
         low.refuse("it has auto_pad")
     return windows_of(node, kernel, before, after)
 
