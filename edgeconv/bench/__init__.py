@@ -8,9 +8,7 @@ Numbers: `Latency`, `summary_of`, `median_ratio`, `peak_memory_bytes`.
 from __future__ import annotations
 
 from edgeconv.bench._files import BenchFile, find_files, read_file
-from edgeconv.bench._latency import Latency, median_ratio, summary_of
-from edgeconv.bench._measure import BenchRow, Effort, bench
-from edgeconv.bench._memory import peak_memory_bytes
+from edgeconv.bench._measure import BenchRow, Effort, Latency, bench, median_ratio, peak_memory_bytes, summary_of
 
 __all__ = [
     "BenchFile",

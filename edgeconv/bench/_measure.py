@@ -6,14 +6,16 @@ runs it a few times, and its first run, which touches the memory for the first t
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from pathlib import Path
+
+import numpy as np
 
 from edgeconv.bench._files import BenchFile
-from edgeconv.bench._latency import Latency, summary_of
-from edgeconv.bench._memory import peak_memory_bytes
 from edgeconv.core import Verdict
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S
 from edgeconv.devices import Device, Session, start
@@ -165,3 +167,61 @@ def _bench_folder(
                 for pair in pairs if index % 2 == 0 else reversed(pairs):
                     pair.turn(effort)
     return [pair.row() for pair in pairs]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall time of one inference, in milliseconds.
+
+    Attributes:
+        median_ms: half of the runs were faster.
+        p90_ms: nine of ten runs were faster.
+        min_ms: the fastest run: what the machine can do when nothing disturbs it.
+        runs: how many were measured.
+    """
+
+    median_ms: float
+    p90_ms: float
+    min_ms: float
+    runs: int
+
+
+def summary_of(latencies_ms: Sequence[float]) -> Latency:
+    """Sums up at least one latency.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not latencies_ms:
+        raise ValueError("no latency was measured")
+    values = np.asarray(latencies_ms, np.float64)
+    return Latency(float(np.median(values)), float(np.percentile(values, 90)), float(values.min()), len(latencies_ms))
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median over pairs of ``ours / theirs``.
+
+    Both numbers of a pair were measured one right after the other, so that whatever else the machine was doing
+    slowed them alike; the ratio of two medians would not know that.
+
+    Raises:
+        ValueError: the lists differ in length, or are empty.
+    """
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def peak_memory_bytes(pid: int) -> int | None:
+    """The most physical memory that a running process has held so far (``VmHWM`` of Linux's /proc).
+
+    Returns:
+        Bytes; None where the system does not tell, or the process has gone.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            # "VmHWM:  123456 kB", where kB are 1024 bytes (proc_pid_status(5)).
+            return int(line.split()[1]) * 1024
+    return None

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from edgeconv.cli._artifact import stated_ends
 from edgeconv.cli._console import progress_for
 from edgeconv.cli._limits import TimeLimit
 from edgeconv.cli._shapes import recipe_of
@@ -25,6 +24,7 @@ from edgeconv.errors import EmitError, ParityError, RecipeError, printable
 from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:
+    from edgeconv.flow.foreign import Ends
     from edgeconv.flow.judge import Proof
     from edgeconv.flow.prove import MakeProof, Rebuild
     from edgeconv.flow.source import Source
@@ -96,7 +96,7 @@ def command(
             raise ParityError("a file is judged alone, by a recipe, into a folder", where="--artifact", hint=hint)
         from edgeconv.flow.foreign import judge_file
 
-        ends = stated_ends(match or [], layout or "")
+        ends = _stated_ends(match or [], layout or "")
         read = recipe_of(recipe, shape or [], fixed or [])
         judge = partial(judge_file, artifact, read, out, devices=device, ends=ends, progress=progress)
         judged: list[tuple[Path, _Judge]] = [(out, judge)]
@@ -201,3 +201,23 @@ def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progres
     if not of_file or source.variant:
         arguments["rebuild"] = lambda artifacts, report: rebuilt_variants(read, artifacts, report, progress)
     return arguments
+
+
+def _stated_ends(matches: list[str], layout: str) -> Ends:
+    """``--match images_nhwc=images`` and ``--layout nhwc``.
+
+    Raises:
+        ParityError: a text names no two, or there is no such layout.
+    """
+    from edgeconv.core import NCHW, NHWC
+    from edgeconv.flow.foreign import Ends
+
+    names: dict[str, str] = {}
+    for text in matches:
+        theirs, sign, ours = text.rpartition("=")
+        if not sign or not theirs or not ours:
+            raise ParityError(f"{text!r:.80} names no two", where="--match", hint="write THEIRS=OURS")
+        names[theirs] = ours
+    if layout and layout not in (NHWC, NCHW):
+        raise ParityError(f"{layout!r:.80} is no layout", where="--layout", hint=f"write {NHWC} or {NCHW}")
+    return Ends(names, layout)

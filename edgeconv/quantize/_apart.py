@@ -15,6 +15,7 @@ two layers          0.48 and 0.58 0.34 and 0.38 38.8 and 39.5
 ==================  ============  ============  =============
 
 Float costs a fifth of such a stub, and a hundredth or two of a whole detector; two layers would cost the layer's name.
+What reads an input of unlike features stays float, too: a temperature beside a pressure (`uneven_inputs`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from edgeconv.graph.edit import constant
 from edgeconv.graph.integer_rules import FIXED, MOVING, SHARED
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.quantize._calibrate import Calibration
-from edgeconv.quantize._channels import Channels, tail_of
+from edgeconv.quantize._channels import Channels, readers_of_input, tail_of
 from edgeconv.quantize._graph import name_of, named
 from edgeconv.quantize._parts import Tail
 from edgeconv.quantize._structure import Structure
@@ -80,7 +81,7 @@ def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibrat
     # A node that moves integers can only stay float with all of its group; one that makes them, for itself.
     groups: dict[str, list[Channels]] = {}
     makers: dict[str, str] = {}
-    inputs = {named(value) for value in model.graph.inputs}  # these are for `edgeconv.quantize._uneven_inputs`
+    inputs = {named(value) for value in model.graph.inputs}  # these are for `uneven_inputs`
     for name, channels in calibration.channels.items():
         if name in structure.groups and name not in inputs:
             groups.setdefault(structure.groups[name], []).append(channels)
@@ -95,6 +96,30 @@ def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibrat
         reason = movers.get(structure.groups.get(name, "")) if moves else makers.get(name)
         if reason is not None and name not in structure.kept_float:
             yield name, reason
+
+
+def uneven_inputs(model: ir.Model, structure: Structure, calibration: Calibration) -> Iterator[tuple[str, str]]:
+    """Operators that stay float so that features of an input keep what they vary: their names, and why.
+
+    An image's channels are alike. Columns of a table and series of sensors are often not: at the scale of the widest
+    the others are rounded to nothing before the first layer sees them. Where the calibration data show that, the
+    operators from the input to the first layer, or to a division by constants that makes its features alike, compute in
+    float. Such inputs are small, and so is what that costs; images (4 axes and more) are left alone.
+
+    Args:
+        model: float32, NCHW.
+        structure: of the model.
+        calibration: of the model.
+    """
+    for source in model.graph.inputs:
+        channels = calibration.channels.get(named(source))
+        reason = lost_channels([channels], f"{named(source)} has features with") if channels is not None else None
+        for node in readers_of_input(source) if reason is not None else ():
+            layer = structure.layers.get(name_of(node))
+            # With a layer stays what is computed with it: a clamp or the bias behind a product.
+            for name in dict.fromkeys([name_of(node), named(layer.output) if layer is not None else name_of(node)]):
+                if name not in structure.kept_float:
+                    yield name, reason or ""
 
 
 def lost_channels(parts: Sequence[Channels], what: str = "its channels have") -> str | None:

@@ -23,7 +23,7 @@ from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.integer_rules import FIXED, KNOWN_RANGES, LAYERS, LOWEST_LOG, WITHOUT_INT16
 from edgeconv.graph.traits import Trait, having_any
-from edgeconv.quantize._apart import joins_of_uneven_parts, uneven_channels
+from edgeconv.quantize._apart import joins_of_uneven_parts, uneven_channels, uneven_inputs
 from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._fixed_scales import coarse_results
 from edgeconv.quantize._graph import name_of, named
@@ -32,7 +32,6 @@ from edgeconv.quantize._patterns import overrides_of
 from edgeconv.quantize._plan import RANGES, REQUESTED, SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._steep import spread_results, steep_operands
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
-from edgeconv.quantize._uneven_inputs import uneven_inputs
 
 _Floats = npt.NDArray[np.float64]
 

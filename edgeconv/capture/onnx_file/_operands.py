@@ -1,12 +1,19 @@
-"""Checks that the shapes of a node's operands fit each other.
+"""Checks what the specification asks of a node's operands and attributes, and onnx's shape inference does not.
 
-onnx's shape inference checks few of these rules, and later stages would fail with messages of numpy. A rule takes the
-node and the shapes of its inputs (None where unknown), and returns whether they may be right.
+Later stages would fail with messages of numpy, or kernels would differ.
+
+- `check_operands`: shapes of operands fit each other. A rule takes the node and the shapes of its inputs (None where
+  unknown), and returns whether they may be right.
+- `check_flags`: flags are 0 or 1; runtimes, and onnx's own inference, differ in what 2 means.
+- `check_scalars`: operands that must be a single number are one.
+- `check_groups`: weights, groups, biases and statistics fit the channels.
+- `check_axes`: a stated axis exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -178,3 +185,139 @@ RULES: Mapping[str, Rule] = {
     "Tile": _vectors,
     "Unsqueeze": _vectors,
 }
+
+
+# Attributes of the standard operators that the specification calls a boolean, or gives these two values.
+_FLAGS = frozenset(
+    {"align_corners", "allowzero", "antialias", "ceil_mode", "count_include_pad", "detect_negative", "detect_positive"}
+    | {"exclude_outside", "exclusive", "fmod", "input_forget", "inverse", "is_causal", "keepdims", "largest", "layout"}
+    | {"linear_before_reset", "noop_with_empty_axes", "onesided", "reverse", "saturate", "select_last_index", "sorted"}
+    | {"storage_order", "training_mode", "transA", "transB", "upper"}
+)
+
+
+def check_flags(graph: ir.Graph) -> None:
+    """Checks every flag, in subgraphs too.
+
+    Raises:
+        CaptureError: one is neither 0 nor 1; names the node.
+    """
+    for node in graph.all_nodes():
+        for name in _FLAGS & node.attributes.keys() if node.domain == "" else ():
+            attribute = node.attributes[name]
+            if attribute.type == ir.AttributeType.INT and attribute.as_int() not in (0, 1):
+                what = f"{node.op_type} has {name} {attribute.as_int()}"
+                raise refused(node, what, "state 0 or 1")
+
+
+_SCALARS: Mapping[str, Mapping[int, str]] = {
+    "Clip": {1: "min", 2: "max"},
+    "CumProd": {1: "axis"},
+    "CumSum": {1: "axis"},
+    "Dropout": {1: "ratio", 2: "training_mode"},
+    "OneHot": {1: "depth"},
+    "Pad": {2: "constant_value"},
+    "Range": {0: "start", 1: "limit", 2: "delta"},
+    "TopK": {1: "k"},
+    "Trilu": {1: "k"},
+}
+
+
+def check_scalars(graph: ir.Graph) -> None:
+    """Checks that each such operand has one element, of whatever rank, as far as its shape is known.
+
+    Raises:
+        CaptureError: one has more, or none; names the node.
+    """
+    for node in graph:
+        for index, name in _SCALARS.get(node.op_type, {}).items() if node.domain == "" else ():
+            value = node.inputs[index] if index < len(node.inputs) else None
+            if value is None or value.shape is None or not value.shape.is_static():
+                continue
+            if math.prod(value.shape.numpy()) != 1:
+                shape = list(value.shape)
+                what = f"{node.op_type} takes one number as its {name}, and has a tensor of the shape {shape}"
+                raise refused(node, what, "give one number")
+
+
+_PER_CHANNEL = {
+    "Conv": (2,),
+    "ConvTranspose": (2,),
+    "BatchNormalization": (1, 2, 3, 4),
+    "InstanceNormalization": (1, 2),
+}
+"""Inputs that have one number per channel of the result."""
+
+
+def check_groups(graph: ir.Graph) -> None:
+    """Checks the weights of convolutions, and the biases and statistics of convolutions and normalizations.
+
+    ONNX: Conv's W is (M, C / group, ...) with M a multiple of group; ConvTranspose's is (C, M / group, ...); B is (M,),
+    and so are the parameters of normalizations, M being C there.
+
+    Raises:
+        CaptureError: they do not fit; names the node.
+    """
+    for node in graph:
+        _check_per_channel(node)
+        if node.op_type not in having(Trait.LAYER | Trait.WINDOWS) or len(node.inputs) < 2:
+            continue
+        x, weight = (value.shape if value is not None else None for value in node.inputs[:2])
+        if x is None or weight is None or not (x.is_static() and weight.is_static()) or min(len(x), len(weight)) < 3:
+            continue
+        channels, group = x.numpy()[1], node.attributes.get_int("group", 1)
+        first, second = weight.numpy()[:2]
+        fits = first == channels if node.op_type == "ConvTranspose" else second * group == channels
+        if not fits or first % group or channels % group:
+            shape = list(weight.numpy())
+            what = f"{node.op_type} of {channels} channels in {group} groups has a weight of the shape {shape}"
+            raise refused(node, what, "correct the model")
+
+
+def _check_per_channel(node: ir.Node) -> None:
+    positions = _PER_CHANNEL.get(node.op_type, ())
+    result = next((value.shape for value in node.outputs), None)
+    if result is None or len(result) < 2 or not isinstance(result[1], int):
+        return
+    channels = result[1]
+    for value in (node.inputs[at] for at in positions if at < len(node.inputs)):
+        shape = None if value is None else value.shape
+        if value is not None and shape is not None and shape.is_static() and shape != (channels,):
+            what = f"{node.op_type} of {channels} channels takes {value.name!r} of the shape {list(shape.numpy())}"
+            raise refused(node, what, "correct the model")
+
+
+# Operators whose axis is not one of the first input: it is of the result, may be one past the last, or is ignored where
+# there is one scale.
+_OTHERWISE = frozenset(
+    {"Concat", "ConcatFromSequence", "DequantizeLinear", "Flatten", "OneHot", "QuantizeLinear", "Unsqueeze"}
+)
+_ATTRIBUTES = ("axis", "axes", "time_axis", "batch_axis")
+
+
+def check_axes(graph: ir.Graph) -> None:
+    """Checks that every axis which a node states is from -r to r - 1, where r is the rank of its first input.
+
+    Raises:
+        CaptureError: one is not; names the node.
+    """
+    for node in graph:
+        if node.op_type in _OTHERWISE or not node.inputs or node.inputs[0] is None or node.inputs[0].shape is None:
+            continue
+        rank = len(node.inputs[0].shape)
+        most = max(rank, 1)  # kernels accept axis 0 and -1 of a scalar
+        beyond = [axis for axis in _axes(node) if not -most <= axis < most]
+        if beyond:
+            what = f"{node.op_type} is along axis {beyond[0]} of a value of {rank} axes"
+            raise refused(node, what, "state an axis that it has")
+
+
+def _axes(node: ir.Node) -> Iterator[int]:
+    for name in _ATTRIBUTES:
+        attribute = node.attributes.get(name)
+        if attribute is not None and attribute.type == ir.AttributeType.INT:
+            yield attribute.as_int()
+        elif attribute is not None and attribute.type == ir.AttributeType.INTS:
+            yield from attribute.as_ints()
+    if node.op_type in ("CumSum", "CumProd") and (axis := constant(node.inputs[1])) is not None:
+        yield int(axis.reshape(-1)[0])

@@ -25,25 +25,19 @@ from edgeconv.capture.normalize._group_norm import settle_group_norms
 from edgeconv.capture.normalize._silent import silent
 from edgeconv.capture.normalize._stated_resizes import check_resize, settle_stated_resizes
 from edgeconv.capture.normalize._training import settle_training
-from edgeconv.capture.onnx_file._axes import check_axes
 from edgeconv.capture.onnx_file._defaults import state_defaults
 from edgeconv.capture.onnx_file._dilated_averages import settle_dilated_averages
-from edgeconv.capture.onnx_file._exponents import settle_exponents
 from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha256, static_errors
-from edgeconv.capture.onnx_file._flags import check_flags
-from edgeconv.capture.onnx_file._groups import check_groups
 from edgeconv.capture.onnx_file._local_responses import settle_local_responses
-from edgeconv.capture.onnx_file._moved_integers import settle_moved_integers
+from edgeconv.capture.onnx_file._moved_integers import settle_exponents, settle_moved_integers
 from edgeconv.capture.onnx_file._numbers import check_numbers
-from edgeconv.capture.onnx_file._operands import check_operands
-from edgeconv.capture.onnx_file._padded_axes import settle_padded_axes
+from edgeconv.capture.onnx_file._operands import check_axes, check_flags, check_groups, check_operands, check_scalars
 from edgeconv.capture.onnx_file._recurrent import check_modes, settle_recurrent
-from edgeconv.capture.onnx_file._scalars import check_scalars
 from edgeconv.capture.onnx_file._sorted import sort_largest, sorted_file
 from edgeconv.capture.onnx_file._soundness import check_extents, every_graph, every_node
 from edgeconv.capture.onnx_file._sums import settle_sums
 from edgeconv.capture.onnx_file._transposed import settle_transposed, state_same_pads
-from edgeconv.capture.onnx_file._wide_pads import settle_wide_pads
+from edgeconv.capture.onnx_file._wide_pads import settle_padded_axes, settle_wide_pads
 from edgeconv.core.values import number
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import NODE, remove_unread_constants

@@ -5,6 +5,8 @@
    of padding only is 0.
 3. So does a MaxPool whose windows all read an element, thanks to their dilation.
 4. A window of padding only has no maximum, and no average without padding: refused.
+
+A Pad with a list of axes, with which some files do not run, gets amounts for every axis.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._refused import refused
+from edgeconv.graph.constants import integers
 from edgeconv.graph.edit import is_taken
 from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.traits import Trait, having
@@ -98,3 +101,34 @@ def _pad(graph: ir.Graph, node: ir.Node) -> None:
     sizes = [size + pads[axis] + pads[rank + axis] for axis, size in enumerate(sizes_of(source)[2:])]
     node.replace_input_with(0, steps.add("padded", "Pad", [source, *operands], [*sizes_of(source)[:2], *sizes]))
     node.attributes["pads"] = ir.AttrInt64s("pads", [0] * len(pads))
+
+
+_AXES = 3  # input of Pad
+
+
+def settle_padded_axes(graph: ir.Graph) -> None:
+    """Changes every Pad with constant amounts and axes in place; ranks must be known.
+
+    onnxruntime's layout optimizer (1.32) moves a Transpose across a Pad and permutes the amounts as if there were two
+    for each axis of the input: a file with a list of axes does not run.
+    """
+    for node in list(graph):
+        if node.op_type == "Pad" and node.domain == "" and len(node.inputs) > _AXES:
+            _spell_out(graph, node)
+
+
+def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
+    source, amounts, _, axes = node.inputs
+    if axes is None:
+        node.resize_inputs(_AXES)
+        return
+    stated, listed = integers(amounts), integers(axes)
+    if source is None or source.shape is None or stated is None or listed is None:
+        return
+    rank, count = len(source.shape), len(listed)
+    spelt_out = np.zeros(2 * rank, np.int64)
+    for at, axis in enumerate(listed):
+        spelt_out[axis % rank], spelt_out[rank + axis % rank] = stated[at], stated[count + at]
+    node.replace_input_with(1, Steps(graph, node).constant(spelt_out, "pads"))
+    node.replace_input_with(_AXES, None)
+    node.resize_inputs(_AXES)

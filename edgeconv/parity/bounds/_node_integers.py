@@ -1,4 +1,4 @@
-"""ONNX: from real numbers to integers and back."""
+"""ONNX: from real numbers to integers and back, and by how many steps kernels may differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from edgeconv.parity.bounds._arithmetic import Array
 from edgeconv.parity.bounds._bounded import Bounded, exact, widest
-from edgeconv.parity.bounds._integers import quantized
 from edgeconv.parity.bounds._site import Rule, Site
 from edgeconv.reference import evaluate_node
 
@@ -40,7 +39,7 @@ def _quantize(site: Site) -> Bounded:
     """A quotient, or a product by the reciprocal of the scale, rounded to the nearest."""
     x, scale = site.x(), exact(site.x(), _spread(site, site[1].astype(np.float64), site[0]))
     steps = widest(x / scale, x * (1.0 / scale))
-    return quantized(steps, _limits(site), _point(site, 2, site[0]))
+    return _quantized(steps, _limits(site), _point(site, 2, site[0]))
 
 
 def _dequantize(site: Site) -> Bounded:
@@ -60,7 +59,7 @@ def _linear_operator(site: Site) -> Bounded:
     point = site.optional(7)
     # The three scales become one factor in any order.
     steps = total * widest(x * weight / y, x * (weight / y), weight * (x / y))
-    return quantized(steps, _limits(site), 0.0 if point is None else float(point.reshape(-1)[0]))
+    return _quantized(steps, _limits(site), 0.0 if point is None else float(point.reshape(-1)[0]))
 
 
 def _sums_of_integers(site: Site) -> Array:
@@ -98,3 +97,24 @@ RULES: Mapping[str, Rule] = {
     "QLinearMatMul": _linear_operator,
     "QuantizeLinear": _quantize,
 }
+
+
+def _quantized(steps: Bounded, limits: tuple[int, int], zero_point: Array | float = 0.0) -> Bounded:
+    """The nearest integers of real multiples of a scale, held within limits: another one where a tie is within reach.
+
+    Args:
+        steps: real numbers over the scale, with a runtime's error of them.
+        limits: the smallest and the largest integer.
+        zero_point: that is added.
+    """
+
+    def held(values: Array) -> Array:
+        return np.clip(values + zero_point, *limits)
+
+    value = held(np.rint(steps.value))
+    errors = []
+    for error in (steps.worst, steps.likely):
+        finite = np.where(np.isfinite(error), error, 2.0**40)  # beyond the limits of every integer format
+        low, high = held(np.ceil(steps.value - finite - 0.5)), held(np.floor(steps.value + finite + 0.5))
+        errors.append(np.maximum(np.abs(high - value), np.abs(value - low)))
+    return Bounded(value, errors[0], errors[1], steps.arithmetic)
