@@ -77,11 +77,8 @@ def checked_batches(batches: Callable[[], Iterable[Mapping[str, Array]]]) -> Ite
     except BaseException as error:  # the user's own code may raise anything
         raise_if_ending(error)
         did, colon, text = clause_of(error).partition(":")
-        raise QuantizeError(
-            f"it {did} after {index} batches{colon}{text}",
-            where="calibration data",
-            hint="give mappings from input names to arrays",
-        ) from error
+        what = f"it {did} after {index} batches{colon}{text}"
+        raise QuantizeError(what, where="calibration data", hint="give mappings from input names to arrays") from error
 
 
 def _from_images(recipe: Recipe, images: CalibrationImages, where: str) -> Iterator[Mapping[str, Array]]:
@@ -94,11 +91,8 @@ def _from_images(recipe: Recipe, images: CalibrationImages, where: str) -> Itera
 
     (item,) = recipe.inputs
     if recipe.preprocessing is None or len(item.static_shape) != 4 or item.dtype != "float32":
-        raise RecipeError(
-            f"crops of images do not fit the input {item.name!r}, {item.dtype} {item.static_shape}",
-            where=where,
-            hint="declare [preprocessing] and one float32 input of shape (1, C, H, W)",
-        )
+        what = f"crops of images do not fit the input {item.name!r}, {item.dtype} {item.static_shape}"
+        raise RecipeError(what, where=where, hint="declare [preprocessing] and one float32 input of shape (1, C, H, W)")
     generator = np.random.default_rng(images.seed)
     for index, name in enumerate(files):
         place = f"{where}.files[{index}]"
@@ -117,9 +111,8 @@ def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[st
         raise RecipeError(f"there is no folder {images.folder!r}", where=where, hint="correct the name")
     paths = sorted(str(path.resolve()) for path in folder.iterdir() if path.suffix.lower() in _IMAGES)
     if not paths:
-        raise RecipeError(
-            f"the folder {images.folder!r} holds no images", where=where, hint=f"put {', '.join(_IMAGES)} files there"
-        )
+        what = f"the folder {images.folder!r} holds no images"
+        raise RecipeError(what, where=where, hint=f"put {', '.join(_IMAGES)} files there")
     return paths
 
 
@@ -161,9 +154,8 @@ def _by_input(batch: Any, inputs: tuple[Input, ...], where: str) -> Mapping[str,
 
 def _checked_array(array: Array, item: Input, where: str) -> Array:
     if array.shape != item.static_shape or array.dtype != np.dtype(item.dtype):
-        raise RecipeError(
-            f"it is {array.dtype} {array.shape}", where=where, hint=f"give {item.dtype} {item.static_shape}"
-        )
+        what = f"it is {array.dtype} {array.shape}"
+        raise RecipeError(what, where=where, hint=f"give {item.dtype} {item.static_shape}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RecipeError("it holds NaN or Inf", where=where, hint="give finite numbers")
     return array

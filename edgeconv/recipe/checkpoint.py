@@ -43,11 +43,8 @@ def read_checkpoint(path: Path, *, where: str = "") -> Any:
         if refused is None:
             raise _unreadable(path, where) from error
         name = f" ({printable(refused['name'])})" if refused["name"] else ""
-        raise RecipeError(
-            f"{path.name} holds more than tensors{name}, and its code was not run",
-            where=where,
-            hint=_SAVE,
-        ) from error
+        what = f"{path.name} holds more than tensors{name}, and its code was not run"
+        raise RecipeError(what, where=where, hint=_SAVE) from error
     except Exception as error:  # of a damaged file torch.load raises RuntimeError, KeyError, EOFError, …
         if is_own_fault(error):
             raise
@@ -74,11 +71,8 @@ def _unreadable(path: Path, where: str) -> RecipeError:
     if head == b"PK":
         return _broken_archive(path, where)
     if head[:1] == b"\x80" and head[-1] in _PICKLE_PROTOCOLS:
-        return RecipeError(
-            f"{path.name} is a pickle that torch.save did not write, or a damaged one; its code was not run",
-            where=where,
-            hint=_SAVE,
-        )
+        what = f"{path.name} is a pickle that torch.save did not write, or a damaged one; its code was not run"
+        return RecipeError(what, where=where, hint=_SAVE)
     return RecipeError(f"{path.name} is no readable checkpoint of torch.save", where=where, hint=_SAVE)
 
 
@@ -90,8 +84,5 @@ def _broken_archive(path: Path, where: str) -> RecipeError:
         names = []
     if any(name.endswith("/constants.pkl") for name in names):
         return RecipeError(f"{path.name} is a TorchScript archive and no state dict", where=where, hint=_SAVE)
-    return RecipeError(
-        f"{path.name} is no readable checkpoint of torch.save: the archive is damaged or of another kind",
-        where=where,
-        hint="copy or save it again",
-    )
+    what = f"{path.name} is no readable checkpoint of torch.save: the archive is damaged or of another kind"
+    return RecipeError(what, where=where, hint="copy or save it again")

@@ -32,16 +32,12 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name is not None and name.partition(".")[0] == error.name:
             raise missing_package(error.name, where=where) from error
-        raise RecipeError(
-            f"cannot import {name!r}: {printable(text_of(error))}",
-            where=where,
-            hint="correct the module's name, or install what it needs",
-        ) from error
+        what = f"cannot import {name!r}: {printable(text_of(error))}"
+        raise RecipeError(what, where=where, hint="correct the module's name, or install what it needs") from error
     except BaseException as error:  # a module may raise anything while it is imported
         raise_if_ending(error)
-        raise RecipeError(
-            f"cannot import {name!r}: it {clause_of(error)}", where=where, hint="fix that module"
-        ) from error
+        what = f"cannot import {name!r}: it {clause_of(error)}"
+        raise RecipeError(what, where=where, hint="fix that module") from error
     try:
         value = reduce(getattr, attribute.split("."), module)
     except AttributeError as error:

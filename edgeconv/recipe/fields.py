@@ -22,6 +22,12 @@ MAX_SIDE_PIXELS = 16384
 MAX_CLASS_INDEX = 2**31 - 1
 
 
+def refusal(what: str, hint: str) -> PydanticCustomError:
+    """What a validator raises; `edgeconv.recipe.wording` makes it an error that names the field."""
+    # The sentence comes last: pydantic fills in the context in order, and it may hold braces of the user's own.
+    return PydanticCustomError("refused", "{what}", {"hint": hint, "what": what})
+
+
 def nearest(name: str, choices: Collection[str]) -> str:
     """A hint: the nearest choice where one is close (``"did you mean 'x'? "``), then all choices."""
     close = close_to(name, choices)
@@ -40,11 +46,7 @@ def one_of(choices: Collection[str], what: str) -> AfterValidator:
 
     def check(value: str) -> str:
         if value not in choices:
-            raise PydanticCustomError(
-                "unknown_name",
-                "unknown {what} {value}",
-                {"hint": nearest(value, choices), "what": what, "value": shown(value)},
-            )
+            raise refusal(f"unknown {what} {shown(value)}", nearest(value, choices))
         return value
 
     return AfterValidator(check)
@@ -55,10 +57,9 @@ def written_as(pattern: str, hint: str, *, most: int) -> AfterValidator:
 
     def check(value: str) -> str:
         if len(value) > most:
-            context = {"count": len(value), "hint": f"use at most {most}"}
-            raise PydanticCustomError("too_long_text", "has {count} characters", context)
+            raise refusal(f"has {len(value)} characters", f"use at most {most}")
         if not value.isprintable() or not re.fullmatch(pattern, value):
-            raise PydanticCustomError("malformed", "{value} cannot be used", {"hint": hint, "value": shown(value)})
+            raise refusal(f"{shown(value)} cannot be used", hint)
         return value
 
     return AfterValidator(check)
@@ -69,9 +70,7 @@ def unique(values: tuple[str, ...]) -> tuple[str, ...]:
     seen: set[str] = set()
     for value in values:
         if value in seen:
-            raise PydanticCustomError(
-                "duplicate", "{value} stands twice", {"hint": "name each once", "value": shown(value)}
-            )
+            raise refusal(f"{shown(value)} stands twice", "name each once")
         seen.add(value)
     return values
 

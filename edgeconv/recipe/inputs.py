@@ -6,7 +6,6 @@ import json
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from edgeconv.recipe.fields import (
     ClassIndex,
@@ -18,6 +17,7 @@ from edgeconv.recipe.fields import (
     Seed,
     Sides,
     one_of,
+    refusal,
     written_as,
 )
 from edgeconv.recipe.section import Section
@@ -54,9 +54,7 @@ class ImageInputs(Section):
     @model_validator(mode="after")
     def _as_many_labels(self) -> Self:
         if self.labels is not None and len(self.labels) != len(self.files):
-            raise PydanticCustomError(
-                "labels", f"{len(self.labels)} labels for {len(self.files)} files", {"hint": "give one label per file"}
-            )
+            raise refusal(f"{len(self.labels)} labels for {len(self.files)} files", "give one label per file")
         return self
 
 
@@ -80,7 +78,7 @@ class ArrayInputs(Section):
     @model_validator(mode="after")
     def _keys_need_npz(self) -> Self:
         if self.file.endswith(".npy") and (self.key or self.labels):
-            raise PydanticCustomError("npy", "a .npy file has no keys", {"hint": "save an .npz with named arrays"})
+            raise refusal("a .npy file has no keys", "save an .npz with named arrays")
         return self
 
 
@@ -109,11 +107,8 @@ class Preprocessing(Section):
     def _as_many_as_channels(self) -> Self:
         for name, value in (("mean", self.mean), ("std", self.std)):
             if isinstance(value, tuple) and len(value) != COLOURS[self.colour]:
-                raise PydanticCustomError(
-                    "channels",
-                    f"{name} has {len(value)} values and colour {self.colour!r} {COLOURS[self.colour]} channels",
-                    {"hint": "give one value per channel, or a single number"},
-                )
+                what = f"{name} has {len(value)} values and colour {self.colour!r} {COLOURS[self.colour]} channels"
+                raise refusal(what, "give one value per channel, or a single number")
         return self
 
     @property

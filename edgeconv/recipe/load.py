@@ -99,11 +99,8 @@ def with_inputs(recipe: Recipe, shapes: Mapping[str, tuple[int | str, ...]], dty
     """
     for item in recipe.inputs:
         if "dtype" in item.model_fields_set and item.dtype != dtypes[item.name]:
-            raise RecipeError(
-                f"the input {item.name!r} is {dtypes[item.name]} in the file, not {item.dtype}",
-                where=str(recipe.path),
-                hint="remove dtype, which the file states",
-            )
+            what = f"the input {item.name!r} is {dtypes[item.name]} in the file, not {item.dtype}"
+            raise RecipeError(what, where=str(recipe.path), hint="remove dtype, which the file states")
     inputs = tuple({"name": name, "shape": shape, "dtype": dtypes[name]} for name, shape in shapes.items())
     stated = {name: getattr(recipe, name) for name in recipe.model_fields_set - {"outputs_section"}}
     # What the recipe states of them was checked before: what is refused now is of the file.
@@ -125,9 +122,8 @@ def _read(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")  # Windows' Notepad writes the mark
     except UnicodeDecodeError as error:
-        raise RecipeError(
-            f"is not UTF-8 at byte {error.start}", where=where, hint="give a text file that is saved as UTF-8"
-        ) from error
+        what = f"is not UTF-8 at byte {error.start}"
+        raise RecipeError(what, where=where, hint="give a text file that is saved as UTF-8") from error
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:

@@ -66,13 +66,11 @@ def _from_factory(recipe: Recipe) -> nn.Module:
             module = factory(**model.args)
         except BaseException as error:  # foreign code: the message keeps its type and text
             raise_if_ending(error)
-            raise RecipeError(
-                f"{model.factory} {clause_of(error)}", where=where, hint=_hint_for(error, bool(model.args))
-            ) from error
+            what = f"{model.factory} {clause_of(error)}"
+            raise RecipeError(what, where=where, hint=_hint_for(error, bool(model.args))) from error
     if not isinstance(module, nn.Module):
-        raise RecipeError(
-            f"{model.factory} returned {type(module).__name__}", where=where, hint="it must return a torch.nn.Module"
-        )
+        what = f"{model.factory} returned {type(module).__name__}"
+        raise RecipeError(what, where=where, hint="it must return a torch.nn.Module")
     return module
 
 

@@ -102,11 +102,8 @@ def _values(image: Image.Image, preprocessing: Preprocessing, path: Path, where:
     """The image as the module's input, (1, C, H, W) float32; finite, else it is refused."""
     values = _normalized(np.atleast_3d(np.asarray(image)), preprocessing)
     if not np.isfinite(values).all():
-        raise RecipeError(
-            f"{path.name} becomes NaN or Inf in float32",
-            where=where,
-            hint="correct preprocessing.rescale, mean and std",
-        )
+        what = f"{path.name} becomes NaN or Inf in float32"
+        raise RecipeError(what, where=where, hint="correct preprocessing.rescale, mean and std")
     return values
 
 
@@ -135,23 +132,19 @@ def _open(path: Path, where: str) -> Image.Image:
     except RecipeError:
         raise
     except Image.DecompressionBombError as error:
-        raise RecipeError(
-            f"{path.name} has more than {MAX_PIXELS} pixels", where=where, hint="use a smaller image"
-        ) from error
+        what = f"{path.name} has more than {MAX_PIXELS} pixels"
+        raise RecipeError(what, where=where, hint="use a smaller image") from error
     except UnidentifiedImageError as error:
-        raise RecipeError(
-            f"{path.name} is no readable image", where=where, hint=f"use one of {', '.join(_FORMATS)}"
-        ) from error
+        what = f"{path.name} is no readable image"
+        raise RecipeError(what, where=where, hint=f"use one of {', '.join(_FORMATS)}") from error
     except Exception as error:  # of a damaged file Pillow raises OSError, SyntaxError, ValueError, struct.error, …
         if is_own_fault(error):
             raise
-        raise RecipeError(
-            f"{path.name} is no readable image: {printable(str(error))}", where=where, hint="save it again"
-        ) from error
+        what = f"{path.name} is no readable image: {printable(str(error))}"
+        raise RecipeError(what, where=where, hint="save it again") from error
     if deep:
-        raise RecipeError(
-            f"{path.name} has more than 8 bits per channel (mode {mode})", where=where, hint="save it with 8 bits"
-        )
+        what = f"{path.name} has more than 8 bits per channel (mode {mode})"
+        raise RecipeError(what, where=where, hint="save it with 8 bits")
     return image
 
 
@@ -183,11 +176,8 @@ def _resized(image: Image.Image, preprocessing: Preprocessing, path: Path, where
 def _cropped(image: Image.Image, size: tuple[int, int], path: Path, where: str) -> Image.Image:
     height, width = size
     if image.height < height or image.width < width:
-        raise RecipeError(
-            f"{path.name} is {image.height}x{image.width} before a crop of {height}x{width}",
-            where=where,
-            hint="set preprocessing.resize to at least the crop",
-        )
+        what = f"{path.name} is {image.height}x{image.width} before a crop of {height}x{width}"
+        raise RecipeError(what, where=where, hint="set preprocessing.resize to at least the crop")
     top, left = (image.height - height) // 2, (image.width - width) // 2
     return image.crop((left, top, left + width, top + height))
 

@@ -6,7 +6,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, create_model, model_validator
-from pydantic_core import PydanticCustomError
 
 from edgeconv.core import Fidelity
 from edgeconv.core.quantization_options import (
@@ -19,7 +18,7 @@ from edgeconv.core.quantization_options import (
     QuantizationOptions,
 )
 from edgeconv.errors import QuantizeError
-from edgeconv.recipe.fields import CallableName, FileName, Finite, NotNegative, Seed, one_of, unique
+from edgeconv.recipe.fields import CallableName, FileName, Finite, NotNegative, Seed, one_of, refusal, unique
 from edgeconv.recipe.inputs import ArrayInputs, RandomInputs
 from edgeconv.recipe.section import Section
 
@@ -44,7 +43,7 @@ class CalibrationImages(Section):
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not self.files and self.folder is None:
-            raise PydanticCustomError("images", "there are neither files nor a folder", {"hint": "name one"})
+            raise refusal("there are neither files nor a folder", "name one")
         return self
 
 
@@ -116,8 +115,7 @@ class Quantize(_Options):
         try:
             self.options  # noqa: B018  (it refuses what does not go together)
         except QuantizeError as error:
-            context = {"hint": error.hint, "where": error.where, "what": error.what}
-            raise PydanticCustomError("options", "{where}: {what}", context) from error
+            raise refusal(f"{error.where}: {error.what}", error.hint) from error
         return self
 
 

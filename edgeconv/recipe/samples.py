@@ -143,9 +143,8 @@ def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sam
     }
     counts = {len(rows) for rows in columns.values()}
     if len(counts) != 1:
-        raise RecipeError(
-            f"{path.name} holds {sorted(counts)} samples for its inputs", where=where, hint="save as many of each"
-        )
+        what = f"{path.name} holds {sorted(counts)} samples for its inputs"
+        raise RecipeError(what, where=where, hint="save as many of each")
     count = counts.pop()
     labels = _labels(stored, arrays, count, path, where)
     for index in range(count):
@@ -169,11 +168,8 @@ def _array_of(
             hint="save an .npz with an array per input, under the input's name, and give no key",
         )
     if key not in stored:
-        raise RecipeError(
-            f"{path.name} has no array {key!r}, but: {names_of(stored)}",
-            where=where,
-            hint="correct the key" if arrays.key else "save each input under its name",
-        )
+        what = f"{path.name} has no array {key!r}, but: {names_of(stored)}"
+        raise RecipeError(what, where=where, hint="correct the key" if arrays.key else "save each input under its name")
     return stored[key]
 
 
@@ -182,17 +178,11 @@ def _rows(array: Array, item: Input, path: Path, where: str) -> list[Array]:
     shape = item.static_shape
     batch = shape[0] if shape else 1
     if array.ndim != len(shape) or array.shape[1:] != shape[1:] or not len(array) or len(array) % batch:
-        raise RecipeError(
-            f"{path.name} holds {array.shape}, which does not fit the input {item.name!r} of {shape}",
-            where=where,
-            hint=f"save an array of shape {('N', *shape[1:])}".replace("'", ""),
-        )
+        what = f"{path.name} holds {array.shape}, which does not fit the input {item.name!r} of {shape}"
+        raise RecipeError(what, where=where, hint=f"save an array of shape {('N', *shape[1:])}".replace("'", ""))
     if not np.can_cast(array.dtype, item.dtype, "same_kind"):
-        raise RecipeError(
-            f"{path.name} holds {array.dtype} and the input {item.name!r} takes {item.dtype}",
-            where=where,
-            hint=f"save it as {item.dtype}",
-        )
+        what = f"{path.name} holds {array.dtype} and the input {item.name!r} takes {item.dtype}"
+        raise RecipeError(what, where=where, hint=f"save it as {item.dtype}")
     array = _cast(array, item, path, where)
     return [array[start : start + batch] for start in range(0, len(array), batch)]
 
@@ -205,11 +195,8 @@ def _cast(array: Array, item: Input, path: Path, where: str) -> Array:
     # Rounding to a float type is fine, since every device gets the same values; a wrapped integer is another value.
     sound = np.isfinite(cast).all() if cast.dtype.kind == "f" else np.array_equal(cast, array)
     if not sound:
-        raise RecipeError(
-            f"{path.name} holds values of {array.dtype} that {item.dtype} cannot hold",
-            where=where,
-            hint=f"save it as {item.dtype}",
-        )
+        what = f"{path.name} holds values of {array.dtype} that {item.dtype} cannot hold"
+        raise RecipeError(what, where=where, hint=f"save it as {item.dtype}")
     return cast
 
 
@@ -219,15 +206,11 @@ def _labels(stored: Mapping[str, Array], arrays: ArrayInputs, count: int, path: 
         return None
     labels = stored.get(arrays.labels)
     if labels is None:
-        raise RecipeError(
-            f"{path.name} has no array {arrays.labels!r}, but: {names_of(stored)}", where=where, hint="correct labels"
-        )
+        what = f"{path.name} has no array {arrays.labels!r}, but: {names_of(stored)}"
+        raise RecipeError(what, where=where, hint="correct labels")
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise RecipeError(
-            f"{arrays.labels!r} in {path.name} is {labels.dtype} {labels.shape}",
-            where=where,
-            hint=f"save one integer class index per sample: ({count},)",
-        )
+        what = f"{arrays.labels!r} in {path.name} is {labels.dtype} {labels.shape}"
+        raise RecipeError(what, where=where, hint=f"save one integer class index per sample: ({count},)")
     wrong = labels[(labels < 0) | (labels > MAX_CLASS_INDEX)]
     if wrong.size:
         raise RecipeError(

@@ -7,7 +7,6 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from edgeconv.core import FORMATS, NCHW, NHWC, Fidelity, Tolerance
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S, OPSETS, TOLERANCE
@@ -26,6 +25,7 @@ from edgeconv.recipe.fields import (
     Seed,
     TensorName,
     one_of,
+    refusal,
     shown,
     unique,
     written_as,
@@ -102,27 +102,19 @@ class Model(Section):
     @model_validator(mode="after")
     def _module_or_file(self) -> Self:
         if self.factory is None and self.onnx is None:
-            raise PydanticCustomError(
-                "nothing", "neither factory nor onnx is given", {"hint": "add factory, or name an .onnx file"}
-            )
+            raise refusal("neither factory nor onnx is given", "add factory, or name an .onnx file")
         # All other keys are about a module.
         others = self.model_fields_set - {"onnx", "fixed"}
         if self.onnx is not None and others:
-            raise PydanticCustomError(
-                "conflict",
-                "onnx and {other} exclude each other",
-                {"other": "factory" if self.factory else min(others), "hint": "remove one"},
-            )
+            raise refusal(f"onnx and {'factory' if self.factory else min(others)} exclude each other", "remove one")
         return self
 
     @model_validator(mode="after")
     def _weights_or_warmup(self) -> Self:
         if self.weights and self.warmup:
-            raise PydanticCustomError(
-                "conflict", "weights and warmup exclude each other", {"hint": "trained weights need no warm-up"}
-            )
+            raise refusal("weights and warmup exclude each other", "trained weights need no warm-up")
         if not self.weights and (self.key or self.prefix):
-            raise PydanticCustomError("conflict", "key and prefix need weights", {"hint": "name the weights file"})
+            raise refusal("key and prefix need weights", "name the weights file")
         return self
 
 
@@ -262,39 +254,27 @@ class Recipe(Section):
         """What the tables must say together; each by itself is checked by its own class."""
         unique(tuple(item.name for item in self.inputs) + self.outputs + tuple(self.model.fixed))
         if not self.inputs and self.model.onnx is None:
-            raise PydanticCustomError("inputs", "inputs: is required", {"hint": "add an [[inputs]] table"})
+            raise refusal("inputs: is required", "add an [[inputs]] table")
         if self.outputs and self.model.onnx is not None:
-            raise PydanticCustomError(
-                "outputs", "the outputs of an .onnx file have names", {"hint": "remove [outputs]"}
-            )
+            raise refusal("the outputs of an .onnx file have names", "remove [outputs]")
         self._one_batch()
         self._fits_in_memory()
         if self.parity.images and self.preprocessing is None:
-            raise PydanticCustomError(
-                "preprocessing", "parity.images need a [preprocessing] table", {"hint": "declare how images are read"}
-            )
+            raise refusal("parity.images need a [preprocessing] table", "declare how images are read")
         if self.parity.images and len(self.inputs) > 1:
-            raise PydanticCustomError(
-                "images", "parity.images need a module of one input", {"hint": "use parity.arrays for several inputs"}
-            )
+            raise refusal("parity.images need a module of one input", "use parity.arrays for several inputs")
         return self
 
     def _one_batch(self) -> None:
         """The batch may stay open, under one name for all inputs: a graph is captured at two sizes of one number."""
         inner = [dim for item in self.inputs for dim in item.shape[1:] if isinstance(dim, str)]
         if inner:
-            raise PydanticCustomError(
-                "symbolic",
-                "symbolic dimension {name}: only the first one, the batch, can stay open",
-                {"name": shown(inner[0]), "hint": "give a number"},
-            )
+            what = f"symbolic dimension {shown(inner[0])}: only the first one, the batch, can stay open"
+            raise refusal(what, "give a number")
         names = sorted({item.batch for item in self.inputs if item.batch is not None})
         if len(names) > 1:
-            raise PydanticCustomError(
-                "symbolic",
-                "the batches have two names, {first} and {second}",
-                {"first": shown(names[0]), "second": shown(names[1]), "hint": "all inputs have one batch: use one"},
-            )
+            what = f"the batches have two names, {shown(names[0])} and {shown(names[1])}"
+            raise refusal(what, "all inputs have one batch: use one")
 
     def _fits_in_memory(self) -> None:
         """Refuses sizes that a slip of the keyboard makes, before any array of that size is asked for."""
@@ -309,11 +289,7 @@ class Recipe(Section):
             ("a batch of model.warmup", warmup, MAX_NOISE_BYTES, "lower its batch_size"),
         ):
             if size > most:
-                raise PydanticCustomError(
-                    "too_much",
-                    "{what} would take {size} MiB",
-                    {"what": what, "size": f"{size / 2**20:.4g}", "hint": f"{hint}: at most {most // 2**20} MiB"},
-                )
+                raise refusal(f"{what} would take {size / 2**20:.4g} MiB", f"{hint}: at most {most // 2**20} MiB")
 
     @property
     def outputs(self) -> tuple[str, ...]:

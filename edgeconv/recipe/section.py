@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from edgeconv.core.values import kind_of
 from edgeconv.errors import RecipeError
-from edgeconv.recipe.fields import nearest, shown
+from edgeconv.recipe.fields import nearest, refusal, shown
 from edgeconv.recipe.wording import first_error
 
 if TYPE_CHECKING:
@@ -54,7 +53,5 @@ class Section(BaseModel, metaclass=_MappedErrors):
             keys = [field.alias or name for name, field in cls.model_fields.items() if name != "path"]
             for key in data:
                 if key not in keys and key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_key", "unknown key {key}", {"hint": nearest(str(key), keys), "key": shown(key)}
-                    )
+                    raise refusal(f"unknown key {shown(key)}", nearest(str(key), keys))
         return data

@@ -61,11 +61,8 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
         missing, unexpected = module.load_state_dict(state, strict=False)
     except BaseException as error:  # modules may have loading code of their own
         raise_if_ending(error)
-        raise RecipeError(
-            f"loading {path.name} into the module {clause_of(error)}",
-            where=where,
-            hint="use the weights of this network",
-        ) from error
+        what = f"loading {path.name} into the module {clause_of(error)}"
+        raise RecipeError(what, where=where, hint="use the weights of this network") from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         parts = [
@@ -73,11 +70,8 @@ def load_weights(module: nn.Module, path: Path, *, key: str | None = None, prefi
             for word, names in (("missing", missing), ("unexpected", unexpected))
             if names
         ]
-        raise RecipeError(
-            f"{path.name} does not match the module; {'; '.join(parts)}",
-            where=where,
-            hint=_hint_for(missing, unexpected),
-        )
+        what = f"{path.name} does not match the module; {'; '.join(parts)}"
+        raise RecipeError(what, where=where, hint=_hint_for(missing, unexpected))
 
 
 def _read(path: Path, where: str) -> Any:
@@ -89,20 +83,13 @@ def _read(path: Path, where: str) -> Any:
         if path.suffix in _CHECKPOINTS:
             return read_checkpoint(path, where=where)
     except SafetensorError as error:
-        raise RecipeError(
-            f"{path.name} is no readable safetensors file: {printable(str(error))}", where=where, hint="save it again"
-        ) from error
+        what = f"{path.name} is no readable safetensors file: {printable(str(error))}"
+        raise RecipeError(what, where=where, hint="save it again") from error
     except OSError as error:
-        raise RecipeError(
-            f"{path.name} cannot be read: {error.strerror or printable(str(error))}",
-            where=where,
-            hint="give a readable file",
-        ) from error
-    raise RecipeError(
-        f"{path.name} is neither .safetensors nor a checkpoint ({', '.join(_CHECKPOINTS)})",
-        where=where,
-        hint="save the state dict with safetensors.torch.save_file",
-    )
+        what = f"{path.name} cannot be read: {error.strerror or printable(str(error))}"
+        raise RecipeError(what, where=where, hint="give a readable file") from error
+    what = f"{path.name} is neither .safetensors nor a checkpoint ({', '.join(_CHECKPOINTS)})"
+    raise RecipeError(what, where=where, hint="save the state dict with safetensors.torch.save_file")
 
 
 def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str, Tensor]:
@@ -114,11 +101,8 @@ def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str
     if isinstance(value, Mapping) and value and all(isinstance(item, Tensor) for item in value.values()):
         return {str(name): tensor for name, tensor in value.items()}
     if not isinstance(value, Mapping):
-        raise RecipeError(
-            f"{path.name} holds a {type(value).__name__} and no state dict",
-            where=where,
-            hint="save module.state_dict()",
-        )
+        what = f"{path.name} holds a {type(value).__name__} and no state dict"
+        raise RecipeError(what, where=where, hint="save module.state_dict()")
     if not value:
         what = f"{path.name} is empty" + (f" at {key!r}" if key else "")
         raise RecipeError(what, where=where, hint="save module.state_dict()")
@@ -130,22 +114,16 @@ def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str
 def _without_prefix(state: dict[str, Tensor], prefix: str, path: Path, where: str) -> dict[str, Tensor]:
     others = [name for name in state if not name.startswith(prefix)]
     if others:
-        raise RecipeError(
-            f"keys of {path.name} do not begin with {prefix!r}: {_first_few(others)}",
-            where=where,
-            hint="correct model.prefix",
-        )
+        what = f"keys of {path.name} do not begin with {prefix!r}: {_first_few(others)}"
+        raise RecipeError(what, where=where, hint="correct model.prefix")
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def _check_finite(state: Mapping[str, Tensor], path: Path, where: str) -> None:
     bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
     if bad:
-        raise RecipeError(
-            f"{path.name} holds NaN or Inf in {_first_few(bad)}",
-            where=where,
-            hint="use a checkpoint from before it diverged",
-        )
+        what = f"{path.name} holds NaN or Inf in {_first_few(bad)}"
+        raise RecipeError(what, where=where, hint="use a checkpoint from before it diverged")
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -164,11 +142,8 @@ def _check_plain(state: Mapping[str, Tensor], path: Path, where: str) -> None:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested
     ]
     if odd:
-        raise RecipeError(
-            f"{path.name} holds sparse, quantized or empty tensors in {_first_few(odd)}",
-            where=where,
-            hint="save dense float32 weights",
-        )
+        what = f"{path.name} holds sparse, quantized or empty tensors in {_first_few(odd)}"
+        raise RecipeError(what, where=where, hint="save dense float32 weights")
     expanded = [name for name, tensor in state.items() if _expands(tensor)]
     if expanded:
         what = f"{path.name} claims more elements than it holds in {_first_few(expanded)}"
@@ -186,16 +161,12 @@ def _module_state(module: nn.Module, where: str) -> dict[str, Tensor]:
         own = dict(module.state_dict())
     except BaseException as error:  # modules may have saving code of their own
         raise_if_ending(error)
-        raise RecipeError(
-            f"the module's state_dict() {clause_of(error)}", where=where, hint="fix that module"
-        ) from error
+        what = f"the module's state_dict() {clause_of(error)}"
+        raise RecipeError(what, where=where, hint="fix that module") from error
     lazy = [name for name, tensor in own.items() if is_lazy(tensor)]
     if lazy:
-        raise RecipeError(
-            f"the module does not know the shape of {_first_few(lazy)} yet",
-            where=where,
-            hint="use layers with given sizes in place of lazy ones",
-        )
+        what = f"the module does not know the shape of {_first_few(lazy)} yet"
+        raise RecipeError(what, where=where, hint="use layers with given sizes in place of lazy ones")
     return own
 
 
@@ -206,11 +177,8 @@ def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: 
         if name in own and own[name].shape != tensor.shape
     ]
     if wrong:
-        raise RecipeError(
-            f"{path.name} does not match the module: {_first_few(wrong)}",
-            where=where,
-            hint="correct model.args or the file",
-        )
+        what = f"{path.name} does not match the module: {_first_few(wrong)}"
+        raise RecipeError(what, where=where, hint="correct model.args or the file")
 
 
 def _check_dtypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, where: str) -> None:
