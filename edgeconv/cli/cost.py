@@ -45,11 +45,8 @@ def command(
     with results_only(when=as_json):
         source = job_of(loaded, prove=False).source
         if not isinstance(source, TorchSource):
-            raise RecipeError(
-                "cost counts the layers of a module, and this recipe names an .onnx file",
-                where=str(recipe),
-                hint="give the recipe of a module",
-            )
+            what = "cost counts the layers of a module, and this recipe names an .onnx file"
+            raise RecipeError(what, where=str(recipe), hint="give the recipe of a module")
         result = cost(source.module, source.args)
     if as_json:
         say(json.dumps(dataclasses.asdict(result), indent=2))

@@ -71,9 +71,8 @@ def command(
     loaded = _recipes(inputs, shape or [], samples, fixed or [])
     twice = {recipe.name for recipe in loaded if [other.name for other in loaded].count(recipe.name) > 1}
     if twice:
-        raise RecipeError(
-            f"two recipes are named {min(twice)!r}", hint="their files would overwrite each other; rename one"
-        )
+        what = f"two recipes are named {min(twice)!r}"
+        raise RecipeError(what, hint="their files would overwrite each other; rename one")
 
     from edgeconv.flow.pipeline import export_recipe
 

@@ -161,10 +161,8 @@ class Session:
             raise NotInstalledError(reason, hint="install it") if is_missing else DeviceError(reason)
         protocol, environment = frame.fields.get("protocol"), frame.fields.get("environment")
         if frame.type != "hello" or type(protocol) is not int or protocol != PROTOCOL:
-            raise DeviceError(
-                f"speaks protocol {printable(protocol):.40}, and not {PROTOCOL}",
-                hint="copy the agent.py of this edgeconv to it",
-            )
+            what = f"speaks protocol {printable(protocol):.40}, and not {PROTOCOL}"
+            raise DeviceError(what, hint="copy the agent.py of this edgeconv to it")
         return _text_facts(environment, "environment")
 
     def _require_alive(self) -> None:
@@ -264,9 +262,8 @@ def _cast(spec: TensorSpec, array: Array, sample: str) -> Array:
     if spec.dtype not in DTYPES or not np.can_cast(array.dtype, dtype, casting="same_kind"):
         raise DeviceError(f"sample {sample!r}: input {spec.name!r} is {array.dtype}, the file wants {spec.dtype}")
     if array.ndim != len(spec.shape):
-        raise DeviceError(
-            f"sample {sample!r}: input {spec.name!r} has shape {array.shape}, the file wants {spec.shape}"
-        )
+        what = f"sample {sample!r}: input {spec.name!r} has shape {array.shape}, the file wants {spec.shape}"
+        raise DeviceError(what)
     return spec.to_file(array.astype(dtype, copy=False))
 
 

@@ -68,9 +68,8 @@ def all_devices() -> Mapping[str, Device]:
     for point in metadata.entry_points(group=ENTRY_POINTS):
         device = _load(point)
         if device.name in devices:
-            raise DeviceError(
-                f"the name {device.name!r} is taken", where=f"entry point {point.value}", hint="rename it"
-            )
+            what = f"the name {device.name!r} is taken"
+            raise DeviceError(what, where=f"entry point {point.value}", hint="rename it")
         devices[device.name] = device
     return devices
 

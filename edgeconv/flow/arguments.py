@@ -36,9 +36,8 @@ def checked_call(
 
     checked = checked_module(module, or_program=True)
     if not isinstance(args, tuple | list):
-        raise CaptureError(
-            f"it is {values.kind_of(args)}, not a tuple", where="args", hint="write (x,) for a single input"
-        )
+        what = f"it is {values.kind_of(args)}, not a tuple"
+        raise CaptureError(what, where="args", hint="write (x,) for a single input")
     keywords = {} if kwargs is None else values.mapping(kwargs, "kwargs", CaptureError, hint='write {"mask": mask}')
     return called(checked, tuple(args), keywords)
 
@@ -171,9 +170,8 @@ def batched_inputs(dynamic: bool | str | Sequence[str], args: Mapping[str, torch
         if name not in args:
             raise CaptureError(f"{name!r} is no input", where="dynamic_batch", hint=f"the inputs are {', '.join(args)}")
         if not args[name].ndim or not len(args[name]):
-            raise CaptureError(
-                f"the input {name!r} has no batch", where="dynamic_batch", hint="name the inputs that have one"
-            )
+            what = f"the input {name!r} has no batch"
+            raise CaptureError(what, where="dynamic_batch", hint="name the inputs that have one")
     return named
 
 
@@ -200,9 +198,8 @@ def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected])
     """
     for sample in samples:
         if set(sample.inputs) != set(expected):
-            raise ParityError(
-                f"it has inputs {sorted(sample.inputs)}", where=f"sample {sample.name}", hint=f"name {sorted(expected)}"
-            )
+            what = f"it has inputs {sorted(sample.inputs)}"
+            raise ParityError(what, where=f"sample {sample.name}", hint=f"name {sorted(expected)}")
         sizes = set()
         for name, (shape, dtype) in expected.items():
             array = sample.inputs[name]
@@ -215,9 +212,8 @@ def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected])
                 raise ParityError("it has NaN or infinite elements", where=where, hint="give finite numbers")
             sizes |= {len(array)} if shape and isinstance(shape[0], str) else set()
         if len(sizes) > 1:
-            raise ParityError(
-                f"its batches differ: {sorted(sizes)}", where=f"sample {sample.name}", hint="give all the same"
-            )
+            what = f"its batches differ: {sorted(sizes)}"
+            raise ParityError(what, where=f"sample {sample.name}", hint="give all the same")
     return tuple(samples)
 
 

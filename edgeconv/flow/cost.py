@@ -147,11 +147,8 @@ def _calls(module: nn.Module, args: tuple[Tensor, ...]) -> list[_Call]:
             module.eval()(*args)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:  # torch's words on shapes; others are the code's
         message = " ".join(str(error).split())[:200]
-        raise CaptureError(
-            f"forward failed with {type(error).__name__}: {message}",
-            where=type(module).__name__,
-            hint=DECLARED,
-        ) from error
+        what = f"forward failed with {type(error).__name__}: {message}"
+        raise CaptureError(what, where=type(module).__name__, hint=DECLARED) from error
     finally:
         for handle in handles:
             handle.remove()

@@ -251,11 +251,8 @@ def _proof_on(
     devices: tuple[str, ...] | None,
 ) -> Proof:
     if not samples:
-        raise RecipeError(
-            f"no parity input is for {', '.join(variants)}",
-            where=f"{recipe.path}: parity",
-            hint="leave `variants` out of one input",
-        )
+        what = f"no parity input is for {', '.join(variants)}"
+        raise RecipeError(what, where=f"{recipe.path}: parity", hint="leave `variants` out of one input")
     return Proof(
         samples=with_other_batch(samples, source.batched),
         devices=devices,

@@ -162,11 +162,8 @@ def _settle(folder: Path) -> None:
         journal.settled(folder)
     except (OSError, journal.JournalError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise EmitError(
-            f"an export was interrupted here and cannot be completed: {reason}",
-            where=str(folder),
-            hint="export again into this folder",
-        ) from error
+        what = f"an export was interrupted here and cannot be completed: {reason}"
+        raise EmitError(what, where=str(folder), hint="export again into this folder") from error
 
 
 @contextmanager
@@ -219,11 +216,8 @@ def _mapped(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EmitError(
-            f"cannot write here: {error.strerror or error}",
-            where=str(target),
-            hint=f"{OUT}, or make room and check its permissions",
-        ) from error
+        what = f"cannot write here: {error.strerror or error}"
+        raise EmitError(what, where=str(target), hint=f"{OUT}, or make room and check its permissions") from error
     except journal.JournalError as error:
         raise EmitError(
             f"the new files were taken away before they were in place: {error}",

@@ -62,11 +62,8 @@ def _checked_report(folder: Path) -> Report:
         if not file.is_file():
             raise ParityError("the report speaks of this file, and it is missing", where=str(file), hint="export again")
         if sha256_of(file, kind=_JUDGED, error=ParityError) != sha256:
-            raise ParityError(
-                f"changed since its report was written (sha256 was {sha256[:12]}…)",
-                where=str(file),
-                hint="export again, or put the judged file back",
-            )
+            what = f"changed since its report was written (sha256 was {sha256[:12]}…)"
+            raise ParityError(what, where=str(file), hint="export again, or put the judged file back")
     return report
 
 

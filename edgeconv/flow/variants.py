@@ -145,11 +145,8 @@ def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
         raise QuantizeError("the model is quantized already", where=wrong[0], hint=INT8_ONLY)
     for setting in dataclasses.fields(quantization):
         if setting.name not in _HONOURED and getattr(quantization, setting.name) != setting.default:
-            raise QuantizeError(
-                "the model is quantized already, and keeps its own numbers",
-                where=setting.name,
-                hint="leave it out, or quantize the float model",
-            )
+            what = "the model is quantized already, and keeps its own numbers"
+            raise QuantizeError(what, where=setting.name, hint="leave it out, or quantize the float model")
 
 
 class _Quantizer:
@@ -335,9 +332,8 @@ class _Quantizer:
         if self._settings.plan:
             plan = quantize.Plan.from_json(self._settings.plan)
             if plan.scheme != scheme:
-                raise QuantizeError(
-                    f"it is a plan of {plan.scheme}", where="plan", hint=f"export the variant {plan.scheme} alone"
-                )
+                what = f"it is a plan of {plan.scheme}"
+                raise QuantizeError(what, where="plan", hint=f"export the variant {plan.scheme} alone")
             return quantize.keep_operators(model, plan, self._options(model).keep_float)
         options = self._options(model)
         if not by_data:

@@ -189,9 +189,8 @@ def _check_weight(layer: Layer, parameters: WeightParameters) -> None:
     if parameters.axis is not None and parameters.axis != layer.axis:
         raise QuantizeError(f"axis is {parameters.axis}", where=where, hint=f"give {layer.axis}, or null and one scale")
     if parameters.axis is not None and len(parameters.scales) != shape[layer.axis]:
-        raise QuantizeError(
-            f"there are {len(parameters.scales)} scales", where=where, hint=f"give {shape[layer.axis]}, one per channel"
-        )
+        what = f"there are {len(parameters.scales)} scales"
+        raise QuantizeError(what, where=where, hint=f"give {shape[layer.axis]}, one per channel")
 
 
 @dataclass

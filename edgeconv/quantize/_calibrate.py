@@ -75,9 +75,8 @@ class Calibration:
             QuantizeError: the value was not seen.
         """
         if name not in self.histograms:
-            raise QuantizeError(
-                f"the calibration has no value {name!r}", where="calibration", hint="calibrate this very graph"
-            )
+            what = f"the calibration has no value {name!r}"
+            raise QuantizeError(what, where="calibration", hint="calibrate this very graph")
         override = self.overrides.get(name)
         if override is not None and override.range is not None:
             return min(0.0, override.range[0]), max(0.0, override.range[1])
@@ -295,6 +294,5 @@ def mapped(where: str) -> Iterator[None]:
         if is_own_fault(error):
             raise
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise QuantizeError(
-            f"onnxruntime refuses it: {message}", where=where, hint="give the graph's own shapes"
-        ) from error
+        what = f"onnxruntime refuses it: {message}"
+        raise QuantizeError(what, where=where, hint="give the graph's own shapes") from error

@@ -193,9 +193,8 @@ class Meter:
             raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
         self._scores = [array.ndim == _SCORES_RANK and array.shape[1] > 1 for array in _run(self._reference, sample)]
         if target.agreement is not None and not any(self._scores):
-            raise QuantizeError(
-                "no output is scores of classes (N, classes)", where="target", hint="ask for an SQNR instead"
-            )
+            what = "no output is scores of classes (N, classes)"
+            raise QuantizeError(what, where="target", hint="ask for an SQNR instead")
 
     def measure(self, model: ir.Model) -> Measured:
         """Runs the quantized graph on the judged data, as it says; the worst of what is measured for itself."""

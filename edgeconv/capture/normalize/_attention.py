@@ -209,11 +209,8 @@ def _mask(node: ir.Node, shape: list[int]) -> tuple[npt.NDArray[np.bool_], npt.N
     array = constant(stated)
     if stated is None or array is None:
         if stated is not None and sizes_of(stated)[-1] != columns:
-            raise refused(
-                node,
-                f"Attention takes a mask of {sizes_of(stated)[-1]} keys for {columns}",
-                "give the mask one column per key",
-            )
+            what = f"Attention takes a mask of {sizes_of(stated)[-1]} keys for {columns}"
+            raise refused(node, what, "give the mask one column per key")
         return allowed, bias, stated
     missing = [(0, 0)] * (array.ndim - 1) + [(0, columns - array.shape[-1])]  # a shorter mask excludes the last keys
     if array.dtype == np.bool_:

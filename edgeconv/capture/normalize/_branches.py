@@ -38,11 +38,8 @@ def has_subgraph(node: ir.Node) -> bool:
 def _take(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     """Moves constants and nodes of a branch into the graph, under unique names, and removes the ``If``."""
     if len(branch.outputs) != len(node.outputs):
-        raise refused(
-            node,
-            f"If has {len(node.outputs)} outputs, and the branch that is taken {len(branch.outputs)}",
-            "export the file again",
-        )
+        what = f"If has {len(node.outputs)} outputs, and the branch that is taken {len(branch.outputs)}"
+        raise refused(node, what, "export the file again")
     for output, result in zip(node.outputs, splice(graph, node, branch, {}), strict=True):
         ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
     release_outer_values(node)

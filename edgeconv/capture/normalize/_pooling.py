@@ -142,11 +142,8 @@ def _axes(node: ir.Node) -> list[_Axis]:
 def _crop(graph: ir.Graph, node: ir.Node, sizes: list[int]) -> None:
     """Puts a Slice before the pool that keeps the first elements of each spatial axis."""
     if any(map(is_taken, node.outputs[1:])):
-        raise refused(
-            node,
-            f"{node.op_type} leaves out a window, and gives the places of its maxima",
-            "export it without ceil_mode, or without the indices",
-        )
+        what = f"{node.op_type} leaves out a window, and gives the places of its maxima"
+        raise refused(node, what, "export it without ceil_mode, or without the indices")
     source = node.inputs[0]
     if source is None or source.shape is None:
         raise ValueError(f"{node.op_type} without a shape")

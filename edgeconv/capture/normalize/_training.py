@@ -24,11 +24,8 @@ def check_dropouts(graph: ir.Graph) -> None:
     """
     for node in graph:
         if node.op_type == "Dropout" and node.domain == "" and not _keeps_all(node):
-            raise refused(
-                node,
-                "Dropout is in training mode and draws random numbers",
-                "export the model for inference (training_mode false), or take the Dropout out",
-            )
+            what = "Dropout is in training mode and draws random numbers"
+            raise refused(node, what, "export the model for inference (training_mode false), or take the Dropout out")
 
 
 def settle_training(graph: ir.Graph) -> None:
@@ -75,11 +72,8 @@ def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
     used_statistics = [value for value in node.outputs[1:] if is_taken(value)]
     if not node.attributes.get_int("training_mode", 0):
         if used_statistics:
-            raise refused(
-                node,
-                f"BatchNormalization gives {used_statistics[0].name!r}, a statistic that only its training mode has",
-                "leave out all of its outputs but the first, or set training_mode",
-            )
+            what = f"BatchNormalization gives {used_statistics[0].name!r}, a statistic that only its training mode has"
+            raise refused(node, what, "leave out all of its outputs but the first, or set training_mode")
         return
     x, scale, shift, *running = node.inputs
     if x is None:

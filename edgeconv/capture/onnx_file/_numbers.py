@@ -66,20 +66,16 @@ def _check_indices(node: ir.Node) -> None:
     for axis, numbers in by_axis.items():
         size = source.shape[axis] if -len(source.shape) <= axis < len(source.shape) else None
         if isinstance(size, int) and not (-size <= numbers.min() and numbers.max() < size):
-            raise refused(
-                node,
-                f"{node.op_type} takes the indices {numbers.min()} to {numbers.max()} of an axis of {size} elements",
-                "correct the indices",
-            )
+            what = f"{node.op_type} takes the indices {numbers.min()} to {numbers.max()} of an axis of {size} elements"
+            raise refused(node, what, "correct the indices")
 
 
 def _check_count(node: ir.Node) -> None:
     """Checks that a Reshape or the like keeps the number of elements."""
     before, after = dims(node.inputs[0]), dims(node.outputs[0])
     if before is not None and after is not None and math.prod(before) != math.prod(after):
-        raise refused(
-            node, f"{node.op_type} cannot make the shape {list(after)} of {list(before)}", "correct the shapes"
-        )
+        what = f"{node.op_type} cannot make the shape {list(after)} of {list(before)}"
+        raise refused(node, what, "correct the shapes")
 
 
 def _check_scale(node: ir.Node) -> None:
@@ -92,11 +88,8 @@ def _check_scale(node: ir.Node) -> None:
     if wrong.size:
         what = "its scale" if numbers.size == 1 else f"{wrong.size} of its {numbers.size} scales"
         first = "" if wrong.size == 1 else "the first of them "
-        raise refused(
-            node,
-            f"{what} cannot be one: {first}{'is ' if first else ''}{wrong.flat[0]:g}",
-            "quantise the model again: scales are positive, at least 1.2e-38, and finite",
-        )
+        what = f"{what} cannot be one: {first}{'is ' if first else ''}{wrong.flat[0]:g}"
+        raise refused(node, what, "quantise the model again: scales are positive, at least 1.2e-38, and finite")
 
 
 def _check_shapes(node: ir.Node) -> None:
@@ -139,8 +132,5 @@ def _check_weights(node: ir.Node) -> None:
         unsound = np.isnan(array) if node.op_type in _ARITHMETIC else ~np.isfinite(array)
         if unsound.any():
             kind = "NaN" if np.isnan(array).any() else "Inf"
-            raise refused(
-                node,
-                f"its weight {value.name!r} holds {kind} in {int(unsound.sum())} of {array.size} places",
-                "export the model from a checkpoint of before it diverged",
-            )
+            what = f"its weight {value.name!r} holds {kind} in {int(unsound.sum())} of {array.size} places"
+            raise refused(node, what, "export the model from a checkpoint of before it diverged")

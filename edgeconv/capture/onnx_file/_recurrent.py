@@ -69,9 +69,8 @@ def _check_modes(node: ir.Node) -> None:
         missing = [name for name in names if name in takers][stated:]
         vague = [name for name in missing if name in _VAGUE]
         if vague:
-            raise refused(
-                node, f"{node.op_type} states no {attribute} for {vague[0]!r}", "state it: runtimes take different ones"
-            )
+            what = f"{node.op_type} states no {attribute} for {vague[0]!r}"
+            raise refused(node, what, "state it: runtimes take different ones")
 
 
 def _check(node: ir.Node) -> None:

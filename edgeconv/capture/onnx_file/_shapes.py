@@ -57,11 +57,8 @@ def _own(tensor: OnnxTensor, where: str) -> Shape:
     """
     if tensor.shape is None or any(isinstance(dim, str) for dim in tensor.shape[1:]):
         stated = "no shape" if tensor.shape is None else f"the shape [{', '.join(map(str, tensor.shape))}]"
-        raise CaptureError(
-            f"the file gives its input {tensor.name!r} {stated}, and files for devices have fixed ones",
-            where=where,
-            hint=f"state it: {_stated(tensor)}",
-        )
+        what = f"the file gives its input {tensor.name!r} {stated}, and files for devices have fixed ones"
+        raise CaptureError(what, where=where, hint=f"state it: {_stated(tensor)}")
     if tensor.shape and isinstance(tensor.shape[0], str):
         symbol = tensor.shape[0]
         return (symbol if symbol.isidentifier() else BATCH, *tensor.shape[1:])
@@ -104,11 +101,8 @@ def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
     if tensor.shape is None:
         return stated
     if len(stated) != len(tensor.shape):
-        raise CaptureError(
-            f"the shape {list(stated)} has {len(stated)} dimensions, and the file gives it {len(tensor.shape)}",
-            where=place,
-            hint=f"write {_stated(tensor)}",
-        )
+        what = f"the shape {list(stated)} has {len(stated)} dimensions, and the file gives it {len(tensor.shape)}"
+        raise CaptureError(what, where=place, hint=f"write {_stated(tensor)}")
     for index, (stated_size, file_size) in enumerate(zip(stated, tensor.shape, strict=True)):
         if isinstance(file_size, int) and stated_size != file_size:
             raise CaptureError(

@@ -287,9 +287,8 @@ def check_functions(proto: onnx.ModelProto, where: str) -> None:
         how, hint = " once its functions are dissolved", "export it without functions"
         if not bodies:
             how, hint = "", "simplify it with onnxsim, or export the network in parts"
-        raise CaptureError(
-            f"it has {count} nodes{how}, and at most {MOST_NODES:,} are converted", where=where, hint=hint
-        )
+        what = f"it has {count} nodes{how}, and at most {MOST_NODES:,} are converted"
+        raise CaptureError(what, where=where, hint=hint)
     if bodies and total.depth > MOST_NESTED:
         what = f"it nests subgraphs more than {MOST_NESTED} deep once its functions are dissolved"
         raise CaptureError(what, where=where, hint="export it without functions")

@@ -78,11 +78,8 @@ def check_total(size_bytes: int, where: str) -> None:
         CaptureError: it is.
     """
     if size_bytes > LARGEST_FILE_BYTES:  # onnx's checker and converter take no more either
-        raise CaptureError(
-            f"takes {size_bytes / 2**30:.2f} GiB with its weights, and less than 2 GiB can be converted",
-            where=where,
-            hint="export the network in parts",
-        )
+        what = f"takes {size_bytes / 2**30:.2f} GiB with its weights, and less than 2 GiB can be converted"
+        raise CaptureError(what, where=where, hint="export the network in parts")
 
 
 def check_sizes(proto: onnx.ModelProto, where: str) -> None:
@@ -138,11 +135,8 @@ def _check_data_file(tensor: onnx.TensorProto, path: Path) -> None:
     name = _location(tensor)
     inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
     if not inside:
-        raise CaptureError(
-            f"it says that the data of {tensor.name!r} lies in {_shown(name)}, outside of its folder",
-            where=str(path),
-            hint="save the model as a single file, or with its data beside it",
-        )
+        what = f"it says that the data of {tensor.name!r} lies in {_shown(name)}, outside of its folder"
+        raise CaptureError(what, where=str(path), hint="save the model as a single file, or with its data beside it")
     try:
         exists = (path.parent / name).is_file()
     except (OSError, ValueError):  # a name that no file can have
@@ -154,11 +148,8 @@ def _check_data_file(tensor: onnx.TensorProto, path: Path) -> None:
             hint="put that file into the same folder, or save the model as a single file",
         )
     if (path.parent / name).is_symlink():
-        raise CaptureError(
-            f"its weights lie in {_shown(name)}, which is a symbolic link",
-            where=str(path),
-            hint="put a copy of the file itself in its place",
-        )
+        what = f"its weights lie in {_shown(name)}, which is a symbolic link"
+        raise CaptureError(what, where=str(path), hint="put a copy of the file itself in its place")
 
 
 def _state_length(tensor: onnx.TensorProto, where: str) -> None:

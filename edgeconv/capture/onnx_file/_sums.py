@@ -61,11 +61,8 @@ def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     x, sizes = stated_input(node), sizes_of(node.inputs[0])
     stated = node.attributes.get_ints("axes", (0, 2, 3))
     if any(not -len(sizes) <= axis < len(sizes) for axis in stated):
-        raise refused(
-            node,
-            f"MeanVarianceNormalization has the axes {list(stated)} of a value of {len(sizes)}",
-            "state axes that it has",
-        )
+        what = f"MeanVarianceNormalization has the axes {list(stated)} of a value of {len(sizes)}"
+        raise refused(node, what, "state axes that it has")
     axes = [axis % len(sizes) for axis in stated]
     centred = steps.add("near", "Sub", [x, steps.mean(x, axes, "mean")], sizes)
     centred = steps.add("centred", "Sub", [centred, steps.mean(centred, axes, "rest")], sizes)
@@ -131,11 +128,8 @@ def _angles(node: ir.Node, index: int, due: tuple[int, int, int]) -> np.ndarray:
     position = input_of(node, 3)
     places = constant(position)
     if cache is None or (position is not None and places is None):
-        raise refused(
-            node,
-            "RotaryEmbedding takes angles or positions that are no constants",
-            "store its cos_cache, sin_cache and position_ids in the file",
-        )
+        what = "RotaryEmbedding takes angles or positions that are no constants"
+        raise refused(node, what, "store its cos_cache, sin_cache and position_ids in the file")
     if places is not None and cache.ndim and places.size and (places.min() < 0 or places.max() >= len(cache)):
         what = f"RotaryEmbedding takes the positions {places.min()} to {places.max()} of {len(cache)}"
         raise refused(node, what, "correct position_ids")

@@ -42,11 +42,8 @@ def state_same_pads(graph: ir.Graph) -> None:
         if kernel:
             _state(node, automatic, kernel, extra or [0] * len(kernel))
         elif any(extra):
-            raise refused(
-                node,
-                f"ConvTranspose has auto_pad and output_padding {list(extra)}, and weights that are computed",
-                "state its kernel_shape, or its pads",
-            )
+            what = f"ConvTranspose has auto_pad and output_padding {list(extra)}, and weights that are computed"
+            raise refused(node, what, "state its kernel_shape, or its pads")
 
 
 def _state(node: ir.Node, automatic: str, kernel: Sequence[int], extra: Sequence[int]) -> None:

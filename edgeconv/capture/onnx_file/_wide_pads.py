@@ -84,9 +84,8 @@ def _pad(graph: ir.Graph, node: ir.Node) -> None:
     is_maximum = node.op_type == "MaxPool"
     counts = node.op_type == "LpPool" or node.attributes.get_int("count_include_pad", 0) == 1
     if is_maximum and any(map(is_taken, node.outputs[1:])):
-        raise refused(
-            node, f"{node.op_type} pads as wide as its windows, and gives the places of its maxima", _PAD_LESS
-        )
+        what = f"{node.op_type} pads as wide as its windows, and gives the places of its maxima"
+        raise refused(node, what, _PAD_LESS)
     if not (_reads_elements(node) if is_maximum else counts):
         raise refused(node, f"{node.op_type} has windows of nothing but padding", _PAD_LESS)
     source, pads = node.inputs[0], _pads(node)

@@ -31,11 +31,8 @@ def check_arguments(module: torch.nn.Module, args: tuple[torch.Tensor, ...], inp
     """
     where = type(module).__name__
     if len(input_names) != len(args):
-        raise CaptureError(
-            f"{counted(len(input_names), 'input name')} for {counted(len(args), 'argument')}",
-            where=where,
-            hint="give one name per argument",
-        )
+        what = f"{counted(len(input_names), 'input name')} for {counted(len(args), 'argument')}"
+        raise CaptureError(what, where=where, hint="give one name per argument")
     check_binding(module, args, {}, where)
 
 
@@ -53,11 +50,8 @@ def check_binding(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mappin
         signature.bind(*args, **kwargs)
     except TypeError as error:
         parameters = [name for name in signature.parameters if name != "self"]
-        raise CaptureError(
-            f"forward({', '.join(parameters)}) cannot be called so: {error}",
-            where=where,
-            hint=_misspelt(kwargs, signature) or _hint_of(signature),
-        ) from error
+        what = f"forward({', '.join(parameters)}) cannot be called so: {error}"
+        raise CaptureError(what, where=where, hint=_misspelt(kwargs, signature) or _hint_of(signature)) from error
 
 
 def _misspelt(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:

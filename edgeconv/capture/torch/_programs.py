@@ -127,11 +127,8 @@ def converted(
         if isinstance(expected_result, torch.Tensor) and not torch.allclose(
             result, expected_result, rtol=1e-3, atol=1e-4, equal_nan=True
         ):
-            raise CaptureError(
-                "torch converts this ScriptModule to something else than it computes",
-                where=where,
-                hint="pass the nn.Module that it was made of",
-            )
+            what = "torch converts this ScriptModule to something else than it computes"
+            raise CaptureError(what, where=where, hint="pass the nn.Module that it was made of")
     return program, tuple(stated)
 
 

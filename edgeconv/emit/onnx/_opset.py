@@ -100,11 +100,8 @@ def _schema(node: onnx.NodeProto, opset: int) -> OpSchema | None:
 
 
 def _refused(node: onnx.NodeProto, opset: int, why: str) -> EmitError:
-    return EmitError(
-        f"{node.op_type} {why} in ONNX opset {opset}",
-        where=node.output[0],
-        hint="ask for a newer opset or replace the operation",
-    )
+    what = f"{node.op_type} {why} in ONNX opset {opset}"
+    return EmitError(what, where=node.output[0], hint="ask for a newer opset or replace the operation")
 
 
 def _axes_to_attribute(node: onnx.NodeProto, constants: _Constants, taken: set[str]) -> list[onnx.NodeProto]:

@@ -123,11 +123,8 @@ def _written_apart(model: ir.Model, opset: int | None, data_name: str) -> tuple[
     """The graph, checked without its large constants, and what a file beside it has to hold."""
     beside = is_too_large(model)  # rounded to float16, they may fit
     if beside and not data_name:
-        raise EmitError(
-            f"the weights take {weight_bytes(model) / 2**30:.2f} GiB, and one .onnx file holds less than 2 GiB",
-            where=model.graph.name or "",
-            hint="export a smaller variant, or the network in parts",
-        )
+        what = f"the weights take {weight_bytes(model) / 2**30:.2f} GiB, and one .onnx file holds less than 2 GiB"
+        raise EmitError(what, where=model.graph.name or "", hint="export a smaller variant, or the network in parts")
     parts = apart(model)
     proto = ir.to_proto(parts.model)
     _strip(proto)
@@ -174,11 +171,8 @@ def _to_opset(proto: onnx.ModelProto, opset: int) -> None:
     with _mapped(f"ONNX opset {opset}"):
         equal = computes_the_same(proto, original)
     if not equal:
-        raise EmitError(
-            "the converted graph does not compute what the graph computes",
-            where=f"ONNX opset {opset}",
-            hint="ask for another opset",
-        )
+        what = "the converted graph does not compute what the graph computes"
+        raise EmitError(what, where=f"ONNX opset {opset}", hint="ask for another opset")
 
 
 def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -193,17 +187,11 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
         with _mapped("onnxsim"):  # ResNet-18: 0.6 s, and mostly nothing has changed
             equal = computes_the_same(simpler, proto)
         if not equal:
-            raise EmitError(
-                "the simplified graph does not compute what the graph computes",
-                where="onnxsim",
-                hint=f"install another version of onnxsim, or {TFLITE_ONLY}",
-            )
+            what = "the simplified graph does not compute what the graph computes"
+            raise EmitError(what, where="onnxsim", hint=f"install another version of onnxsim, or {TFLITE_ONLY}")
         proto = simpler
-    raise EmitError(
-        f"the graph still changes after {_ROUNDS} rounds",
-        where="onnxsim",
-        hint=f"install another version of it, or {TFLITE_ONLY}",
-    )
+    what = f"the graph still changes after {_ROUNDS} rounds"
+    raise EmitError(what, where="onnxsim", hint=f"install another version of it, or {TFLITE_ONLY}")
 
 
 def _halved(proto: onnx.ModelProto, written_out: Mapping[str, str]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -276,9 +264,8 @@ def _mapped(where: str) -> Iterator[None]:
     except Exception as error:
         if is_own_fault(error):
             raise
-        raise EmitError(
-            f"{type(error).__name__}: {error}", where=where, hint=f"replace that part of the model, or {TFLITE_ONLY}"
-        ) from error
+        what = f"{type(error).__name__}: {error}"
+        raise EmitError(what, where=where, hint=f"replace that part of the model, or {TFLITE_ONLY}") from error
 
 
 def _spec(value: onnx.ValueInfoProto, borders: Mapping[str, tuple[float, int]]) -> TensorSpec:

@@ -59,9 +59,8 @@ class OnnxLayers:
             outputs.add(node.output[0])
             # A subgraph reads values of the graph around it by name, without listing them as inputs.
             if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
-                raise ParityError(
-                    f"{node.op_type} has subgraphs, and is not cut", where=layer, hint="name another layer"
-                )
+                what = f"{node.op_type} has subgraphs, and is not cut"
+                raise ParityError(what, where=layer, hint="name another layer")
             read += [name for name in node.input if name in borders]
             waiting += [name for name in node.input if name not in borders]
         nodes = [node for node in self._model.graph.node if node.output[0] in outputs]

@@ -171,9 +171,8 @@ class Batch:
 
     def refuse(self, node: ir.Node, why: str) -> NoReturn:
         """Raises a RewriteError that names the operator which cannot carry the batch."""
-        raise RewriteError(
-            f"{node.op_type} {why}: the batch cannot be left open", where=place_of(node), hint=FIXED_BATCH
-        )
+        what = f"{node.op_type} {why}: the batch cannot be left open"
+        raise RewriteError(what, where=place_of(node), hint=FIXED_BATCH)
 
 
 def _times(shape: Sequence[int]) -> str:

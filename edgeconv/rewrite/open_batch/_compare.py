@@ -127,6 +127,5 @@ def _refuse_node(node: ir.Node | None, other: ir.Node | None, size: int, other_s
     what = f"{names[0]} with a batch of {size} is {names[1]} with one of {other_size}"
     if names[0] == names[1]:
         what = f"{names[0]} has other sizes, attributes or inputs with a batch of {size} than with one of {other_size}"
-    raise RewriteError(
-        f"{what}: the batch cannot be left open", where=place_of(here) if here is not None else "", hint=FIXED_BATCH
-    )
+    what = f"{what}: the batch cannot be left open"
+    raise RewriteError(what, where=place_of(here) if here is not None else "", hint=FIXED_BATCH)

@@ -116,6 +116,5 @@ def _check_outputs(batch: Batch, graph: ir.Graph) -> None:
             if place
             else "does not depend on the input and has its batch"
         )
-        raise RewriteError(
-            f"output {value.name!r} {why}", where=place_of(producer) if producer else "", hint=FIXED_BATCH
-        )
+        what = f"output {value.name!r} {why}"
+        raise RewriteError(what, where=place_of(producer) if producer else "", hint=FIXED_BATCH)

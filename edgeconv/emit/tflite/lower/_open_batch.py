@@ -137,11 +137,8 @@ class _Opening:
         operator.options = {name: operator.options.get(name, 0) | 1 << axis for name in ("beginMask", "endMask")}
 
     def _refuse(self, name: str, why: str) -> NoReturn:
-        raise EmitError(
-            f"{name!r} {why}: it cannot be written with an open batch",
-            where="tflite",
-            hint=f"{FIXED_BATCH}; or {ONNX_ONLY}",
-        )
+        what = f"{name!r} {why}: it cannot be written with an open batch"
+        raise EmitError(what, where="tflite", hint=f"{FIXED_BATCH}; or {ONNX_ONLY}")
 
 
 def _constant(operator: Operator, index: int) -> Array:

@@ -103,11 +103,8 @@ class Builder:
             elif index in self.constants:
                 self._values[index] = self.real_constant(index)
             else:
-                raise EmitError(
-                    "nothing computes this tensor before an operator reads it, or it is an output",
-                    where=self.file.tensors[index].name,
-                    hint="export the file again",
-                )
+                what = "nothing computes this tensor before an operator reads it, or it is an output"
+                raise EmitError(what, where=self.file.tensors[index].name, hint="export the file again")
         return self._values[index]
 
     def first(self, index: int) -> ir.Value:
