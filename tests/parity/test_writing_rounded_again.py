@@ -10,18 +10,20 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from test_writing import emitted, judged
 from torch import nn
-from writing_faults import planted_in_tflite
+from writing_faults import moved_terms_in_tflite, planted_in_tflite
 
 from edgeconv.capture import capture, open_onnx
 from edgeconv.core.verdicts import Verdict
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.parity.writing._constants import match
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
 
 X = np.random.default_rng(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
 LAYERS = {
     "phases": lambda: nn.ConvTranspose2d(4, 6, 2, 2, bias=False),  # Conv and DepthToSpace
+    "phases and terms": lambda: nn.ConvTranspose2d(4, 6, 2, 2),  # which have the steps of each phase
     "turned": lambda: nn.ConvTranspose2d(4, 6, 3, 1, 1, bias=False),
     "groups": lambda: nn.ConvTranspose2d(4, 8, 3, 2, 1, groups=2),
     "depthwise": lambda: nn.ConvTranspose2d(4, 4, 4, 2, 1, groups=4),
@@ -62,3 +64,25 @@ def test_weights_that_are_rounded_again_are_the_nearest_in_any_order(name: str, 
     verdicts = {kind: judged(made, inputs, contents, data, path).verdict for kind, data in wrong}
     assert set(verdicts) >= {"ulp", "permuted", "zeroed"}
     assert set(verdicts.values()) == {Verdict.FAIL}
+
+
+def test_terms_of_each_phase_are_the_nearest_of_its_own_steps(tmp_path: Path) -> None:
+    made, inputs, path = _variant("phases and terms", tmp_path), {"x": X}, tmp_path / "net.tflite"
+    contents = emitted(made, "tflite")
+    wrong = [judged(made, inputs, contents, data, path) for data in moved_terms_in_tflite(contents.data)]
+    assert len(wrong) == 24
+    assert {link.verdict for link in wrong} == {Verdict.FAIL}
+
+
+def test_a_number_between_two_integers_may_become_either_one() -> None:
+    scale = np.float64(np.float32(0.00121639))
+    steps = np.arange(-60, 61, 5)
+    due = steps * scale
+    due[3] = (steps[3] + 0.5) * scale * (1 + 2.0**-24)
+    held = due.copy()
+    held[3] = steps[3] * scale
+    found = match({"w": due}, {"w": held}, lambda _: np.full(held.shape, scale / 2), rounded_again={"w"})
+    assert not found.faults
+    held[4] += scale
+    found = match({"w": due}, {"w": held}, lambda _: np.full(held.shape, scale / 2), rounded_again={"w"})
+    assert list(found.faults) == ["w"]

@@ -182,3 +182,34 @@ def _packed(model: schema.ModelT) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def cut_off_in_tflite(data: bytes) -> Iterator[Planted]:
+    """Of each constant of 16 numbers or more of less than 32 bits, every other number one unit nearer to zero."""
+    graph = _read(data).subgraphs[0]
+    for tensor in graph.tensors:
+        model = _read(data)
+        buffer = model.buffers[tensor.buffer]
+        if tensor.type not in (schema.TensorType.FLOAT16, schema.TensorType.INT8) or buffer.data is None:
+            continue
+        array = np.array(buffer.data, np.uint8).view(_TFLITE[tensor.type]).copy()
+        if array.size < 16 or len(np.unique(array)) < 16:
+            continue
+        others = array[::2]
+        array[::2] = others - np.sign(others) if array.dtype == np.int8 else np.nextafter(others, np.float16(0))
+        buffer.data = np.frombuffer(array.tobytes(), np.uint8)
+        yield "cut off", _packed(model), tensor.name.decode()
+
+
+def moved_terms_in_tflite(data: bytes) -> Iterator[bytes]:
+    """Of the first constant of int32 with scales, one number is a step off: each in turn."""
+    tensors = _read(data).subgraphs[0].tensors
+    integers = [tensor for tensor in tensors if tensor.type == schema.TensorType.INT32 and tensor.quantization]
+    tensor = next(item for item in integers if item.quantization.scale is not None)
+    for at in range(int(tensor.shape[0])):
+        model = _read(data)
+        buffer = model.buffers[tensor.buffer]
+        array = np.array(buffer.data, np.uint8).view(np.int32).copy()
+        array[at] += 1
+        buffer.data = np.frombuffer(array.tobytes(), np.uint8)
+        yield _packed(model)

@@ -15,13 +15,14 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.core.precision import to_float16, to_float64
-from edgeconv.parity.writing._numbers import ORDERS, Pool, of_these
+from edgeconv.parity.writing._ends import HALF_UNIT
+from edgeconv.parity.writing._numbers import ORDERS, TRIVIAL, Pool, of_these
 from edgeconv.parity.writing._orders import moved_back
+from edgeconv.parity.writing._pieces import piece
 
 _NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
 _CHANCE = 1e-9  # numbers that are as near by chance are the writer's own: a file has up to a million pairs of constants
 _CHANCE_OF_SAME_SIZE = 1e-6
-_TRIVIAL = (0, 1, -1)  # that any constant may have
 _FEW = 3  # numbers that may agree by chance
 
 
@@ -65,8 +66,8 @@ def match(
         ends: the least and the greatest number that one of the file's can have; what is beyond saturates.
         rounded_again: constants of integers, of the graph's, that the file may hold as the nearest of its own.
     """
-    work = _Match(graph, file)
-    work.find_quantized(steps, ends, rounded_again)
+    work = _Match(graph, file, rounded_again)
+    work.find_quantized(steps, ends)
     faults = dict(work.altered_in_place(steps))  # before a half that occurs elsewhere, too, is taken for the graph's
     foreign, lost = dict(work.foreign()), dict(work.lost())
     faults |= {
@@ -74,17 +75,22 @@ def match(
         for name, numbers in foreign.items()
         if name not in faults and (text := work.fault(name, numbers, lost))
     }
+    faults |= {name: text for name, text in work.altered_pieces(foreign, steps) if name not in faults}
     own, without = foreign.keys() | work.by_chance, lost.keys() | {work.partners[name] for name in work.by_chance}
     own -= {name for name in foreign if work.is_mostly_the_graphs(name, foreign[name])}
+    own |= work.rounded_in_pieces
     rest = file.keys() - work.partners.keys() - foreign.keys()
     return Matching(faults, frozenset(own), frozenset(without), work.rounded, frozenset(rest))
 
 
 class _Match:
-    def __init__(self, graph: Mapping[str, Array], file: Mapping[str, Array]) -> None:
-        self.graph, self.file = graph, file
+    def __init__(
+        self, graph: Mapping[str, Array], file: Mapping[str, Array], rounded_again: Collection[str] = ()
+    ) -> None:
+        self.graph, self.file, self._rounded_again = graph, file, rounded_again
         self.rounded: dict[str, Array] = {}
         self.partners: dict[str, str] = {}
+        self.rounded_in_pieces: set[str] = set()
         by_size: dict[int, list[str]] = {}
         for name, array in graph.items():
             by_size.setdefault(array.size, []).append(name)
@@ -107,7 +113,6 @@ class _Match:
         self,
         steps: Callable[[str], Array],
         ends: Callable[[str], tuple[float, float]],
-        rounded_again: Collection[str],
     ) -> None:
         """Partners of constants that the graph has in float and the file as integers: each is the nearest integer's.
 
@@ -116,7 +121,7 @@ class _Match:
         integers = [name for name, array in self.file.items() if array.dtype == np.float64]
         found = set(self.partners.values())
         for other, due in self.graph.items():
-            if due.dtype == np.float64 and other not in rounded_again:
+            if due.dtype == np.float64 and other not in self._rounded_again:
                 continue
             alike = [name for name in integers if self.file[name].size == due.size]
             if other in found:
@@ -177,7 +182,7 @@ class _Match:
     def _differing(self, name: str, other: str, steps: Callable[[str], Array]) -> str:
         """One line on the places where two constants differ that agree in most; empty of others."""
         array, due = self.file[name], in_precision(self.graph[other], self.file[name].dtype)
-        slack = steps(name) * (1 + 2.0**-20) if self.graph[other].dtype != due.dtype == np.float64 else np.zeros(())
+        slack = self._slack(name, other, steps)
         orders = ORDERS.get(due.ndim, ((*range(due.ndim),),))
         layouts = [due.transpose(order).reshape(array.shape) for order in orders]
         agreements = [_agreement(array, moved, slack) for moved in layouts]
@@ -188,13 +193,50 @@ class _Match:
             return _told_in_place(name, other, array, moved, ~agree)
         return ""
 
+    def altered_pieces(self, foreign: Collection[str], steps: Callable[[str], Array]) -> Iterator[tuple[str, str]]:
+        """The constants of the file that are one of the graph's in parts or in another order, rounded otherwise.
+
+        Of floats of 32 bits those are looked at alone that have numbers which the graph does not have.
+        """
+        free = self.graph.keys() - set(self.partners.values())
+        for name in sorted(self.file.keys() - self.partners.keys()):
+            array = self.file[name]
+            if array.dtype == np.float32 and name not in foreign:
+                continue
+            for other in sorted(free, key=lambda candidate: (candidate != name, candidate)):
+                text = self._altered_piece(name, other, steps)
+                if text is not None:
+                    yield from [(name, text)] if text else []
+                    break
+
+    def _altered_piece(self, name: str, other: str, steps: Callable[[str], Array]) -> str | None:
+        """One line on the numbers that are not the nearest to those of the graph's; None where it is none of these."""
+        array, due = self.file[name], in_precision(self.graph[other], self.file[name].dtype)
+        slack = self._slack(name, other, steps)
+        moved = piece(array, due, 4 * steps(name) + slack)  # a unit of the next power of two is twice as large
+        if moved is None:
+            return None
+        agree, _ = _agreement(array, moved, slack)
+        if np.any(slack) and agree.all() and not np.array_equal(array, moved):
+            self.rounded_in_pieces.add(name)
+        return "" if agree.all() else _told_in_place(name, other, array, moved, ~agree)
+
+    def _slack(self, name: str, other: str, steps: Callable[[str], Array]) -> Array:
+        """How far right numbers of the file's may be from the graph's: half a step, of integers rounded from them.
+
+        Terms that the graph has as integers are rounded again, where the file's have other steps.
+        """
+        is_rounded = self.graph[other].dtype != np.float64 or other in self._rounded_again
+        array = self.file[name]
+        return _most_rounded(array, steps(name)) if is_rounded and array.dtype == np.float64 else np.zeros(())
+
     def is_mostly_the_graphs(self, name: str, numbers: Array) -> bool:
         """Whether most numbers of a constant are the graph's: the others are not the writer's own.
 
         Of float16 there are so few numbers that a graph has most of them by chance.
         """
         array = self.file[name]
-        telling = np.count_nonzero(~np.isin(array, _TRIVIAL))
+        telling = np.count_nonzero(~np.isin(array, TRIVIAL))
         foreign = int(np.count_nonzero(np.isin(array, numbers)))
         return bool(array.dtype != np.float16 and telling > _FEW and 2 * foreign < telling)
 
@@ -255,7 +297,7 @@ def _agreement(array: Array, due: Array, slack: Array) -> tuple[Array, Array]:
     """Where two constants agree, within a slack, and where that says something: zeros and ones agree by chance."""
     with np.errstate(invalid="ignore"):
         agree = (np.abs(due - array) <= slack) | (due == array) | (np.isnan(due) & np.isnan(array))
-    return agree, ~np.isin(array, _TRIVIAL) & (np.abs(due) > slack)
+    return agree, ~np.isin(array, TRIVIAL) & (np.abs(due) > slack)
 
 
 def _told_in_place(name: str, other: str, array: Array, due: Array, differing: Array) -> str:
@@ -358,7 +400,12 @@ def as_integers(array: Array, due: Array, half: Array, ends: tuple[float, float]
 
 def _moved_back(array: Array, due: Array, half: Array) -> Array | None:
     """A file's constant in the graph's order of axes, where all numbers are within half a step of the graph's."""
-    return moved_back(array, due, half * (1 + 2.0**-20))
+    return moved_back(array, due, _most_rounded(array, half))
+
+
+def _most_rounded(array: Array, half: Array) -> Array:
+    """How far integers may be from what was rounded to them: half a step, of a number and a scale that are float32."""
+    return np.asarray(half * (1 + 2.0**-20) + 2 * HALF_UNIT * np.abs(array))
 
 
 def _saturated(due: Array, ends: tuple[float, float], *, named_alike: bool) -> Array:
@@ -380,7 +427,7 @@ def _are_all_in(array: Array, pool: Pool) -> bool:
 
 
 def _ordered(arrays: Collection[Array], dtype: np.dtype[np.generic]) -> Array:
-    trivial = np.array(_TRIVIAL, dtype)
+    trivial = np.array(TRIVIAL, dtype)
     return np.unique(np.concatenate([trivial, *(array.reshape(-1).astype(dtype) for array in arrays)]))
 
 

@@ -10,8 +10,9 @@ from edgeconv.core import Array
 
 ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 2, 3), (0, 2, 3, 1), (1, 2, 3, 0))}
 """By rank: the orders of axes in which files hold a constant of the graph: as it is, and as TFLite has weights."""
+TRIVIAL = (0, 1, -1)
+"""Numbers that any constant may have."""
 
-_TRIVIAL = (0, 1, -1)  # that any constant may have
 _FEW = 16  # numbers that are looked for one by one, which reads an array as often
 
 
@@ -30,7 +31,7 @@ class Pool:
     def missing(self, arrays: Sequence[Array]) -> Array:
         """The numbers of arrays of one type that are not among these: ascending, each once, without NaN."""
         numbers = _unique([array for array in arrays if array.size] or [np.zeros(0)])
-        numbers = numbers[~np.isin(numbers, np.array(_TRIVIAL, numbers.dtype))]
+        numbers = numbers[~np.isin(numbers, np.array(TRIVIAL, numbers.dtype))]
         for array in self._arrays:
             if not numbers.size:
                 break

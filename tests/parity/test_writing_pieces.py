@@ -1,0 +1,67 @@
+"""Link 3 of constants that a file has in parts, in blocks or in another order: each is the graph's, rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_writing import emitted, judged
+from torch import nn
+from writing_faults import cut_off_in_tflite
+
+from edgeconv.capture import capture
+from edgeconv.core.verdicts import Verdict
+from edgeconv.flow.variants import Quantization, variants_of
+from edgeconv.progress import Silent
+from edgeconv.rewrite import optimize
+
+
+class Lstm(nn.Module):
+    """Rows of an image, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(8, 16, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cell(x.mean(1))[0]
+
+
+X = np.random.default_rng(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
+# Of more numbers, most of them, than are solved.
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "parts": lambda: nn.Sequential(nn.Conv2d(4, 32, 1), nn.Conv2d(32, 32, 7, padding=3, groups=32)),
+    "parts of one row": lambda: nn.Conv2d(4, 40, (1, 27), padding=(0, 13), groups=4),
+    "blocks": lambda: nn.Sequential(nn.Conv2d(4, 32, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1, groups=32)),
+    "phases": lambda: nn.ConvTranspose2d(4, 40, 2, 2),
+    "turned": lambda: nn.ConvTranspose2d(4, 20, 3, 1, 1),
+    "groups": lambda: nn.ConvTranspose2d(4, 40, 3, 2, 1, groups=2),
+    "depthwise": lambda: nn.Sequential(nn.Conv2d(4, 40, 1), nn.ConvTranspose2d(40, 40, 4, 2, 1, groups=40)),
+    "recurrent": Lstm,
+}
+
+
+CASES = [
+    (name, variant)
+    for name in LAYERS
+    for variant in ("fp16", "int8", "int16x8")
+    if (name, variant) not in {("recurrent", "int8"), ("recurrent", "int16x8")}  # they stay float32
+]
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_weights_that_are_cut_off_are_told_in_any_form_of_their_layer(name: str, variant: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = optimize(capture(LAYERS[name]().eval(), (torch.from_numpy(X),), input_names=["x"], output_names=["y"]))
+    batches = [{"x": X}]
+    (made,) = variants_of(model, (variant,), Quantization(lambda: batches, rounding="nearest"), Silent())
+    contents, path = emitted(made, "tflite"), tmp_path / "net.tflite"
+    right = judged(made, batches[0], contents, contents.data, path)
+    assert right.verdict is Verdict.PASS, right.reason
+    planted = {where: data for _, data, where in cut_off_in_tflite(contents.data)}
+    assert planted
+    verdicts = {where: judged(made, batches[0], contents, data, path).verdict for where, data in planted.items()}
+    assert set(verdicts.values()) == {Verdict.FAIL}, verdicts
