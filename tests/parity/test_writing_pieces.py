@@ -65,3 +65,25 @@ def test_weights_that_are_cut_off_are_told_in_any_form_of_their_layer(name: str,
     assert planted
     verdicts = {where: judged(made, batches[0], contents, data, path).verdict for where, data in planted.items()}
     assert set(verdicts.values()) == {Verdict.FAIL}, verdicts
+
+
+class SharedEps(nn.Module):
+    """An eps that is a constant of the graph, and one of the same number that is LayerNormalization's attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.permute(0, 2, 3, 1)
+        scaled = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+        return self.norm(self.linear(scaled))
+
+
+def test_a_constant_of_the_graph_may_serve_for_a_number_that_only_the_writer_has(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = optimize(capture(SharedEps().eval(), (torch.from_numpy(X),), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(model, ("fp16",), Quantization(), Silent())
+    contents, path = emitted(made, "tflite"), tmp_path / "net.tflite"
+    right = judged(made, {"x": X}, contents, contents.data, path)
+    assert right.verdict is Verdict.PASS, right.reason

@@ -37,6 +37,7 @@ class Matching:
         rounded: constants of the graph that the file holds in fewer bits or as integers, as it does.
         rearranged: constants of the file whose numbers are those of several constants of the graph, or, where these
             have as many as half precision or integers have in all, by chance.
+        partners: by the file's constants, those of the graph that they are, in any order.
     """
 
     faults: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class Matching:
     without: frozenset[str] = frozenset()
     rounded: Mapping[str, Array] = field(default_factory=dict)
     rearranged: frozenset[str] = frozenset()
+    partners: Mapping[str, str] = field(default_factory=dict)
 
 
 def _unbounded(_: str) -> tuple[float, float]:
@@ -80,7 +82,7 @@ def match(
     own -= {name for name in foreign if work.is_mostly_the_graphs(name, foreign[name])}
     own |= work.rounded_in_pieces
     rest = file.keys() - work.partners.keys() - foreign.keys()
-    return Matching(faults, frozenset(own), frozenset(without), work.rounded, frozenset(rest))
+    return Matching(faults, frozenset(own), frozenset(without), work.rounded, frozenset(rest), work.partners)
 
 
 class _Match:

@@ -376,11 +376,17 @@ class _Writing:
         return total
 
     def _own(self, end: End, operands: Operands) -> list[str]:
-        """The file's constants that a value is computed from whose numbers are not those that the graph has for it."""
+        """The file's constants that a value is computed from whose numbers are not those that the graph has for it.
+
+        One that is another layer's may serve for a number that only the writer knows: the eps of a normalization, in
+        half precision.
+        """
         before = self.graph.constants_before(end.value, self._held(operands)) & self.graph.constants.keys()
         read = self.file.constants_before(end.tensor)
         sources = [(self.graph.constants[name], self.matching.rounded.get(name)) for name in before]
-        loose = {name for name in self.matching.rearranged & read if not all_among(self.file.constants[name], sources)}
+        elsewhere = {name for name, other in self.matching.partners.items() if other not in before}
+        rest = (self.matching.rearranged | elsewhere) & read
+        loose = {name for name in rest if not all_among(self.file.constants[name], sources)}
         return sorted(self.matching.own & read | loose)
 
     def cause(self, item: _Judged) -> str:
