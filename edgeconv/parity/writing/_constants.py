@@ -19,6 +19,7 @@ from edgeconv.parity.writing._ends import HALF_UNIT
 from edgeconv.parity.writing._numbers import ORDERS, TRIVIAL, Pool, of_these
 from edgeconv.parity.writing._orders import moved_back
 from edgeconv.parity.writing._pieces import piece
+from edgeconv.parity.writing._telling import told_in_place, units_apart
 
 _NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
 _CHANCE = 1e-9  # numbers that are as near by chance are the writer's own: a file has up to a million pairs of constants
@@ -192,7 +193,7 @@ class _Match:
         moved = next(item for item, pair in zip(layouts, agreements, strict=True) if pair[0] is agree)
         equal, differing = int(np.count_nonzero(agree & telling)), int(np.count_nonzero(~agree))
         if differing and (name == other or (array.size > _FEW and equal > differing)):
-            return _told_in_place(name, other, array, moved, ~agree)
+            return told_in_place(name, other, array, moved, ~agree)
         return ""
 
     def altered_pieces(self, foreign: Collection[str], steps: Callable[[str], Array]) -> Iterator[tuple[str, str]]:
@@ -221,7 +222,7 @@ class _Match:
         agree, _ = _agreement(array, moved, slack)
         if np.any(slack) and agree.all() and not np.array_equal(array, moved):
             self.rounded_in_pieces.add(name)
-        return "" if agree.all() else _told_in_place(name, other, array, moved, ~agree)
+        return "" if agree.all() else told_in_place(name, other, array, moved, ~agree)
 
     def _slack(self, name: str, other: str, steps: Callable[[str], Array]) -> Array:
         """How far right numbers of the file's may be from the graph's: half a step, of integers rounded from them.
@@ -276,7 +277,7 @@ class _Match:
         several = f"{count} of {array.size} numbers are" if array.size > 1 else "the number is"
         return (
             f"constant {name}: {several} not those of the graph's {other}; {place} is {float(held):.9g}, "
-            f"and the nearest that the file lacks is {float(nearest):.9g}{_units(held, nearest)}"
+            f"and the nearest that the file lacks is {float(nearest):.9g}{units_apart(held, nearest)}"
         )
 
     def _told_of_none(self, name: str, numbers: Array) -> str:
@@ -291,7 +292,7 @@ class _Match:
         several = f"{count} of {array.size} numbers {'is' if count == 1 else 'are'}"
         return (
             f"constant {name}: {several} in no constant of the graph; {place} is {float(held):.9g}, "
-            f"and the nearest there is {float(nearest):.9g}{_units(held, nearest)}"
+            f"and the nearest there is {float(nearest):.9g}{units_apart(held, nearest)}"
         )
 
 
@@ -300,18 +301,6 @@ def _agreement(array: Array, due: Array, slack: Array) -> tuple[Array, Array]:
     with np.errstate(invalid="ignore"):
         agree = (np.abs(due - array) <= slack) | (due == array) | (np.isnan(due) & np.isnan(array))
     return agree, ~np.isin(array, TRIVIAL) & (np.abs(due) > slack)
-
-
-def _told_in_place(name: str, other: str, array: Array, due: Array, differing: Array) -> str:
-    at = int(np.flatnonzero(differing)[0])
-    place = [int(index) for index in np.unravel_index(at, array.shape)]
-    held, stated = array.reshape(-1)[at], due.reshape(-1)[at]
-    count = int(np.count_nonzero(differing))
-    several = f"{count} of {array.size} numbers {'is' if count == 1 else 'are'}"
-    return (
-        f"constant {name}: {several} not those of the graph's {other} in the same place; {place} is {float(held):.9g}, "
-        f"and the graph's is {float(stated):.9g}{_units(held, stated)}"
-    )
 
 
 def all_among(array: Array, constants: Collection[tuple[Array, Array | None]]) -> bool:
@@ -449,11 +438,3 @@ def _chance(numbers: Array, absent: Array) -> float:
     count = np.searchsorted(ordered, ends[1], side="right") - np.searchsorted(ordered, ends[0])
     likely = 2 * distance * count / (1.5 * np.abs(altered))
     return float(min(1.0, likely.max())) ** len(altered)
-
-
-def _units(held: np.generic, nearest: np.generic) -> str:
-    """The distance in units of the last place, where that says something."""
-    if held.dtype == np.float64:
-        return ""
-    units = abs(float(held) - float(nearest)) / float(np.abs(np.spacing(held)))
-    return f" ({units:.0f} ulp)" if units < 1000 else ""

@@ -33,6 +33,7 @@ from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._operands import Operands, Source
 from edgeconv.parity.writing._solved import Solved, solve
 from edgeconv.parity.writing._steps import Steps
+from edgeconv.parity.writing._telling import told_of_end
 
 _DOUBT = 0.25  # of half a unit, within which a number of the writer's own is told
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
@@ -95,13 +96,7 @@ class _Judged:
 
     def told(self, sample: str) -> str:
         """One line on a part of the file that computes something else, of this input."""
-        end = self.end
-        place = f"{end.operator} {end.tensor}" if end.operator else end.tensor
-        place += "" if end.tensor == end.value else f" ({end.value})"
-        place += f", input {sample}," if sample else ""
-        if not end.fits:
-            return f"{place} has the shape {list(end.actual.shape)}, and the graph's is {list(end.expected.shape)}"
-        return f"{place} is {self.error:.3g} from what the graph computes of the same, {self.used:.3g} times its bound"
+        return told_of_end(self.end, self.error, self.used, sample)
 
 
 def matched(graph: Graph, file: File) -> Matching:
@@ -376,17 +371,14 @@ class _Writing:
         return total
 
     def _own(self, end: End, operands: Operands) -> list[str]:
-        """The file's constants that a value is computed from whose numbers are not those that the graph has for it.
-
-        One that is another layer's may serve for a number that only the writer knows: the eps of a normalization, in
-        half precision.
-        """
+        """The file's constants that a value is computed from whose numbers are not those that the graph has for it."""
         before = self.graph.constants_before(end.value, self._held(operands)) & self.graph.constants.keys()
         read = self.file.constants_before(end.tensor)
         sources = [(self.graph.constants[name], self.matching.rounded.get(name)) for name in before]
+        # Another layer's may serve for a number that only the writer knows: the eps of a normalization, in float16.
         elsewhere = {name for name, other in self.matching.partners.items() if other not in before}
-        rest = (self.matching.rearranged | elsewhere) & read
-        loose = {name for name in rest if not all_among(self.file.constants[name], sources)}
+        among = (self.matching.rearranged | elsewhere) & read
+        loose = {name for name in among if not all_among(self.file.constants[name], sources)}
         return sorted(self.matching.own & read | loose)
 
     def cause(self, item: _Judged) -> str:
