@@ -66,7 +66,7 @@ def _ask(question: str, read: Callable[[str], _T], hint: str) -> _T:
         RecipeError: nobody is there, or the answer is empty or cannot be read.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise RecipeError(f"it is not told, and nobody can be asked: {question}", where="init", hint=hint)
+        raise RecipeError(f"it is not stated, and there is no terminal to ask at: {question}", where="init", hint=hint)
     answer = read(input(f"{question}: "))
     if not answer:
         raise RecipeError("the answer is empty", where="init", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -20,9 +21,9 @@ class EachNodePass(ir.passes.InPlacePass):
 
     ensured = False
 
+    @abstractmethod
     def change_at(self, node: ir.Node) -> Change | None:
         """The change at a node, not made yet; None where the requirements do not hold."""
-        raise NotImplementedError
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Makes the change of each node that no earlier change has removed."""

@@ -54,7 +54,7 @@ WITHOUT_LOWERING: Mapping[str, str] = {
     "Det": "TFLite has none: torch's becomes minors, up to four rows",
     "DynamicQuantizeLinear": "its scale is computed, and those of a TFLite file are constants",
     "MatMulInteger": "TFLite multiplies no integers without scales",
-    "MaxUnpool": "not written yet: torch's becomes ScatterElements",
+    "MaxUnpool": "indices may be equal, and TFLite adds such values; torch's, of disjoint windows, is written out",
     "QLinearConv": "with constant scales it is read as operators of floats between pairs; others TFLite cannot state",
     "QLinearMatMul": "with constant scales it is read as operators of floats between pairs; others TFLite cannot state",
 }
