@@ -72,6 +72,11 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def producer_of(value: ir.Value | None) -> ir.Node | None:
+    """The node that computes a value; None for an input or a constant, and where there is no value."""
+    return None if value is None else value.producer()
+
+
 def stated_input(node: ir.Node, index: int = 0) -> ir.Value:
     """Input ``index`` of a node that has it by the specification: onnx's checker has seen to it.
 

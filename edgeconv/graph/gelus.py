@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgeconv.graph.edit import constant, only_reader
+from edgeconv.graph.edit import constant, only_reader, producer_of
 
 _HALF_UNIT = 2.0**-24  # of float32, relative
 _OF_INTEGERS = 3  # roundings to float32: of the number, of the scale, and of their product
@@ -116,7 +116,7 @@ def _polynomial(value: ir.Value | None, x: ir.Value, depth: int = _DEEP) -> _Pol
     scalar = _scalar(value)
     if scalar is not None:
         return {0: scalar}
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or node.op_type not in _ALGEBRA or not depth:
         return None
     a, b = (_polynomial(operand, x, depth - 1) for operand in node.inputs)
@@ -160,7 +160,7 @@ def _factors(node: ir.Node, operand: ir.Value, x: ir.Value) -> set[str] | None:
 
 def _scaled_by(value: ir.Value | None, factor: float) -> ir.Value | None:
     """The value that a product or quotient by a constant multiplies by ``factor``; None for anything else."""
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or node.op_type not in ("Mul", "Div"):
         return None
     for index in (0, 1) if node.op_type == "Mul" else (1,):

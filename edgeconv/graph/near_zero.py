@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgeconv.graph.constants import exact
-from edgeconv.graph.edit import only_reader
+from edgeconv.graph.edit import only_reader, producer_of
 
 
 @dataclass(frozen=True)
@@ -79,5 +79,5 @@ def _summand(node: ir.Node, number: float) -> ir.Value | None:
 
 
 def _producer_of_kind(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     return node if node is not None and node.op_type == op_type and node.domain == "" else None

@@ -7,7 +7,7 @@ from collections.abc import Set
 import onnx_ir as ir
 
 from edgeconv.graph.constants import exact
-from edgeconv.graph.edit import constant, graph_of, hand_on, is_taken
+from edgeconv.graph.edit import constant, graph_of, hand_on, is_taken, producer_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 
@@ -38,7 +38,7 @@ def pair_before(node: ir.Node, kinds: Set[str] = PICKS | having(Trait.MOVES)) ->
     # Already quantized: a second pair would round it twice.
     if any(use.node.op_type == "QuantizeLinear" for use in result.uses()):
         return None
-    dequantize = node.inputs[0].producer() if node.inputs[0] is not None else None
+    dequantize = producer_of(node.inputs[0])
     if dequantize is None or dequantize.op_type != "DequantizeLinear" or dequantize.inputs[0] is None:
         return None
     quantize = dequantize.inputs[0].producer()

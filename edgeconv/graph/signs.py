@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.edit import constant, input_of, producer_of
 from edgeconv.graph.traits import Trait, having
 
 _DEPTH = 64  # operators in a row that are followed back; beyond, a value counts as possibly negative
@@ -23,7 +23,7 @@ def never_negative(value: ir.Value | None, known: dict[ir.Value, bool] | None = 
 
 
 def _never_negative(value: ir.Value | None, known: dict[ir.Value, bool], depth: int) -> bool:
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if value is None or node is None or depth == 0:
         return False
     # Each value is judged once: residual blocks read a value on two ways, and n blocks would be 2^n walks.

@@ -18,6 +18,7 @@ from edgeconv.core import Array, Comparison, Fidelity, IntegerTensor, LayerSteps
 from edgeconv.core.affine import dequantized, limits_of, saturated
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
+from edgeconv.graph.edit import producer_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.parity._fidelity import failed, steps_apart
@@ -191,7 +192,7 @@ def _between(value: ir.Value | None, order: Mapping[ir.Node, int]) -> list[ir.No
     left = [value]
     while left:
         value = left.pop()
-        node = value.producer() if value is not None else None
+        node = producer_of(value)
         if node is not None and node not in visited:
             visited.add(node)
             left += node.inputs

@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.graph.constants import clip_bounds
-from edgeconv.graph.edit import constant, input_of, is_taken
+from edgeconv.graph.edit import constant, input_of, is_taken, producer_of
 from edgeconv.graph.gelus import gelus
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
@@ -146,7 +146,7 @@ def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
     gates: dict[ir.Node, tuple[ir.Value, float]] = {}
     for node in graph:
         for x, gate in permutations(node.inputs) if node.op_type == "Mul" else ():
-            maker = gate.producer() if gate is not None else None
+            maker = producer_of(gate)
             # Mish is x·tanh(softplus(x)): the gate opens where the softplus inside does.
             if maker is not None and maker.op_type == "Tanh" and (soft := _maker(maker)) is not None:
                 maker = soft if soft.op_type == "Softplus" else None
@@ -167,7 +167,7 @@ def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
 def _maker(node: ir.Node) -> ir.Node | None:
     """The node that computes a node's first operand."""
     value = node.inputs[0]
-    return value.producer() if value is not None else None
+    return producer_of(value)
 
 
 def _limits(node: ir.Node) -> Bounds:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.edit import constant, input_of, producer_of
 from edgeconv.graph.traits import Trait, having
 
 WHY = "it makes a divisor, which 8 bits would round to zero"
@@ -34,7 +34,7 @@ def divisors(graph: ir.Graph) -> set[ir.Node]:
     ]
     while waiting:
         value = waiting.pop()
-        node = value.producer() if value is not None else None
+        node = producer_of(value)
         if node is None or node in operators or node.op_type not in _OPERATORS | {"Exp"}:
             continue
         operators.add(node)

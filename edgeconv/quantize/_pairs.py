@@ -34,7 +34,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core.affine import WEIGHT_LIMITS, saturated
-from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.edit import constant, input_of, producer_of
 from edgeconv.quantize._graph import layer_name, name_of, static_shape
 from edgeconv.quantize._structure import Layer, weight_axis
 
@@ -156,7 +156,7 @@ def _overflows(node: ir.Node) -> bool:
 def _dequantized(node: ir.Node, index: int) -> ir.Value | None:
     """The integers whose DequantizeLinear a node reads."""
     value = input_of(node, index)
-    producer = value.producer() if value is not None else None
+    producer = producer_of(value)
     return producer.inputs[0] if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 

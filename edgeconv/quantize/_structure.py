@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import clip_bounds
-from edgeconv.graph.edit import constant, input_of, only_reader
+from edgeconv.graph.edit import constant, input_of, only_reader, producer_of
 from edgeconv.graph.gelus import gelus
 from edgeconv.graph.integer_rules import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, SHARED, WITH_INTEGERS
 from edgeconv.quantize._divisors import WHY, divisors
@@ -237,7 +237,7 @@ def _fusions(quantized: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Valu
     for node in quantized:
         bounds = clip_bounds(node)
         before = node.inputs[0] if node.inputs else None
-        producer = before.producer() if before is not None else None
+        producer = producer_of(before)
         if bounds is None or before is None or producer is None or only_reader(before) is not node:
             continue
         # A range always holds zero, so one that is clamped to [1, 2] would not be the clamp's range.

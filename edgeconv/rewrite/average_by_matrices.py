@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import Float64, add_constant, exact, unrounded
-from edgeconv.graph.edit import dims, graph_of, only_reader, remove_unread, tensor_of
+from edgeconv.graph.edit import dims, graph_of, only_reader, producer_of, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import insert_like, take_over
 from edgeconv.reference import evaluate_node
@@ -66,7 +66,7 @@ class _Region:
 def _region(gather: ir.Node) -> _Region | None:
     """The largest region that starts with a GatherND and ends in one value of the right shape."""
     data = gather.inputs[0]
-    transpose = data.producer() if data is not None else None
+    transpose = producer_of(data)
     if transpose is None or transpose.op_type != "Transpose" or data is None or only_reader(data) is not gather:
         return None
     source, shape = transpose.inputs[0], dims(transpose.inputs[0])

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import Float64, exact
-from edgeconv.graph.edit import dims, graph_of, only_reader
+from edgeconv.graph.edit import dims, graph_of, input_of, only_reader
 from edgeconv.graph.replace import disown, replace_constant, take_over
 from edgeconv.graph.windows import dilations_of, pads_by_size, stated_pads, strides_of
 from edgeconv.rewrite.each_node import Change, EachNodePass
@@ -69,7 +69,7 @@ class _Ghost:
     def _store(self, node: ir.Node, weight: Float64, bias: Float64 | None) -> None:
         """Puts weight and bias of further output channels before the node's own."""
         for index, front in ((1, weight), (2, bias)):
-            value = node.inputs[index] if index < len(node.inputs) else None
+            value = input_of(node, index)
             array = exact(value)
             if value is not None and array is not None and front is not None:
                 both = np.concatenate([front, array])

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgeconv.core.affine import are_scales, limits_of
 from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import Float64, exact, holds
-from edgeconv.graph.edit import dims, input_of, only_reader, tensor_of
+from edgeconv.graph.edit import dims, input_of, only_reader, producer_of, tensor_of
 from edgeconv.graph.replace import replace_constant, take_over
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.each_node import Change, EachNodePass
@@ -96,7 +96,7 @@ class _Fold:
 
 def _weight(value: ir.Value | None) -> _Weight | None:
     """Reads a weight of integers with a single reader; None for any other value."""
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or node.op_type != "DequantizeLinear" or only_reader(node.outputs[0]) is None:
         return None
     tensor, scales = tensor_of(node.inputs[0]), exact(node.inputs[1])

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import add_constant, exact
-from edgeconv.graph.edit import graph_of, hand_on, only_reader, remove_unread
+from edgeconv.graph.edit import graph_of, hand_on, only_reader, producer_of, remove_unread
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import take_over
 from edgeconv.graph.traits import Trait, having
@@ -76,7 +76,7 @@ def _gate(node: ir.Node) -> tuple[ir.Value, float] | None:
         slope, offset = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
         fits = abs(6 * slope - 1) < _CLOSE and offset == 0.5
         return (source, 1 / 6) if fits and source is not None else None
-    before = source.producer() if source is not None else None
+    before = producer_of(source)
     shifted = affine(before) if before is not None else None
     if _bounds(node) != (0.0, 6.0) or shifted is None or shifted.axis is not None:
         return None
@@ -86,7 +86,7 @@ def _gate(node: ir.Node) -> tuple[ir.Value, float] | None:
 def _one_clamp(node: ir.Node) -> bool:
     """Merges a clamp with the one before it; returns whether there was one."""
     source = node.inputs[0]
-    before = source.producer() if source is not None else None
+    before = producer_of(source)
     if source is None or before is None or only_reader(source) is not node:
         return False
     if before.op_type not in having(Trait.CLAMPS):

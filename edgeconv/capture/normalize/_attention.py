@@ -139,7 +139,7 @@ def _heads(steps: Steps, value: ir.Value | None, count: int, name: str) -> ir.Va
 
 def _joined(steps: Steps, node: ir.Node, index: int, new: ir.Value) -> ir.Value:
     """The keys or values of earlier calls (input `index`), if there are any, and then the new ones."""
-    past = node.inputs[index] if len(node.inputs) > index else None
+    past = input_of(node, index)
     if past is None:
         return new
     sizes = sizes_of(new)

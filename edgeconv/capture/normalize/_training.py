@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._refused import refused
-from edgeconv.graph.edit import constant, is_taken
+from edgeconv.graph.edit import constant, input_of, is_taken
 from edgeconv.graph.steps import Steps, sizes_of
 
 
@@ -45,7 +45,7 @@ def settle_training(graph: ir.Graph) -> None:
 
 def _keeps_all(node: ir.Node) -> bool:
     """Whether a Dropout is outside of training mode, or has the ratio 0."""
-    mode, ratio = (node.inputs[index] if index < len(node.inputs) else None for index in (2, 1))
+    mode, ratio = (input_of(node, index) for index in (2, 1))
     if mode is None:
         return True
     trains = constant(mode)

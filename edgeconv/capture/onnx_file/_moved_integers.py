@@ -13,7 +13,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.core.affine import dequantized
 from edgeconv.graph.constants import add_constant
-from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.edit import constant, input_of, producer_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.traits import Trait, having_any
@@ -104,7 +104,7 @@ def settle_exponents(graph: ir.Graph) -> None:
     """
     for node in list(graph):
         exponent = input_of(node, _EXPONENT) if node.op_type == "Pow" else None
-        maker = exponent.producer() if exponent is not None else None
+        maker = producer_of(exponent)
         if maker is None or maker.op_type != "DequantizeLinear":
             continue
         integers, scale = constant(maker.inputs[0]), constant(maker.inputs[1])

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._refused import refused
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 
 Sizes = Sequence[int]
@@ -231,7 +231,7 @@ def check_scalars(graph: ir.Graph) -> None:
     """
     for node in graph:
         for index, name in _SCALARS.get(node.op_type, {}).items() if node.domain == "" else ():
-            value = node.inputs[index] if index < len(node.inputs) else None
+            value = input_of(node, index)
             if value is None or value.shape is None or not value.shape.is_static():
                 continue
             if math.prod(value.shape.numpy()) != 1:

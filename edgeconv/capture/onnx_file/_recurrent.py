@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._refused import refused
-from edgeconv.graph.edit import is_taken
+from edgeconv.graph.edit import input_of, is_taken
 from edgeconv.graph.steps import Steps, sizes_of
 
 _STATES = (5, 6)  # inputs initial_h and initial_c
@@ -85,7 +85,7 @@ def _check(node: ir.Node) -> None:
     expected = {1: [count, gates * hidden, inputs], 2: [count, gates * hidden, hidden], 3: [count, 2 * gates * hidden]}
     expected |= {4: [batch], 5: state, 6: state, 7: [count, 3 * hidden]}
     for index, sizes in expected.items():
-        value = node.inputs[index] if index < len(node.inputs) else None
+        value = input_of(node, index)
         if value is not None and sizes_of(value) != sizes:
             what = f"takes {value.name!r} of the shape {sizes_of(value)} where {sizes} is due"
             raise refused(node, f"{node.op_type} {what}", "correct the weights, or hidden_size")

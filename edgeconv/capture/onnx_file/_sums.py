@@ -19,7 +19,7 @@ from edgeconv.capture.onnx_file._center_crop_pad import center_crop_pad
 from edgeconv.capture.onnx_file._column_to_image import column_to_image
 from edgeconv.capture.onnx_file._einsum import einsum
 from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
-from edgeconv.graph.edit import constant, input_of, stated_input
+from edgeconv.graph.edit import constant, input_of, producer_of, stated_input
 from edgeconv.graph.steps import Steps, sizes_of
 
 
@@ -206,7 +206,7 @@ def _gemm(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 def _is_stored(value: ir.Value | None) -> bool:
     """Whether a value is a constant, or one that a file stores as integers."""
-    producer = value.producer() if value is not None else None
+    producer = producer_of(value)
     if producer is not None and producer.op_type == "DequantizeLinear":
         value = producer.inputs[0]
     return constant(value) is not None

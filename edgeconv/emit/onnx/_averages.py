@@ -8,7 +8,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.core.affine import WEIGHT_LIMITS
 from edgeconv.graph.constants import new_constant
-from edgeconv.graph.edit import hand_on
+from edgeconv.graph.edit import hand_on, producer_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.windows import auto_pad_of, counted_elements, dilations_of, stated_pads, strides_of
 
@@ -30,7 +30,7 @@ def averages_as_convolutions(graph: ir.Graph) -> None:
 
 
 def _is_between_integers(node: ir.Node) -> bool:
-    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    source = producer_of(node.inputs[0])
     uses = list(node.outputs[0].uses())
     alone = uses and not node.outputs[0].is_graph_output()
     quantized = all(use.node.op_type == "QuantizeLinear" for use in uses)

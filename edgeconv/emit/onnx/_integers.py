@@ -30,7 +30,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.core.affine import limits_of, quantized
 from edgeconv.graph.constants import clip_bounds, new_constant
-from edgeconv.graph.edit import constant, input_of
+from edgeconv.graph.edit import constant, input_of, producer_of
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.graph.windows import auto_pad_of, same_pads, stated_pads, strides_of
@@ -121,7 +121,7 @@ def stated_windows(graph: ir.Graph) -> None:
         if node.op_type != "AveragePool" or not attributes.get_int("ceil_mode", 0):
             continue
         source, result = node.inputs[0], node.outputs[0]
-        pair = source.producer() if source is not None else None
+        pair = producer_of(source)
         if not attributes.get_int("count_include_pad", 0) or source is None or pair is None:
             continue
         sizes, counts = (_sizes(value) for value in (source, result))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.graph.edit import constant, rank
+from edgeconv.graph.edit import constant, input_of, rank
 from edgeconv.graph.names import unique_name
 
 _8_BITS = {"CumSum", "Einsum", "MatMul", "NonZero", "Pow", "ReduceL1", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
@@ -86,7 +86,7 @@ def _multiply(graph: ir.Graph, node: ir.Node, power: int) -> None:
 def _data_type(node: ir.Node) -> ir.DataType | None:
     """The type of the first operand that is no condition."""
     index = 1 if node.op_type == "Where" else 0
-    value = node.inputs[index] if index < len(node.inputs) else None
+    value = input_of(node, index)
     return value.dtype if value is not None else None
 
 

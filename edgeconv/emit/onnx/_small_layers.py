@@ -21,7 +21,7 @@ import math
 
 import onnx_ir as ir
 
-from edgeconv.graph.edit import constant, dims, only_reader
+from edgeconv.graph.edit import constant, dims, only_reader, producer_of
 
 _MOST_CHANNELS = 8  # of a depthwise convolution
 _MOST_TERMS, _MOST_TERMS_OF_OUTPUT = 4, 16  # of any other
@@ -61,7 +61,7 @@ def _unround_output(graph: ir.Graph, index: int) -> None:
     if pair is None or result.uses() or list(graph.outputs).count(result) > 1:
         return
     real = pair[0].inputs[0]
-    maker = real.producer() if real is not None else None
+    maker = producer_of(real)
     if real is None or maker is None or len(real.uses()) != 1:
         return
     between = None
@@ -85,7 +85,7 @@ def _is_small(node: ir.Node, most_terms: int) -> bool:
     """Whether it is a convolution of integers by an int8 weight, and so small."""
     if node.op_type != "Conv" or node.domain != "" or len(node.inputs) < 2:
         return False
-    makers = [value.producer() if value is not None else None for value in node.inputs[:2]]
+    makers = [producer_of(value) for value in node.inputs[:2]]
     source, stored = (maker.inputs[0] if maker is not None and maker.op_type == _BACK else None for maker in makers)
     weight = constant(stored)
     if source is None or weight is None or constant(source) is not None:
@@ -115,7 +115,7 @@ def _pair_before(value: ir.Value) -> _Pair | None:
     """The two operators whose result this value is, where nothing else reads the integers between."""
     dequantize = value.producer()
     integer = dequantize.inputs[0] if dequantize is not None and dequantize.op_type == _BACK else None
-    quantize = integer.producer() if integer is not None else None
+    quantize = producer_of(integer)
     if dequantize is None or integer is None or quantize is None or quantize.op_type != _THERE:
         return None
     return (quantize, dequantize) if len(integer.uses()) == 1 and not integer.is_graph_output() else None

@@ -18,6 +18,7 @@ from onnx_ir.passes.common import InlinePass
 from edgeconv.core import Array
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
+from edgeconv.graph.edit import producer_of
 from edgeconv.graph.quantized_operators import spell_out
 from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.bounds import Arithmetic, Bound, of_node
@@ -183,7 +184,7 @@ def _terms(value: ir.Value | None, returned: Mapping[Hashable, Array]) -> int:
 
     BatchNormalization is a convolution of one product in onnxruntime's blocked layout (NchwcTransformer).
     """
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if value is None or node is None or value.name in returned:
         return 0
     if node.op_type == "BatchNormalization":

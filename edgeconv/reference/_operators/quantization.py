@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 
 from edgeconv.core.affine import saturated, scaled
+from edgeconv.graph.edit import input_of
 from edgeconv.reference._call import Call, Operator, Result, Tensor
 from edgeconv.reference._dtypes import held_as, integer_range
 from edgeconv.reference._operators.convolution import convolve
@@ -35,7 +36,7 @@ def _integers(steps: Tensor, zero_point: Tensor | None, dtype: ir.DataType) -> T
 
 def _quantized_dtype(call: Call, index: int) -> ir.DataType:
     """The dtype of the zero point at ``index``, else ``output_dtype``, else uint8."""
-    value = call.node.inputs[index] if index < len(call.node.inputs) else None
+    value = input_of(call.node, index)
     stated = ir.DataType(call.attribute("output_dtype", 0))
     dtype: ir.DataType | None = stated if stated != ir.DataType.UNDEFINED else None
     if value is not None:

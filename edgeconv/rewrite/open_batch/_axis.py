@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgeconv.errors import FIXED_BATCH, RewriteError
 from edgeconv.graph.constants import exact, integers
-from edgeconv.graph.edit import tensor_of
+from edgeconv.graph.edit import input_of, producer_of, tensor_of
 from edgeconv.graph.origin import place_of
 from edgeconv.graph.replace import replace_constant
 
@@ -64,7 +64,7 @@ class Batch:
         Raises:
             RewriteError: it does not.
         """
-        value = node.inputs[index] if index < len(node.inputs) else None
+        value = input_of(node, index)
         if value is None or value not in self.places:
             self.refuse(node, f"takes the batch by another input than input {index}")
         return self.places[value]
@@ -104,7 +104,7 @@ class Batch:
 
     def rewrite(self, node: ir.Node, index: int, values: Sequence[int]) -> None:
         """Replaces input ``index`` by other integers."""
-        old = node.inputs[index] if index < len(node.inputs) else None
+        old = input_of(node, index)
         name = (old.name if old is not None else None) or f"{node.outputs[0].name}.{index}"
         replace_constant(node, index, np.array(values, np.int64), ir.DataType.INT64, name)
 
@@ -185,7 +185,7 @@ def _constant(value: ir.Value | None) -> _Array | None:
     if value is not None and tensor is not None:
         array = exact(value)
         return tensor.numpy() if array is None else array
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or node.op_type != "Expand":
         return None
     data, target = _constant(node.inputs[0]), integers(node.inputs[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.graph.edit import input_of
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 from edgeconv.rewrite.open_batch._spread import spread
 
@@ -24,7 +25,7 @@ def recurrent(batch: Batch, node: ir.Node) -> Place:
         batch.refuse(node, "has parameters that differ from image to image")
     _lengths(batch, node, batch.shape(node, x)[1 if first else 0])
     for index in _STATES:
-        value = node.inputs[index] if index < len(node.inputs) else None
+        value = input_of(node, index)
         if value is None:
             continue
         if value not in batch.places:
@@ -38,7 +39,7 @@ def recurrent(batch: Batch, node: ir.Node) -> Place:
 
 def _lengths(batch: Batch, node: ir.Node, length: int) -> None:
     """Removes constant lengths of sequences if all are the whole length, which is the default; else refuses them."""
-    value = node.inputs[_LENGTHS] if len(node.inputs) > _LENGTHS else None
+    value = input_of(node, _LENGTHS)
     if value is None or value in batch.places:
         if value is not None and batch.places[value] != Place(0):
             batch.refuse(node, "meets the batch in two places")

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgeconv.capture.normalize._affine_grid import coordinates
 from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported, sizes_of
-from edgeconv.graph.edit import MEETING, constant
+from edgeconv.graph.edit import MEETING, constant, producer_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.graph.versions import GRID_MODES
 from edgeconv.graph.windows import window_counts
@@ -216,7 +216,7 @@ def _may_meet(places: ir.Value | None) -> bool:
     They are different only if they come from pools with disjoint windows (`places_apart`), through operators that use
     each index at most once and keep it in its plane. Any others may be equal.
     """
-    node = None if places is None else places.producer()
+    node = producer_of(places)
     if node is None:
         return True
     if node.meta.get(_APART):

@@ -21,7 +21,7 @@ from edgeconv.emit.tflite.integer._weights import weights_of
 from edgeconv.emit.tflite.lower._inside import Held
 from edgeconv.emit.tflite.lower._layout import Form, Shape, between, first, last, permuted, same_memory
 from edgeconv.errors import ONNX_ONLY, EmitError
-from edgeconv.graph.edit import KEEP_FLOAT, MODULE, NODE
+from edgeconv.graph.edit import KEEP_FLOAT, MODULE, NODE, input_of
 from edgeconv.graph.traits import Trait, having
 
 Lower = Callable[["Lowering", ir.Node], None]
@@ -131,7 +131,7 @@ class Lowering:
 
     def input(self, node: ir.Node, index: int = 0) -> ir.Value:
         """An input that the node cannot do without."""
-        return self.required(node.inputs[index] if index < len(node.inputs) else None)
+        return self.required(input_of(node, index))
 
     def required(self, value: ir.Value | None) -> ir.Value:
         """The value, which may not have been left out."""

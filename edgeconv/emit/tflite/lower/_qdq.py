@@ -18,7 +18,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.emit.tflite._quantization import Quantization, of_type
 from edgeconv.errors import EmitError
-from edgeconv.graph.edit import NODE, constant, input_of
+from edgeconv.graph.edit import NODE, constant, input_of, producer_of
 from edgeconv.graph.gelus import stored_as_integers
 from edgeconv.graph.traits import Trait, having
 
@@ -100,7 +100,7 @@ class _Strip:
         if integers is not None:
             self._constant(node, integers)
             return
-        pair = source.producer() if source is not None else None
+        pair = producer_of(source)
         if pair is None or pair.op_type != "QuantizeLinear" or pair.inputs[0] is None:
             raise _refused(node, "its integers are not made by QuantizeLinear", "feed floats and quantize them inside")
         value, parameters = pair.inputs[0], _signed(_parameters(node, 0))
