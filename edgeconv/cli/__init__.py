@@ -23,8 +23,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from edgeconv.cli import bench, bisect, completion, cost, devices, export, init, inspect, operators, parity, quantize
-from edgeconv.cli._blame import blame
-from edgeconv.cli._machine import lacking
+from edgeconv.cli._blame import blame, lacking
 from edgeconv.cli._streams import OutputError, prepare, say, tell, writing
 from edgeconv.cli._supervisor import (
     LATE,

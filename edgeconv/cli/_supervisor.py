@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from edgeconv.cli._machine import lacking
+from edgeconv.cli._blame import lacking
 from edgeconv.cli._streams import tell
 from edgeconv.cli.exit_codes import SIGNALLED, USER_ERROR
 from edgeconv.errors import Ending, printable

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeconv.core.defaults import LONGEST_TIMEOUT_S, MAX_DIMENSION
 from edgeconv.core.values import close_to
+from edgeconv.core.variants import VARIANTS
 
 MAX_NAME = 128
 MAX_RANK = 8  # of the TFLite runtime's kernels
@@ -88,6 +89,8 @@ def _flag_or_number(value: Any) -> str:
 def _number_or_list(value: Any) -> str:
     return "<list>" if isinstance(value, tuple) else "<number>"
 
+
+VariantNames = Annotated[tuple[Annotated[str, one_of(VARIANTS, "variant")], ...], AfterValidator(unique)]
 
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

@@ -16,12 +16,12 @@ from edgeconv.recipe.fields import (
     PositivePerChannel,
     Seed,
     Sides,
+    VariantNames,
     one_of,
     refusal,
     written_as,
 )
 from edgeconv.recipe.section import Section
-from edgeconv.recipe.variants import VariantNames
 
 # Pillow's filters (`Image.Resampling`), and channels by colour.
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")

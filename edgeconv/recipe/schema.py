@@ -24,6 +24,7 @@ from edgeconv.recipe.fields import (
     Seconds,
     Seed,
     TensorName,
+    VariantNames,
     one_of,
     refusal,
     shown,
@@ -33,7 +34,6 @@ from edgeconv.recipe.fields import (
 from edgeconv.recipe.inputs import ArrayInputs, ImageInputs, Preprocessing, RandomInputs
 from edgeconv.recipe.quantization import FidelitySection, Quantize
 from edgeconv.recipe.section import Section
-from edgeconv.recipe.variants import VariantNames
 
 LAYOUTS = (NHWC, NCHW)
 DTYPES = {

@@ -23,7 +23,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeconv.cli import run
-from edgeconv.cli._machine import lacking
+from edgeconv.cli._blame import lacking
 from edgeconv.core import Artifact, Sample, Verdict
 from edgeconv.devices import Device, run_artifact
 
