@@ -84,9 +84,6 @@ def install(name: str) -> bool:
     It is built in place, since a virtual environment cannot be moved, and counts as installed only once the marker
     that is written last is there: a killed install is simply made anew by the next one.
 
-    Args:
-        name: a key of `ENVIRONMENTS`.
-
     Returns:
         Whether anything was installed.
 

@@ -95,10 +95,6 @@ def cost(module: nn.Module, args: tuple[Tensor, ...]) -> Cost:
     depthwise one's kernel, stride and dilation, both ends' channels, and a bias if the pointwise one has it;
     BatchNorm and activation after it stay. Functional operations are not seen. Every parameter counts once, with the
     first layer that holds it; layers that hold some but are never called come last, without a shape.
-
-    Args:
-        module: any network.
-        args: its positional inputs.
     """
     # A pair ends in its pointwise call, whose row shows the ordinary convolution; the calls before it are dropped.
     calls = _calls(module, args)

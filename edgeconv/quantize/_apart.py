@@ -43,13 +43,7 @@ _LEVELS = 256  # of 8 bits
 
 
 def joins_of_uneven_parts(model: ir.Model, structure: Structure, calibration: Calibration) -> Iterator[tuple[str, str]]:
-    """Operators that stay float so that parts of an output keep their own scales: their names, and why.
-
-    Args:
-        model: float32, NCHW.
-        structure: of the model.
-        calibration: of the model.
-    """
+    """Operators that stay float so that parts of an output keep their own scales: their names, and why."""
     # In graph order, so that a node behind a join in float finds the join's reason and stays float with it.
     tail = Tail(model.graph)
     reasons: dict[ir.Node, str] = {}  # of the nodes that stay float
@@ -71,13 +65,7 @@ def joins_of_uneven_parts(model: ir.Model, structure: Structure, calibration: Ca
 
 
 def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibration) -> Iterator[tuple[str, str]]:
-    """Operators that stay float so that channels of one tensor keep their own scales: their names, and why.
-
-    Args:
-        model: float32, NCHW.
-        structure: of the model.
-        calibration: of the model.
-    """
+    """Operators that stay float so that channels of one tensor keep their own scales: their names, and why."""
     # A node that moves integers can only stay float with all of its group; one that makes them, for itself.
     groups: dict[str, list[Channels]] = {}
     makers: dict[str, str] = {}
@@ -105,11 +93,6 @@ def uneven_inputs(model: ir.Model, structure: Structure, calibration: Calibratio
     the others are rounded to nothing before the first layer sees them. Where the calibration data show that, the
     operators from the input to the first layer, or to a division by constants that makes its features alike, compute in
     float. Such inputs are small, and so is what that costs; images (4 axes and more) are left alone.
-
-    Args:
-        model: float32, NCHW.
-        structure: of the model.
-        calibration: of the model.
     """
     for source in model.graph.inputs:
         channels = calibration.channels.get(named(source))

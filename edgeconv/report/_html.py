@@ -28,9 +28,6 @@ def _environment() -> jinja2.Environment:
 def to_html(report: Report) -> str:
     """Writes the page that a person reads: no script, no request to anywhere, light and dark, phone to desktop.
 
-    Args:
-        report: what to show.
-
     Returns:
         A complete HTML document.
     """

@@ -30,9 +30,6 @@ def to_json(report: Report) -> str:
     Strict JSON (RFC 8259: no ``NaN`` or ``Infinity``; see `edgeconv.report._schema` for what stands in their place),
     UTF-8 text, keys in the order of the schema, no timestamps, no folders. ``to_json(from_json(x)) == x``.
 
-    Args:
-        report: what to write.
-
     Returns:
         The text, with a line feed at its end.
     """
@@ -60,9 +57,6 @@ def to_json(report: Report) -> str:
 
 def from_json(text: str) -> Report:
     """Reads a ``parity.json`` of schema version 1.
-
-    Args:
-        text: the file's content.
 
     Returns:
         The report. Its artifacts' paths are bare file names: the caller knows in which folder they lie.

@@ -24,9 +24,6 @@ def to_junit(report: Report) -> str:
     are text. A report that fails without a failed comparison (nothing was compared) has a failed case that says so.
     ``time`` is the wall time of one inference in seconds. The environment stands in each suite's ``properties``.
 
-    Args:
-        report: what to write.
-
     Returns:
         Well-formed XML; characters that XML cannot hold are left out.
     """

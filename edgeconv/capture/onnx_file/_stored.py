@@ -34,11 +34,6 @@ def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def load_external(proto: onnx.ModelProto, path: Path, size_bytes: int) -> bool:
     """Loads external data into the model, in place.
 
-    Args:
-        proto: the model.
-        path: of its file.
-        size_bytes: of that file.
-
     Returns:
         Whether there is any.
 

@@ -63,10 +63,6 @@ def write_as_onnx(path: Path, out: Path) -> AsOnnx:
     outputs are held against those of the ONNX graph in float64; of one in integers each layer against the exact
     integers of its own operands, since single steps of rounding add up from layer to layer.
 
-    Args:
-        path: of the `.tflite` file.
-        out: of the `.onnx` file.
-
     Returns:
         What became of it. It is written, unchecked, where LiteRT is not installed or cannot run it.
 

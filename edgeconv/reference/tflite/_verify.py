@@ -53,9 +53,6 @@ _LAYOUT: Mapping[str, Mapping[int, str]] = {
 def open_tflite(data: bytes) -> Any:
     """The model of a file, as the schema's module reads it in place; every index in it is in range.
 
-    Args:
-        data: the whole file.
-
     Returns:
         ``schema_py_generated.Model``, with at least one subgraph. Tensors' types and operators' codes are known,
         names are UTF-8; ``-1`` stands for an input that an operator does without.

@@ -36,9 +36,6 @@ def to_onnx(file: TfliteGraph) -> ir.Model:
     Integers that depend on constants and shapes only are constants. States begin at 0 and are no outputs: the graph
     computes the first run.
 
-    Args:
-        file: of `edgeconv.reference.tflite.read`.
-
     Raises:
         EmitError: operators have no form here, and are named; or one has options or operands that ONNX has not, or
             reads what nothing computes.

@@ -27,6 +27,7 @@ def _operands(site: Site) -> tuple[list[ir.Value], bool]:
     """All operands in one layout: channels first if one is so already, and the others fit it or are constants."""
     places = range(len(site.call.operator.inputs))
     first = [site.builder.is_first(site.index(at)) for at in places]
+    # An operand that broadcasts and is computed would need a Transpose of its own, so all are read as they lie.
     whole = [len(site.result) == 4 and site.shape(at) == site.result for at in places]
     spread = [site.index(at) in site.builder.constants and len(site.shape(at)) in (0, 1, 4) for at in places]
     if not any(first) or not all(a or b for a, b in zip(whole, spread, strict=True)):
@@ -120,6 +121,7 @@ def _angle(site: Site) -> None:
     """
     (y, x), first = _operands(site)
     zero, half, quarter = (site.number(part * math.pi) for part in (0.0, 1.0, 0.5))
+    # Atan gives the angles of the right half; those of the left one lie half a turn further, by the sign of y.
     turn = site.node("Where", [site.node("Less", [y, zero]), site.node("Neg", [half]), half])
     angle = site.node("Atan", [site.node("Div", [y, x])])
     turned = site.node("Where", [site.node("Less", [x, zero]), site.node("Add", [angle, turn]), angle])

@@ -13,6 +13,8 @@ _TANH = 4
 # TFLite's order of gates is input, forget, cell, output; ONNX's is input, output, forget, cell; of peepholes the same
 # without the cell.
 _GATES, _PEEPHOLES = (0, 3, 1, 2), (0, 2, 1)
+# Inputs of the LSTM (kernels/lstm_shared.h): 1 to 4 weights of the data, 5 to 8 of the output before, by gate; 9 to 11
+# peepholes, 12 to 15 biases, 16 and 17 the projection, 18 and 19 the states, 20 to 23 scales of the layer norm.
 _FORGET = 1
 _PEEPHOLE = {0: 9, 1: 10, 3: 11}
 _NORM_EPSILON = 1e-8  # kNormalizationConstant of MeanStddevNormalization, portable_tensor_utils.cc
@@ -32,7 +34,7 @@ def _lstm(site: Site) -> None:
         _unrolled(site, steps)
         return
     data, recurrent, biases = (_rows(site, [_gate(site, begin, gate) for gate in _GATES]) for begin in (1, 5, 12))
-    nothing = site.zeros([1, 4 * site.shape(6)[1]])
+    nothing = site.zeros([1, 4 * site.shape(6)[1]])  # ONNX has biases of the data and of the output before
     whole = site.node("Concat", [biases, nothing], axis=1)
     peepholes = None
     if site.has(10):
@@ -59,6 +61,7 @@ def _unrolled(site: Site, steps: int) -> None:
     x = _time_first(site)
     output, cell, results = site[18], site[19], []
     for step in range(steps):
+        # 1. What is forgotten, what enters, and the cell that they make of the one before.
         now = site.node("Gather", [x, site.sizes(step)], axis=0)
         forget = site.node("Sigmoid", [weights.total(1, now, output, cell)])
         if site.has(1):
@@ -68,6 +71,7 @@ def _unrolled(site: Site, steps: int) -> None:
         new = site.node("Tanh", [weights.total(2, now, output, None)])
         parts = [site.node("Mul", [forget, cell]), site.node("Mul", [entering, new])]
         cell = weights.clipped(site.node("Add", parts), site.call.number("cell_clip"))
+        # 2. What leaves: the output gate's peephole sees the new cell, those of the others saw the one before.
         leaving = site.node("Sigmoid", [weights.total(3, now, output, cell)])
         output = weights.projected(site.node("Mul", [leaving, site.node("Tanh", [cell])]))
         results.append(site.node("Unsqueeze", [output, weights.first]))
@@ -94,6 +98,7 @@ class _Weights:
         peephole = _PEEPHOLE.get(gate)
         if peephole is not None and cell is not None and site.has(peephole):
             total = site.node("Add", [total, site.node("Mul", [cell, site[peephole]])])
+        # The norm is of the sum without the bias, which comes behind it.
         if site.has(20 + gate):
             centred = site.node("Sub", [total, self._mean(total)])
             squares = site.node("Add", [self._mean(site.node("Mul", [centred, centred])), self._epsilon])
@@ -157,11 +162,14 @@ def _rnn(site: Site) -> None:
 
 def _svdf(site: Site) -> None:
     """See `edgeconv.reference.tflite._operators.recurrent`; of integers no activation is applied."""
+    # Inputs (kernels/svdf.cc): data, weights of features and of time, bias, state.
     batch, (filters, memory), rank = site.shape(0)[0], site.shape(2), site.call.integer("rank")
+    # 1. The state forgets its oldest column, and gets the newest.
     newest = site.as_stored(site.node("MatMul", [site[0], site.weights(1, (1, 0))]), 4)
     before = site.node("Reshape", [site[4], site.sizes([batch, filters, memory])])
     kept = site.node("Slice", [before, *map(site.sizes, ([1], [memory], [2]))])
     whole = site.node("Concat", [kept, site.node("Unsqueeze", [newest, site.sizes([2])])], axis=2)
+    # 2. Each filter weighs its memory; `rank` filters in a row make one unit.
     weighed = site.node("ReduceSum", [site.node("Mul", [whole, site[2]]), site.sizes([2])], keepdims=0)
     parts = site.node("Reshape", [weighed, site.sizes([batch, filters // rank, rank])])
     units = site.node("ReduceSum", [parts, site.sizes([2])], keepdims=0)

@@ -25,6 +25,7 @@ def _transpose(site: Site) -> None:
 def _concatenate(site: Site) -> None:
     places = range(len(site.call.operator.inputs))
     axis = site.call.axis(site.call.integer("axis"), len(site.result))
+    # Channels first only where all are so already: otherwise one Transpose would become several.
     first = all(site.builder.is_first(site.index(at)) for at in places)
     operands = [site.first(at) if first else site[at] for at in places]
     site.give(site.activated(site.node("Concat", operands, axis=_AXES_FIRST[axis] if first else axis)), first=first)
@@ -64,6 +65,7 @@ def _sliced(site: Site, begin: list[int], end: list[int], axes: list[int], steps
 
 def _slice(site: Site) -> None:
     begin, sizes = site.ints(1), site.ints(2)
+    # A size of -1 means to the end (kernels/slice.cc).
     end = [start + size if size >= 0 else _WHOLE for start, size in zip(begin, sizes, strict=True)]
     site.give(_sliced(site, begin, end, list(range(len(begin))), [1] * len(begin)))
 
@@ -81,12 +83,15 @@ def _strided_slice(site: Site) -> None:
         bit = 1 << at
         if bit & (skipped | added):
             continue
+        # Entries behind an ellipsis count from the last axis.
         behind = sum(not (skipped | added) >> later & 1 for later in range(at, len(steps)))
         axes.append(len(site.shape(0)) - behind if skipped & (bit - 1) else len(axes))
         entries.append(at)
         if masks["shrink_axis"] & bit:
+            # One element, whatever end says. -1 is the last one, and an end of 0 behind it would be the first.
             end[at] = begin[at] + 1 if begin[at] != -1 else _WHOLE
             continue
+        # A masked bound is the side that the step comes from, or goes to.
         if masks["begin"] & bit:
             begin[at] = 0 if step > 0 else _WHOLE
         if masks["end"] & bit:
@@ -127,6 +132,7 @@ def _reduced(kind: str) -> Rule:
         rank = len(site.shape(0))
         axes = sorted({site.call.axis(axis, rank) for axis in site.ints(1)})
         hold = site.call.flag("keep_dims")
+        # Without both spatial axes what is left, (N, C), is the same in either layout.
         first = site.builder.is_first(site.index(0)) and (hold or axes == [1, 2])
         axes = sorted(_AXES_FIRST[axis] for axis in axes) if first else axes
         value = site.node(kind, [site.first(0) if first else site[0], site.sizes(axes)], keepdims=int(hold))
@@ -233,6 +239,8 @@ def _zeros(site: Site) -> None:
     site.settle(np.zeros(site.shape(0), site.call.result.held_as))
 
 
+# TFLite takes floor((x + 0.5) * scale) of half-pixel centers (GetNearestNeighbor, reference/resize_nearest_neighbor.h):
+# ONNX subtracts 0.5 from that place, and rounds it up again.
 _NEAREST = {"asymmetric": "floor", "align_corners": "round_prefer_ceil", "half_pixel": "round_prefer_ceil"}
 RULES: Mapping[str, Rule] = {
     "BATCH_TO_SPACE_ND": _batch_to_space,

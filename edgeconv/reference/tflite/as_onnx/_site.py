@@ -37,6 +37,7 @@ class Builder:
             if tensor.stored is not None
         }
         self._values: dict[int, ir.Value] = {}
+        # A tensor may have a value in each layout; a Transpose is added when one is asked for that is not there.
         self._first: dict[int, ir.Value] = {}  # of rank 4, channels first
         self._nodes: list[ir.Node] = []
         self._initializers: list[ir.Value] = []
@@ -129,6 +130,7 @@ class Builder:
         assert tensor.quantization is not None  # the caller looked
         scale, zero = self._parameters(tensor.quantization, tensor)
         stored = self.node("QuantizeLinear", [value, scale, zero], f"{tensor.name}/stored")
+        # The file's output is of integers, so these get the tensor's name; the real numbers are `/real`.
         if index in self.file.outputs:
             end = self.node("Transpose", [stored], tensor.name, perm=_LAST) if first else stored
             self._ends[index] = end if first else self.node("Identity", [stored], tensor.name)

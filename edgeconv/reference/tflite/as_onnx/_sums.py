@@ -48,14 +48,17 @@ def _convolution(site: Site, axes: tuple[int, ...], group: int) -> None:
     height, width = site.shape(1)[1:3]
     windows = _windows(site, (height, width), dilated=True)
     operands = [site.first(0), site.weights(1, axes), *_bias(site, 2)]
+    # Channels stay first: the operators behind read them so, and nothing is transposed between two of them.
     site.give(site.activated(_conv(site, operands, windows, group)), first=True)
 
 
 def _conv_2d(site: Site) -> None:
+    # Weights are OHWI (kernels/conv.cc); the file states no group: it is how often I goes into the input's channels.
     _convolution(site, (0, 3, 1, 2), site.shape(0)[3] // max(1, site.shape(1)[3]))
 
 
 def _depthwise(site: Site) -> None:
+    # Weights are 1HWO (kernels/depthwise_conv.cc), where O is a multiple of the input's channels.
     _convolution(site, (3, 0, 1, 2), site.shape(0)[3])
 
 
@@ -78,6 +81,8 @@ def _conv_3d(site: Site) -> None:
 
 
 def _transpose_conv(site: Site) -> None:
+    # Operands: the shape of the result, weights (OHWI), data, bias (kernels/transpose_conv.cc). The file states the
+    # result's size, ONNX what is cut off from the full one: SAME cuts the smaller half in front.
     _, height, width, _ = site.shape(1)
     result, source = site.result, site.shape(2)
     strides = [site.call.integer(f"stride_{name}") for name in ("h", "w")]
@@ -87,7 +92,7 @@ def _transpose_conv(site: Site) -> None:
         excess = full - result[1 + at]
         begin.append(max(0, excess) // 2)
         end.append(max(0, excess) - begin[at])
-        more.append(max(0, -excess))
+        more.append(max(0, -excess))  # zeros behind the full size, which no window reaches
     operands = [site.first(2), site.weights(1, (3, 0, 1, 2)), *_bias(site, 3)]
     value = site.node("ConvTranspose", operands, strides=strides, pads=begin + end, output_padding=more)
     site.give(site.activated(value) if len(site.call.operator.options) > 3 else value, first=True)
@@ -97,6 +102,7 @@ def _fully_connected(site: Site) -> None:
     if site.call.integer("weights_format"):
         raise site.call.refuse("has shuffled weights, which ONNX has not")
     depth = site.shape(1)[1]
+    # All axes together are rows of that length (kernels/fully_connected.cc), whatever axes the data have.
     rows = site.node("Reshape", [site[0], site.sizes([-1, depth])])
     operands = [rows, site[1], *_bias(site, 2)]
     value = site.activated(site.node("Gemm", operands, transB=1))
@@ -137,6 +143,7 @@ def _pooled(site: Site, kind: str, x: ir.Value) -> ir.Value:
 
 
 def _l2_normalization(site: Site) -> None:
+    # Along the last axis alone, and never divided by less than the epsilon, which is no term of the norm.
     norm = site.node("ReduceL2", [site[0], site.sizes([-1])], keepdims=1)
     site.give(site.activated(site.node("Div", [site[0], site.node("Max", [norm, site.number(_LEAST_NORM)])])))
 
