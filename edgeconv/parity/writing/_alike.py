@@ -16,8 +16,8 @@ from edgeconv.parity.writing._steps import Steps
 
 _CLOSE = 0.03  # of a channel's energy: 15 dB, far more than 8-bit weights are off, far less than two values are apart
 _MOST = 0.6  # of the channels have to be close; what is wrong with a value is mostly wrong with few, or with all
-_FLOOR = 0.01  # of the mean energy of channels; one with less tells nothing
-_ROWS = 16  # numbers of a channel that tell a factor
+_FLOOR = 0.01  # of the mean energy of channels; one with less is not compared, as rounding alone would decide
+_ROWS = 16  # numbers of a channel from which its factor is estimated
 _CUT = 1e-9  # of the energy beyond a range: of two values that it makes one, that which it makes nothing of
 _FEW = 1 << 12  # numbers that most candidates are ruled out by
 

@@ -343,7 +343,7 @@ def _is_same(array: Array, other: Array, names: tuple[str, str], known: _Known) 
     other = in_precision(other, array.dtype)
     keys = [("file", names[0], array.dtype.str), ("graph", names[1], array.dtype.str)]
     sums = [known.sums(key, numbers) for key, numbers in zip(keys, (array, other), strict=True)]
-    if abs(sums[0][0] - sums[1][0]) > 1e-9 * sums[1][1]:  # most pairs are told apart so; of NaN nothing is told
+    if abs(sums[0][0] - sums[1][0]) > 1e-9 * sums[1][1]:  # most pairs differ here; with NaN it is False
         return False
     flat = array.reshape(-1)
     for order in ORDERS.get(other.ndim, ((*range(other.ndim),),)):
@@ -402,7 +402,7 @@ def _most_rounded(array: Array, half: Array) -> Array:
 def _saturated(due: Array, ends: tuple[float, float], *, named_alike: bool) -> Array:
     """A constant as integers hold it: minus infinity of a mask is their least number.
 
-    Finite numbers that are cut off are told of constants of one name alone: cut off, any number is the same as another.
+    Finite numbers that are cut off count for constants of one name alone: cut off, any number is the same as another.
     """
     cut = due.astype(np.float64).clip(*ends)
     return cut if named_alike else np.where(np.isinf(due), cut, due)

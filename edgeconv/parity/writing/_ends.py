@@ -104,7 +104,7 @@ def is_equal(actual: Array, expected: Array, largest: float) -> bool:
     most = max(GAMMA * largest, UNDERFLOW)
     few = slice(None, None, max(1, actual.size // _FEW))
     if not (errors(actual.flat[few], expected.flat[few]) <= most).all():
-        return False  # most that are not equal are told by a few elements
+        return False  # a few elements, spread evenly, already differ of most arrays that do
     if actual.shape != expected.shape:
         return bool(np.max(errors(actual, expected), initial=0.0) <= most)
     return max(each_slab(lambda *parts: float(errors(*parts).max(initial=0.0)), actual, expected), default=0.0) <= most

@@ -15,8 +15,8 @@ import numpy as np
 
 from edgeconv.core import Array
 
-_TELLING = 8  # steps from which on a number tells a factor
-_LEAST = 8  # numbers of a row or a column that tell its factor
+_TELLING = 8  # steps: a smaller number is mostly rounding, and no factor is estimated from it
+_LEAST = 8  # numbers of a row or a column; of fewer its factor is not estimated
 _ROUNDS = 6
 _OUTLYING = 3.0  # steps; what is further off takes no part in the fit
 _FEW = 0.25  # of the numbers: two of eight channels that were exchanged
@@ -35,7 +35,7 @@ def outlying(held: Array, due: Array, steps: Array) -> tuple[Array, Array] | Non
     """
     if due.ndim < 2 or due.shape[0] < 2:
         return None
-    # 1. Factors that a few wrong numbers cannot move: medians. What may be cut off by the integers' range tells none.
+    # 1. Factors that a few wrong numbers cannot move: medians, without numbers that may have been cut off.
     cut = np.abs(held) >= np.abs(held).max()
     telling = (np.abs(held) >= _TELLING * steps) & (due * held > 0) & ~cut
     fitted = due * _medians(held, due, telling)

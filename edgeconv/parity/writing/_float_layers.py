@@ -25,7 +25,7 @@ from edgeconv.parity.writing._layers import LayerOff, Walk, first_wrong
 from edgeconv.parity.writing._real_file import RealFile
 
 _FOLDED = 4.0  # half units that a constant may be off by: a factor, a root, a quotient and a product, each rounded
-_LEAST = 2.0**-19  # of a result's largest number: what is told apart from the rounding of biases that cancel
+_LEAST = 2.0**-19  # of a result's largest number; a smaller error may be the rounding of biases that cancel
 _MOST_TRIED = 6  # values that a result which is none of them may have to be, and results behind each other
 
 

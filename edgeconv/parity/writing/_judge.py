@@ -35,7 +35,7 @@ from edgeconv.parity.writing._solved import Solved, solve
 from edgeconv.parity.writing._steps import Steps
 from edgeconv.parity.writing._telling import told_of_end
 
-_DOUBT = 0.25  # of half a unit, within which a number of the writer's own is told
+_DOUBT = 0.25  # of half a unit: a solution must be nearer than that to decide which number the file should have
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
 
 
@@ -190,7 +190,7 @@ class _Writing:
         self.source = Source(self.graph, file, self.matching.rounded)
         self.energies = (0.0, 0.0)
         self.compared: set[str] = set()
-        self.settled: set[str] = set()  # tensors whose numbers of the writer's own are told
+        self.settled: set[str] = set()  # tensors whose numbers of the writer's own were solved
         self.told: set[str] = set()  # these numbers' constants
 
     def faults(self) -> Iterator[tuple[str, str]]:

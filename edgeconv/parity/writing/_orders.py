@@ -24,7 +24,7 @@ def moved_back(array: Array, due: Array, slack: Array) -> Array | None:
     """
     flat, slack = array.reshape(-1), np.broadcast_to(slack, array.shape).reshape(-1)
     for places in _orders(np.arange(due.size).reshape(due.shape), array.shape):
-        first = places.flat[:_FEW]  # few tell most orders that differ
+        first = places.flat[:_FEW]  # a few numbers rule out most wrong orders
         if not (np.abs(due.reshape(-1)[first] - flat[:_FEW]) <= slack[:_FEW]).all():
             continue
         order = places.reshape(-1)

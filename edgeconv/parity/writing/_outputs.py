@@ -110,7 +110,7 @@ def with_faults(link: LinkResult, faults: Sequence[tuple[str, str]]) -> LinkResu
 
     Args:
         link: of its outputs.
-        faults: tensor and one line, the first of which is told first.
+        faults: tensor and one line, the first of which is reported first.
     """
     if not faults:
         return link

@@ -137,5 +137,5 @@ def _is_near(array: Array, due: Array, unit: Array) -> bool:
     few = [axis_size // 2 for axis_size in array.shape[:-1]]
     probed = (*few, slice(0, _PROBED)) if array.ndim else ()
     if not (np.abs(array[probed] - due[probed]) <= unit[probed]).all():
-        return False  # most that differ are told by a few
+        return False  # a few rule out most that differ
     return bool((np.abs(array - due) <= unit).all())

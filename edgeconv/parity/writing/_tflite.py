@@ -395,8 +395,8 @@ def _saturated(tensor: Tensor, array: Array, factor: float = 1.0) -> Array:
 def _axes(array: Array, expected: Array, largest: float) -> tuple[tuple[int, ...] | None, bool]:
     """The order of the axes in which a value is the array, in whatever shape, and True.
 
-    Where none is equal, that of the usual orders which is nearest, so that the difference is told; None where there is
-    none that is near.
+    Where none is equal, that of the usual orders which is nearest, so that the difference is reported; None where none
+    is near.
     """
     rank = expected.ndim
     usual = [tuple(range(rank))] if rank < 3 else [(0, *range(2, rank), 1), tuple(range(rank))]
@@ -421,7 +421,7 @@ def _is_in_another_order(array: Array, expected: Array, axes: Sequence[int]) -> 
     for other in _other_orders(expected.shape, axes):
         places = np.unravel_index(few, [expected.shape[axis] for axis in other])
         same_places = expected[tuple(places[other.index(axis)] for axis in range(expected.ndim))]
-        # Few places tell most that differ, and need no array to be moved.
+        # A few places rule out most wrong orders, without moving the array.
         if is_equal(first, same_places, largest) and is_equal(array, _moved(expected, other, array), largest):
             return True
     return False

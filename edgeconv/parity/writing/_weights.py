@@ -19,14 +19,14 @@ from edgeconv.core import Array
 from edgeconv.parity.writing._evened import outlying
 from edgeconv.parity.writing._numbers import ORDERS
 
-_LEAST = 4  # numbers, of which a share says something
+_LEAST = 4  # numbers; a share of fewer may be chance
 _MOST_AGREE = 2 / 3  # share of the numbers that are the nearest integers: then it is that constant of the module
 _FEW = 0.02  # of the numbers; where more are off, the converter learnt which way to round (Nagel et al. 2020)
 _NEAR = 2.0**-10  # relative to a step: folding in float32 moves a number that lies between two integers
 _FOLDED = 2.0**-20  # relative to the largest number of a constant: the same of a bias of many steps
 _FIT = 0.25  # steps, that a factor found by least squares may be off at the largest number
 _FURTHEST = 4  # steps that a zero point is looked for at
-_CONSTANTS = 3  # that have the nearest integers throughout, and tell that a converter rounds so
+_CONSTANTS = 3  # with the nearest integers throughout: then the converter is known to round so
 _MOST_SIGNS = 0.3  # of the numbers, more of the same sign than of the other
 _PAIR = 128  # the most that the magnitudes of a pair-safe pair add up to: 255 times that is 2^15 - 128
 _REACH = 256  # steps: a sum that a converter made one layer of, and another none, has other numbers in few places
