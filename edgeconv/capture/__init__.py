@@ -146,7 +146,7 @@ def capture(
     from edgeconv.capture.normalize._pooling import settle_ceil_mode
     from edgeconv.capture.normalize._resizing import settle_resizes
     from edgeconv.capture.torch import _interface
-    from edgeconv.capture.torch._converted import as_floats
+    from edgeconv.capture.torch._converted import as_floats, rounds_between
     from edgeconv.capture.torch._eval_mode import eval_mode
     from edgeconv.capture.torch._masked import settle_masks
     from edgeconv.capture.torch._precision import in_module_precision, settle_precision
@@ -156,7 +156,7 @@ def capture(
     from edgeconv.capture.torch._unfit import check_fit
     from edgeconv.capture.torch.argument import checked_module
     from edgeconv.capture.torch.call import Called, tensors_of
-    from edgeconv.graph.edit import remove_unread_constants
+    from edgeconv.graph.edit import ROUNDED_BETWEEN, remove_unread_constants
 
     # 1. The arguments of this function, in the caller's words.
     checked_module(module)
@@ -207,6 +207,8 @@ def capture(
     )
     model.graph.name = where
     model.metadata_props[NOTE] = note
+    if rounds_between(module):
+        model.metadata_props[ROUNDED_BETWEEN] = note
     if other_types:
         model.metadata_props[PRECISION] = ", ".join(other_types)
     return model

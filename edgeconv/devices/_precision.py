@@ -131,8 +131,32 @@ def _by_channel(
     return _fake_quantized(x, scale.view(shape), zero.view(shape), low, high)
 
 
+def _observed(
+    x: torch.Tensor,
+    observes: torch.Tensor,
+    rounds: torch.Tensor,
+    lowest: torch.Tensor,
+    highest: torch.Tensor,
+    scale: torch.Tensor,
+    zero: torch.Tensor,
+    average: float,
+    low: int,
+    high: int,
+    axis: int,
+    is_by_channel: bool = False,
+    is_symmetric: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What FusedMovingAvgObsFakeQuantize calls, with its observer off: a weight near a tie of float32 is not at one."""
+    if bool(observes.any()):
+        raise NotImplementedError  # it moves its scale: torch's own kernel
+    if not bool(rounds.any()):
+        return x, torch.ones_like(x, dtype=torch.bool)
+    return _by_channel(x, scale, zero, axis, low, high) if is_by_channel else _fake_quantized(x, scale, zero, low, high)
+
+
 # Operators whose float64 kernels are missing or ask for float32 scales; inputs are already wide.
 _OWN: Mapping[str, Callable[..., Any]] = {
+    "aten._fused_moving_avg_obs_fq_helper.default": _observed,
     "aten.fake_quantize_per_channel_affine_cachemask.default": _by_channel,
     "aten.fake_quantize_per_channel_affine.default": lambda *args: _by_channel(*args)[0],
 }

@@ -183,7 +183,7 @@ class _Quantizer:
 
     def variant(self, name: str) -> Variant:
         if is_quantized(self._model):
-            model, notes = quantize.round_between(self._model)
+            model, notes = quantize.round_between(self._model, always=self._settings.keep_roundings)
             notes = (*notes, *self._saturating(name, model, "quantize the float model, or turn"))
             return Variant(name, model, io=self._settings.io, keep_roundings=True, notes=notes)  # its own integers
         # 1. The float graph in the form that quantizes best, and a plan for it.

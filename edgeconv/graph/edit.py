@@ -33,6 +33,9 @@ KEEP_FLOAT = "edgeconv.keep_float"
 Between quantized values a node without QuantizeLinear could not be told from one that was forgotten.
 """
 
+ROUNDED_BETWEEN = "edgeconv.rounded_between"
+"""metadata_props key of a model: its module computed on integers throughout, also where its graph rounds nothing."""
+
 MEETING = "edgeconv.meeting"
 """metadata_props key: why several updates of a ScatterElements may have the same index."""
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
 from edgeconv.core.values import listed
+from edgeconv.graph.constants import exact
+from edgeconv.graph.edit import KEEP_FLOAT, ROUNDED_BETWEEN, input_of
 from edgeconv.graph.pairs import PICKS, pair_before, repeat
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import name_of
+from edgeconv.quantize._reach import next_step, pair_behind, steps_moved
 
 _WITHIN = having(Trait.AVERAGES) | {"Clip", "LeakyRelu", "Resize"}
 """Operators whose results lie within the range of their operand, or nearly so: the operand's scale holds them."""
@@ -15,38 +20,71 @@ _CLAMPS = frozenset({"Clip", "Relu"})
 _NAMED = 3  # places in the note
 
 
-def round_between(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
-    """Rounds averages, resizes and clamps of rounded values that nobody rounds, to the steps of what they read.
+def round_between(model: ir.Model, *, always: bool = False) -> tuple[ir.Model, tuple[str, ...]]:
+    """Rounds averages, resizes and clamps of rounded values that nobody rounds, so that integers can read them.
 
     torch.ao observes modules with weights alone: a pool in front of a Linear stays of real numbers in the module that
     was trained, so that the Linear could not be of integers. torch's own ``convert`` computes such operators on
     integers of one scale (the quantized kernels of ``adaptive_avg_pool2d``, ``leaky_relu``, ``interpolate``), as
-    TFLite's AVERAGE_POOL_2D and RESIZE_BILINEAR ask for; here they are rounded alike. What no such
-    layer reads, an output for one, stays as it is.
+    TFLite's AVERAGE_POOL_2D and RESIZE_BILINEAR ask for; here they are rounded alike, to the steps of what they read.
+    What no such layer reads, an output for one, stays as it is. Beyond what torch does:
+
+    1. What is joined, moved and then rounded is rounded to those steps at once, which changes no number.
+    2. Where half a step of the operand moves what is rounded next by more than a step of its own, the result stays
+       float, and with it the layer that reads it.
 
     Args:
-        model: quantized already; not changed.
+        model: quantized already; not changed. Where it says `ROUNDED_BETWEEN` all are rounded, as in its module.
+        always: all are rounded, whatever it costs: files of integers alone.
 
     Returns:
-        A new model, or the same one where there is none, and a note that names the places where numbers change.
+        A new model, or the same one where there is none, and notes that name the places where numbers change, and
+        those that stay float.
     """
     if not any(_is_meant(node) for node in model.graph):
         return model, ()
-    model, names = model.clone(), list[str]()
+    converted = ROUNDED_BETWEEN in model.metadata_props
+    model, rounded, floats = model.clone(), list[str](), dict[str, float]()
     for node in tuple(model.graph):
-        if _is_meant(node):
-            names += [] if _moves(node) else [name_of(node)]
-        elif node.op_type not in PICKS | having(Trait.MOVES):
+        if not _is_meant(node) and node.op_type not in PICKS | having(Trait.MOVES):
             continue
         pair = pair_before(node, PICKS | _WITHIN | having(Trait.MOVES))
-        if pair is not None:
-            repeat(node, *pair)
-    if not names:
-        return model, ()
-    return model, (
-        f"int8: {listed(names, _NAMED)}: rounded to the scale of what it reads, as torch's convert does; a module of "
-        "fake quantizations rounds it nowhere and differs by up to half a step there",
-    )
+        if pair is None:
+            continue
+        if _is_meant(node) and not _moves(node):
+            behind = None if converted else pair_behind(node.outputs[0])
+            free = always or converted or behind is not None
+            moved = 0.0 if free else steps_moved(node.outputs[0], _step(pair), _WITHIN)
+            if moved > 1:
+                floats[name_of(node)] = moved
+                node.metadata_props[KEEP_FLOAT] = "the module rounds it nowhere"
+                continue
+            rounded += [name_of(node)] if behind is None else []
+            pair = behind or pair
+        repeat(node, *pair)
+    return model, _notes(rounded, floats)
+
+
+def _notes(rounded: list[str], floats: dict[str, float]) -> tuple[str, ...]:
+    notes = []
+    if rounded:
+        notes.append(
+            f"int8: {listed(rounded, _NAMED)}: rounded to the scale of what it reads, as torch's convert does; a "
+            "module of fake quantizations rounds it nowhere and differs by up to half a step there"
+        )
+    if floats:
+        worst = max(floats.values())
+        notes.append(
+            f"int8: {listed(list(floats), _NAMED)}: stays float, with the layer that reads it: the module rounds it "
+            f"nowhere, and to round it would move what comes next by up to {worst:.1f} steps; observe it in the "
+            "training, or set keep_roundings = true, for files of integers alone"
+        )
+    return tuple(notes)
+
+
+def _step(pair: tuple[ir.Node, ir.Node]) -> float:
+    scale = exact(input_of(pair[0], 1))
+    return math.inf if scale is None else float(scale.reshape(()))
 
 
 def _is_meant(node: ir.Node) -> bool:
@@ -73,16 +111,22 @@ def _is_rounded(value: ir.Value) -> bool:
 
 
 def _is_for_integers(value: ir.Value) -> bool:
-    """Whether layers, or operators whose own result is rounded, read a value, or what others move of it."""
+    """Whether operators whose own result is rounded read a value, or what others move of it, and layers of integers."""
     onward = PICKS | _WITHIN | having(Trait.MOVES)
     readers = [use.node for use in value.uses()]
     return (
         bool(readers)
         and not value.is_graph_output()
         and all(
-            reader.op_type in having(Trait.LAYER)
+            _is_layer_of_integers(reader)
             or _is_rounded(reader.outputs[0])
             or (reader.op_type in onward and _is_for_integers(reader.outputs[0]))
             for reader in readers
         )
     )
+
+
+def _is_layer_of_integers(node: ir.Node) -> bool:
+    """Whether a layer's weight is rounded, and its result: it is computed in floats otherwise."""
+    is_layer, weight = node.op_type in having(Trait.LAYER), exact(input_of(node, 1))
+    return is_layer and weight is None and next_step(node.outputs[0]) is not None

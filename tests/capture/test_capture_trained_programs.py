@@ -3,8 +3,8 @@
 Members: programs that torchao 0.18 wrote (`trained_programs`: quantizers of XNNPACK, int8 per channel from -127 to 127,
 and of x86, uint8), read without torchao; graphs of torch's own operators with scales as numbers and as tensors,
 integers as constants and weights that are still rounded, int32 biases, shared rounded values; recorded fake
-quantization; modules that ``convert`` and ``convert_fx`` made, by part and by operator; pools, resizes and clamps that
-nobody rounds. Refused: scales that are computed, per token, by blocks, observing ones.
+quantization; modules that ``convert`` and ``convert_fx`` made, by part and by operator.
+Refused: scales that are computed, per token, by blocks, observing ones.
 """
 
 from __future__ import annotations
@@ -306,46 +306,3 @@ def test_each_part_with_a_fixed_scale_has_a_form_of_floats(part: nn.Module, engi
     distance = (as_floats(module)(_IMAGES) - module(_IMAGES)).abs() * 256
     assert distance.max() < 1.01
     assert (distance > 0.01).float().mean() < 0.1
-
-
-class _Unrounded(nn.Module):
-    """What torch.ao observes nowhere, between layers that it does."""
-
-    def __init__(self, mode: str = "bilinear") -> None:
-        super().__init__()
-        self.mode = mode
-        self.quant, self.join = tq.QuantStub(), FloatFunctional()
-        self.a, self.b = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()), nn.Conv2d(8, 8, 3, padding=1)
-        self.c, self.pool, self.fc = nn.Conv2d(16, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(8, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.a(self.quant(x))
-        y = functional.relu6(self.b(functional.avg_pool2d(x, 2)))
-        y = self.join.cat([functional.interpolate(y, scale_factor=2, mode=self.mode), x], 1)
-        result: Tensor = self.fc(self.pool(functional.leaky_relu(self.c(y), 0.1)).flatten(1))
-        return result
-
-
-def test_pools_resizes_and_clamps_that_nobody_rounds_keep_files_of_integers(tmp_path: Path) -> None:
-    module = trained(_Unrounded(), CONFIGS["int8"], (3, 8, 8))
-    result = _assert_within_a_step(
-        module, _IMAGES, module(_IMAGES), float(module.fc.activation_post_process.scale), tmp_path, exact=False
-    )
-    assert not _float_notes(result)
-    assert any("avg_pool2d, relu6, upsample_bilinear2d and 2 more: rounded" in note for note in result.notes)
-
-
-def test_a_resize_that_moves_elements_is_not_called_rounded(tmp_path: Path) -> None:
-    """Its result holds numbers of its operand as they are: at the operand's scale they stay what they were."""
-    module = trained(_Unrounded("nearest"), CONFIGS["int8"], (3, 8, 8))
-    step = float(module.fc.activation_post_process.scale)
-    result = _assert_within_a_step(module, _IMAGES, module(_IMAGES), step, tmp_path, exact=False)
-    assert not _float_notes(result)
-    (note,) = [note for note in result.notes if ": rounded" in note]
-    assert "avg_pool2d, relu6, leaky_relu and 1 more: rounded" in note
-
-
-def test_an_average_that_is_an_output_is_not_rounded(tmp_path: Path) -> None:
-    module = trained(nn.Sequential(tq.QuantStub(), nn.AvgPool2d(3)), CONFIGS["int8"], (3, 9, 9))
-    x = torch.randn(1, 3, 9, 9)
-    _assert_within_a_step(module, x, module(x), 1e-4, tmp_path)

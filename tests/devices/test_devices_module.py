@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.ao import quantization
 
 from edgeconv.core import Sample, Verdict
 from edgeconv.devices import run_module
@@ -121,6 +122,30 @@ def test_an_operator_in_python_that_refuses_float64_gets_float32() -> None:
     x = SAMPLES[0].inputs["x"].astype(np.float64)
     np.testing.assert_allclose(run.outputs[0]["y"], np.round(x / 3) + x * 1e-9, rtol=1e-12, atol=1e-15)
     library._destroy()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("channels", [False, True])
+def test_a_fake_quantization_that_is_fused_with_its_observer_is_of_float64(channels: bool) -> None:
+    """torch's kernel computes in float32, where a number just below a half of steps is a half of steps."""
+    kind = quantization.MovingAveragePerChannelMinMaxObserver if channels else quantization.MovingAverageMinMaxObserver
+    scheme = torch.per_channel_symmetric if channels else torch.per_tensor_affine
+    limits = {"quant_min": -128, "quant_max": 127, "dtype": torch.qint8}
+    part = quantization.FusedMovingAvgObsFakeQuantize(kind, **limits, qscheme=scheme)
+    part(torch.tensor([[-1.0, 1.0], [-3.0, 2.0]]))
+    part.eval().apply(quantization.disable_observer)
+    x = np.array([[0.3, -0.77], [1.5, 7.0]])
+    scale = part.scale.double().numpy().reshape(-1, 1)
+    x[0, 0] = 10.5 * scale[0, 0] * (1 - 1e-9)
+    module = Returning(lambda self, x: self.part(x * self.scale))
+    module.part, module.scale = part, nn.Parameter(torch.tensor(1.0))
+    run = run_module(module, (Sample("s", {"x": x.astype(np.float32)}),), input_names=["x"], output_names=["y"])
+    zero, seen = part.zero_point.double().numpy().reshape(-1, 1), x.astype(np.float32).astype(np.float64)
+    expected = (np.clip(np.round(seen / scale) + zero, -128, 127) - zero) * scale
+    np.testing.assert_allclose(run.outputs[0]["y"], expected, rtol=1e-12)
+    part.apply(quantization.disable_fake_quant)
+    run = run_module(module, (Sample("s", {"x": x.astype(np.float32)}),), input_names=["x"], output_names=["y"])
+    np.testing.assert_array_equal(run.outputs[0]["y"], seen)
 
 
 def test_a_module_with_weight_norm_runs() -> None:

@@ -50,6 +50,11 @@ def as_floats(module: nn.Module) -> nn.Module:
     return _copied(module, "", {})
 
 
+def rounds_between(module: nn.Module) -> bool:
+    """Whether `as_floats` has rebuilt parts of a module: between them, too, it computed on integers."""
+    return any(isinstance(part, _Rounded) for part in module.modules())
+
+
 def _is_traced(module: nn.Module) -> bool:
     """Whether a module has a graph of ``convert_fx`` that makes quantized tensors by itself."""
     graphs = [part.graph for part in module.modules() if isinstance(part, torch.fx.GraphModule)]
