@@ -133,18 +133,29 @@ def _failures(text: str, folder: Path) -> list[str]:
     return [f"{row.artifact}: {row.reason}" for row in result.report.comparisons if row.verdict is Verdict.FAIL]
 
 
-def test_what_is_averaged_in_floats_is_not_cut_off_at_the_range_of_its_average(tmp_path: Path) -> None:
-    """Numbers of a normal distribution, whose averages of nine are quantized up to 1.28."""
-    text = """<ir_version: 9, opset_import: ["": 17]> g (float[1, 3, 9, 9] x) => (float[1, 3, 3, 3] y)
-        <float s = {0.01}, int8 z = {0}> {
+AVERAGES = {
+    "pool": "p = AveragePool<kernel_shape = [3, 3], strides = [3, 3]>(b)",
+    "smaller": 'p = Resize<mode = "linear", coordinate_transformation_mode = "half_pixel">(b, , third)',
+    "larger": 'p = Resize<mode = "linear", coordinate_transformation_mode = "half_pixel">(b, , twice)',
+    "larger, corners kept": 'p = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(b, , twice)',
+}
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_what_is_averaged_in_floats_is_not_cut_off_at_the_range_of_its_average(average: str, tmp_path: Path) -> None:
+    """Numbers of a normal distribution, whose averages are quantized up to 1.28."""
+    size = 18 if average.startswith("larger") else 3
+    text = f"""<ir_version: 9, opset_import: ["": 17]> g (float[1, 3, 9, 9] x) => (float[1, 3, {size}, {size}] y)
+        <float s = {{0.01}}, int8 z = {{0}}, float[4] third = {{1, 1, 0.33333334, 0.33333334}},
+         float[4] twice = {{1, 1, 2, 2}}> {{
             a = Sin(x)
             m = Mul(a, a)
             b = Sub(x, m)
-            p = AveragePool<kernel_shape = [3, 3], strides = [3, 3]>(b)
+            {AVERAGES[average]}
             q = QuantizeLinear(p, s, z)
             d = DequantizeLinear(q, s, z)
             y = Relu(d)
-        }"""
+        }}"""
     assert not _failures(text, tmp_path)
 
 

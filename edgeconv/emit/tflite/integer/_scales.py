@@ -1,7 +1,7 @@
 """Parameters for the tensors that lowering made, such that a file rounds where the quantized graph rounds.
 
-1. Backwards: what an operator picks from or clamps may be rounded before as well as after it; what it interpolates
-   too, but for half a step. What a window averages may not: its numbers may be far beyond the range of their averages.
+1. Backwards: what an operator picks from or clamps may be rounded before as well as after it. What a window averages
+   or a resize interpolates may not: numbers may be far beyond the range of their averages.
 2. Forwards: what an operator picks has its operand's parameters. Others are invented: as the specification prescribes
    them, or, between the parts of one operator of the graph, by ranges.
 3. What was invented beside an operator that is computed in floats, or for an output, is withdrawn: the graph rounds
@@ -50,9 +50,9 @@ def _backwards(graph: Graph) -> None:
 
 
 def _written(operator: Operator) -> Quantization | None:
-    """The parameters of all results, where the operator picks, interpolates or clamps in integers."""
+    """The parameters of all results, where the operator picks or clamps in integers."""
     written = {tensor.quantization for tensor in results_of(operator)}
-    passes = picks(operator) or operator.code == "RESIZE_BILINEAR" or bounds_of(operator) is not None
+    passes = picks(operator) or bounds_of(operator) is not None
     return written.pop() if passes and not operator.keeps_float and len(written) == 1 else None
 
 
