@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
@@ -29,51 +28,15 @@ from edgeconv.parity.writing._ends import (
     share,
     shift,
 )
+from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._operands import Operands, Source
+from edgeconv.parity.writing._ratios import exact_ratios
 from edgeconv.parity.writing._solved import Solved, solve
-from edgeconv.parity.writing._steps import Steps
 from edgeconv.parity.writing._telling import told_of_end
 
 _DOUBT = 0.25  # of half a unit: a solution must be nearer than that to decide which number the file should have
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
-
-
-class File(Protocol):
-    """A file beside its graph; see `OnnxFile` and `TfliteFile`."""
-
-    @property
-    def constants(self) -> Mapping[str, Array]: ...
-    @property
-    def unused(self) -> tuple[str, ...]: ...
-    @property
-    def unknown(self) -> tuple[str, ...]: ...
-    @property
-    def names(self) -> frozenset[str]: ...
-    @property
-    def read(self) -> frozenset[str]: ...
-    @property
-    def looked_up(self) -> Mapping[str, Steps]: ...
-    @property
-    def approximated(self) -> frozenset[str]: ...
-    def quantized(self) -> Iterator[tuple[str, str, float, int]]: ...
-    def misread(self) -> Iterator[tuple[str, str]]: ...
-    def alike(self, held: Collection[str]) -> frozenset[str]: ...
-    def compare(
-        self,
-        inputs: Mapping[str, Array],
-        values: Mapping[str, Array],
-        expected: Mapping[str, Array],
-        known: Collection[str] = ...,
-    ) -> Iterator[End]: ...
-    def again(self, tensor: str, changed: Mapping[str, Array], ranges: Mapping[str, float] | None = None) -> Array: ...
-    def own_ranges(self, tensor: str) -> frozenset[str]: ...
-    def half_steps(self, constant: str) -> Array: ...
-    def own_half_steps(self, constant: str) -> Array: ...
-    def is_stored(self, constant: str, exact: Array, doubt: Array) -> Array: ...
-    def ends(self, constant: str) -> tuple[float, float]: ...
-    def operands(self, tensor: str) -> frozenset[str]: ...
-    def constants_before(self, tensor: str) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True)
@@ -325,7 +288,8 @@ class _Writing:
     def _readings(self, end: End, operands: Operands) -> Iterator[Array]:
         """What the graph computes; then with constants rounded otherwise than other parts of the file read them.
 
-        A constant of several readers may be in the file as it is, and as integers of several scales.
+        A constant of several readers may be in the file as it is, and as integers of several scales; scales of a Resize
+        as the sizes whose quotient they are.
         """
         yield end.expected
         before = self.graph.constants_before(end.value, self._held(operands)) & self.graph.constants.keys()
@@ -337,6 +301,8 @@ class _Writing:
         integers = before & self.graph.constant_steps.keys() - self.matching.rounded.keys() - self.matching.without
         if singles := in_float32({name: self.graph.constants[name] for name in integers}):
             yield self._graph_again(end, operands, singles)
+        if ratios := {name: array for name, array in exact_ratios(self.graph.model).items() if name in before}:
+            yield self._graph_again(end, operands, ratios)
 
     def _as_integers(self, end: End, name: str) -> Array | None:
         """A constant of the graph as the nearest integers that this part of the file reads, if there are any."""
