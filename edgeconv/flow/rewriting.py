@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgeconv.core import GraphSummary
-from edgeconv.errors import RewriteError
+from edgeconv.errors import CaptureError, RewriteError
 from edgeconv.flow.source import Source
 from edgeconv.graph.constants import give_exact, take_exact
 from edgeconv.graph.summary import summarize
@@ -42,9 +42,14 @@ def rewritten(
         skip: rewrites to leave out, by name.
         progress: notified of the stages.
         is_proved: whether link 1 will be judged.
+
+    Raises:
+        CaptureError: the source cannot be captured, or an output has no elements.
+        RewriteError: the batch cannot be left open.
     """
     with progress.stage("capture"):
         model = source.graph()
+        _require_elements(model.graph)
     summary = summarize("captured", model)
     with progress.stage("rewrite"):
         captured = model.clone() if is_proved else None
@@ -59,6 +64,14 @@ def rewritten(
             rewriting = Rewriting(captured, model.clone(), tuple(skip))
             give_exact(rewriting.rewritten, faces)
     return model, rewriting, (summary, summarize("folded", model))
+
+
+def _require_elements(graph: ir.Graph) -> None:
+    """Refuses an output that is always empty: no comparison of it could fail."""
+    for output in graph.outputs:
+        if output.shape is not None and 0 in output.shape:
+            what = f"its output {output.name!r} has the shape {list(output.shape)}, which holds no elements"
+            raise CaptureError(what, where="the model", hint="leave that output out")
 
 
 def _freed(source: Source, captured: ir.Model) -> ir.Model | None:

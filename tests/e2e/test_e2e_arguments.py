@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import nn
 
 import edgeconv
@@ -368,3 +369,29 @@ def test_numbers_of_other_libraries_become_plain() -> None:
 def test_the_module_is_told_of_its_own_arguments(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="check the shapes and dtypes of args, and run"):
         edgeconv.export(_net(), (X[:, :2],), tmp_path, name="m")
+
+
+@pytest.mark.parametrize("proof", [{}, {"devices": ["onnxruntime"]}], ids=["unproved", "proved"])
+def test_an_output_that_is_always_empty_is_refused_by_name(proof: dict[str, Any], tmp_path: Path) -> None:
+    """No comparison of it could fail; of a file, the metrics broke over it after everything had been written."""
+
+    class Empty(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.relu(), x[:, :0]
+
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Slice", ["x", "zero", "zero", "one"], ["none"])]
+    places = [numpy_helper.from_array(np.array([at]), name) for at, name in enumerate(("zero", "one"))]
+    x, *outputs = (
+        helper.make_tensor_value_info(name, 1, s) for name, s in (("x", [1, 3]), ("y", None), ("none", None))
+    )
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], outputs, places), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    model.ir_version = 8
+    onnx.save(model, tmp_path / "m.onnx")
+    for export in (
+        lambda: edgeconv.export(Empty(), (X,), tmp_path / "out", name="m", output_names=("y", "none"), **proof),
+        lambda: edgeconv.export_onnx(tmp_path / "m.onnx", tmp_path / "out", name="m", **proof),
+    ):
+        _told(export, "its output 'none' has the shape")
+        assert not (tmp_path / "out").exists()
