@@ -69,6 +69,8 @@ def _remarks(row: Comparison) -> str:
         remarks.append(f"top-1 {row.top1['correct'] / row.top1['labelled']:.2%}")
     if row.top1:
         remarks.append(f"class as the reference's {row.top1['agree']}/{len(row.samples)}")
+    if row.indices:
+        remarks.append(f"indices as the reference's {row.indices.get('equal', 0):,}/{row.indices.get('all', 0):,}")
     if row.arena_bytes is not None:
         remarks.append(f"arena {row.arena_bytes:,} bytes")
     return ", ".join(remarks)

@@ -38,5 +38,15 @@ TOLERANCE = 1e-5
 Sums of many terms lose as much; a wrong weight, padding or rounding mode makes far more.
 """
 
+INDEX_AGREEMENT = 0.9
+"""Acceptance threshold of an output of indices: the share of its elements that are the reference's.
+
+What noise of a hundredth of the scores' energy leaves of an ArgMax: of six scores that are normal and independent
+93 % keep their class at 20 dB, 97.7 % at 30 and 99.3 % at 40; of twenty 90, 96.5 and 98.9 %.
+"""
+
 INT8_SQNR_DB = 20.0
 """Acceptance threshold of int8 against float64: noise of a hundredth of the signal's energy. Less is a broken file."""
+
+SAYS_NOTHING_DB = 3.0
+"""Below this ratio of its variation to its error a channel of an output says nothing: see `edgeconv.core.variation`."""

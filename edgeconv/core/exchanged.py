@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeconv.core import values
-from edgeconv.core.defaults import INT8_SQNR_DB, TOLERANCE
+from edgeconv.core.defaults import INDEX_AGREEMENT, INT8_SQNR_DB, TOLERANCE
 from edgeconv.core.precision import Array
 from edgeconv.core.verdicts import GroupUse, LinkResult, Verdict
 from edgeconv.errors import ParityError
@@ -120,8 +120,10 @@ class Fidelity:
             (quantized outputs).
         layer_lsb: most steps between what a layer of a runtime's reference kernels makes and what the graph makes of
             the same operands exactly; see `LayerSteps`.
-        lost_parts: most parts of an output that may say nothing, as their error is as large as all that they vary
-            (outputs that are joined of `Parts`).
+        lost_parts: most parts of an output that may say nothing, as their error has more than half of the energy of
+            what they vary: channels, and operands of a join (see `edgeconv.core.variation`).
+        index_agreement: least share of the elements of an output of indices (class numbers of an ArgMax) that are equal
+            to the reference's, 0 to 1; it stands in place of the SQNR and the cosine, which mean nothing there.
     """
 
     sqnr_db: float | None = INT8_SQNR_DB
@@ -131,6 +133,7 @@ class Fidelity:
     lsb: int | None = None
     layer_lsb: int | None = 1
     lost_parts: int | None = 0
+    index_agreement: float | None = INDEX_AGREEMENT
 
     def __post_init__(self) -> None:
         values.settle(
@@ -142,6 +145,9 @@ class Fidelity:
             lsb=values.maybe_count(self.lsb, "Fidelity, lsb", ParityError),
             layer_lsb=values.maybe_count(self.layer_lsb, "Fidelity, layer_lsb", ParityError),
             lost_parts=values.maybe_count(self.lost_parts, "Fidelity, lost_parts", ParityError),
+            index_agreement=values.maybe_number(
+                self.index_agreement, "Fidelity, index_agreement", ParityError, most=1.0
+            ),
         )
 
 
@@ -250,13 +256,15 @@ class Comparison:
     None when there was nothing to measure. Under a `Fidelity`, ``sqnr_db`` is that of all samples together. ``top1``
     holds ``labelled``/``correct`` counts where labels exist, ``agree`` (argmax equal to the reference's) for rank-2
     outputs, and under a `Fidelity` ``reference`` (labelled samples that the reference has right). ``parts`` holds
-    ``all`` and ``lost`` counts of an output that is joined of parts, under a `Fidelity`. ``excess`` is the
-    used share of a bound on all samples together, None where each sample has its own. ``lsb`` counts the elements by
-    how many steps of the output's scale they are from what the graph's integers say (quantized variants).
-    ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact. ``layers`` are those of the
-    whole artifact, in the row of its first output, where the device tells what is inside; ``links`` are the links of
-    the proof that the device takes part in (running), there too. ``groups`` are those of the output's channels, under a
-    `Tolerance`.
+    ``all`` and ``lost`` counts of the parts that were judged for themselves, under a `Fidelity`, and how many channels
+    are ``unjudged``, as there are too few numbers of each; ``indices``, of an output of indices, counts of its
+    elements: ``all``, ``equal`` to the reference's, and ``constant``, those that one number everywhere would have
+    right. ``excess`` is the used share of a bound on all samples together, None where each sample has its own. ``lsb``
+    counts the elements by how many steps of the output's scale they are from what the graph's integers say (quantized
+    variants). ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact. ``layers`` are
+    those of the whole artifact, in the row of its first output, where the device tells what is inside; ``links`` are
+    the links of the proof that the device takes part in (running), there too. ``groups`` are those of the output's
+    channels, under a `Tolerance`.
     """
 
     artifact: str
@@ -277,6 +285,7 @@ class Comparison:
     parts: Mapping[str, int] = field(default_factory=dict)
     links: tuple[LinkResult, ...] = ()
     groups: tuple[GroupUse, ...] = ()
+    indices: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def layer_lsb(self) -> Mapping[int, int]:

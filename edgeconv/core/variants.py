@@ -11,11 +11,11 @@ MIXED = "int8-mixed"
 """int8 with the fewest layers in float that reach its acceptance thresholds: by default those of int8."""
 
 DEFAULT_FIDELITY: Mapping[str, Fidelity] = {
-    "fp16": Fidelity(sqnr_db=40.0),
+    "fp16": Fidelity(sqnr_db=40.0, index_agreement=0.98),
     "int8": Fidelity(sqnr_db=INT8_SQNR_DB),
     MIXED: Fidelity(sqnr_db=INT8_SQNR_DB),
     "int8-weights": Fidelity(sqnr_db=INT8_SQNR_DB),
-    "int16x8": Fidelity(sqnr_db=30.0),
+    "int16x8": Fidelity(sqnr_db=30.0, index_agreement=0.96),
 }
 """Default acceptance thresholds of the approximating variants; a file that misses them is broken."""
 

@@ -28,6 +28,7 @@ from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.prove import check_devices, first_environment, reference_of
 from edgeconv.flow.record import read_report, write_report
 from edgeconv.flow.source import OnnxSource, Source, TorchSource
+from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.graph.summary import summarize
 from edgeconv.parity import Golden, compare, golden_bytes
@@ -136,7 +137,8 @@ def _judged(
     reference = _in_widths_of(artifact, reference_of(source, proof.samples, outputs, artifact.path.name, progress))
     # Causes are named by layers of the optimized graph, which other converters fuse alike.
     rewritten = optimize(model.clone())
-    golden = Golden(proof.samples, reference, joints=joints_of(rewritten.graph))
+    graph = rewritten.graph
+    golden = Golden(proof.samples, reference, joints=joints_of(graph), indices=indices_of(graph))
     golden, own_run = with_float32(golden, source, proof, progress)
     own_run = own_run and _in_widths_of(artifact, own_run)
     with progress.stage(f"{artifact.path.name} read back"):
@@ -290,6 +292,7 @@ def _by_threshold(artifact: Artifact, file: ReadBack, golden: Golden, bound: Fid
         tolerance=bound,
         output_names=tuple(reference.outputs[0]),
         joints=golden.joints,
+        indices=golden.indices,
     )
     worst = max(rows, key=lambda row: (row.verdict is Verdict.FAIL, row.excess or 0.0))
     return LinkResult(

@@ -210,6 +210,7 @@ def _rows(
         output_names=outputs,
         integers=golden.integers.get(variant),
         joints=golden.joints,
+        indices=golden.indices,
         scales=scales,
     )
 

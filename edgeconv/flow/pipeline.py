@@ -44,6 +44,7 @@ from edgeconv.flow.target import measured, with_confirmation, with_target, with_
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.flow.writing import emit_file, intermediates_of, write_c, write_file, write_plans
+from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, Recipe, place_of
@@ -321,6 +322,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 notes=notes,
                 variants=variants,
                 joints=joints_of(model.graph),
+                indices=indices_of(model.graph),
                 target_search=_target_search(job, variants, progress),
                 rewriting=rewriting,
             )

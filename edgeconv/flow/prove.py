@@ -38,6 +38,7 @@ from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.source import OnnxSource, Source
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import is_quantized
+from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.parity import (
     Golden,
@@ -111,6 +112,7 @@ def prove(
     notes: tuple[str, ...] = (),
     variants: Sequence[Variant] = (),
     joints: Mapping[str, tuple[Parts, ...]] = MappingProxyType({}),
+    indices: frozenset[str] = frozenset(),
     target_search: TargetSearch | None = None,
     rewriting: Rewriting | None = None,
 ) -> Report:
@@ -122,7 +124,8 @@ def prove(
     # 1. What the source computes in float64, and quantized graphs in exact integers.
     reference = reference_of(source, proof.samples, outputs, name, progress)
     reached: dict[str, Reach] = {}
-    golden = Golden(proof.samples, reference, _integers(variants, proof.samples, reached, progress), joints)
+    integers = _integers(variants, proof.samples, reached, progress)
+    golden = Golden(proof.samples, reference, integers, joints, indices=indices)
     golden, own_run = with_float32(golden, source, proof, progress)
     # 2. Links 1 to 3, and what the inputs reach; derived inputs look for what they do not.
     artifacts = with_links(artifacts, variants, golden, progress, rewriting)
@@ -224,10 +227,10 @@ def repeat(
     # 3. Graphs made anew give their integers and links 1 to 3 anew.
     variants = rebuild(artifacts, old) if rebuild is not None else ()
     if variants:
-        joints = joints_of(variants[0].model.graph)
+        graph = variants[0].model.graph
         reached: dict[str, Reach] = {}
         integers = _integers(variants, proof.samples, reached, progress)
-        golden = replace(golden, integers=integers, joints=joints)
+        golden = replace(golden, integers=integers, joints=joints_of(graph), indices=indices_of(graph))
         artifacts = _with_intermediates(artifacts, variants)
         artifacts = with_links(artifacts, variants, golden, progress)
         artifacts, derived = with_coverage(artifacts, variants, golden, reached, progress)

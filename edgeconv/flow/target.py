@@ -21,8 +21,9 @@ from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.output import temporary
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Batches, is_quantized
+from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
-from edgeconv.parity import Golden
+from edgeconv.parity import Golden, used_share
 from edgeconv.progress import Progress, Silent
 from edgeconv.quantize import Search, Step
 from edgeconv.recipe import Recipe, names_data
@@ -141,14 +142,15 @@ class _Reference:
     """The source's float64 outputs, computed once, on first use: a search may ask at each of its steps, or never."""
 
     def __init__(self, job: Job, proof: Proof, graph: ir.Graph) -> None:
-        self._job, self._proof, self._joints = job, proof, joints_of(graph)
+        self._job, self._proof = job, proof
+        self._joints, self._indices = joints_of(graph), indices_of(graph)
         self._outputs = tuple(value.name or "" for value in graph.outputs)
 
     @cached_property
     def golden(self) -> Golden:
         """Inputs and outputs."""
         reference = self._job.source.run(self._proof.samples, self._outputs, "float64")
-        return Golden(self._proof.samples, reference, joints=self._joints)
+        return Golden(self._proof.samples, reference, joints=self._joints, indices=self._indices)
 
 
 def _confirmed(
@@ -171,8 +173,10 @@ def reached(rows: Sequence[Comparison], target: Target) -> bool:
     """Whether every row reaches the target; failed rows do not, skipped ones are passed over."""
     holds = []
     for row in rows:
-        if _loses_parts(row):
+        if _says_nothing(row):
             holds.append(False)
+        elif row.indices:
+            continue
         elif row.metrics is None:
             holds.append(row.verdict is not Verdict.FAIL)
         elif target.sqnr_db is not None:
@@ -182,10 +186,12 @@ def reached(rows: Sequence[Comparison], target: Target) -> bool:
     return all(holds)
 
 
-def _loses_parts(row: Comparison) -> bool:
-    """Whether more parts say nothing than its thresholds allow, whatever the whole output's distance."""
-    most = row.tolerance.lost_parts if isinstance(row.tolerance, Fidelity) else None
-    return most is not None and row.parts.get("lost", 0) > most
+def _says_nothing(row: Comparison) -> bool:
+    """Whether parts, or indices, miss their own thresholds, whatever the whole output's distance."""
+    if not isinstance(row.tolerance, Fidelity):
+        return False
+    own = Fidelity(sqnr_db=None, lost_parts=row.tolerance.lost_parts, index_agreement=row.tolerance.index_agreement)
+    return used_share(dataclasses.replace(row, lsb={}), own) > 1.0
 
 
 def _judges_by(bound: Fidelity | None, target: Target) -> bool:

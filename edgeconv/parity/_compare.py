@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -31,6 +31,7 @@ def compare(
     output_names: Sequence[str],
     integers: Integers | None = None,
     joints: Mapping[str, Sequence[Parts]] = MappingProxyType({}),
+    indices: Collection[str] = (),
     scales: Mapping[str, OwnScale] | None = None,
 ) -> tuple[Comparison, ...]:
     """Compares a run with the float64 reference.
@@ -45,6 +46,7 @@ def compare(
         output_names: the outputs to compare; each becomes a row.
         integers: what the quantized graph computes exactly on the same samples; None where none is quantized.
         joints: of what parts outputs are joined, by name.
+        indices: the outputs that hold indices: an approximation of these is judged by how many are equal.
         scales: the groups of channels of each output, by name; by default what the reference alone tells of them.
 
     Returns:
@@ -77,7 +79,7 @@ def compare(
         else:
             row = _with_steps(row, run, integers)
             scale = (scales or {}).get(name)
-            rows.append(_compared(row, run, reference, samples, joints.get(name, ()), scale))
+            rows.append(_compared(row, run, reference, samples, joints.get(name, ()), scale, indices=name in indices))
     return tuple(rows)
 
 
@@ -137,10 +139,13 @@ def _compared(
     samples: Sequence[Sample],
     joints: Sequence[Parts],
     scale: OwnScale | None,
+    *,
+    indices: bool,
 ) -> Comparison:
     pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, reference.outputs, strict=True)]
     if isinstance(row.tolerance, Fidelity):
-        return judge_together(row, row.tolerance, samples, pairs, _top1(samples, pairs, of_reference=True), joints)
+        top1 = {} if indices else _top1(samples, pairs, of_reference=True)
+        return judge_together(row, row.tolerance, samples, pairs, top1, joints, indices=indices)
     bound = row.tolerance
     results = [_result(sample, a, b, bound) for sample, (a, b) in zip(samples, pairs, strict=True)]
     remark = ""

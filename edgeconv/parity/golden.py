@@ -5,7 +5,8 @@ One safetensors file: no pickle, the same bytes for the same values. Tensors are
 ``float32/<name>`` is the largest error of each channel of an output in the source's own float32. The metadata key
 ``edgeconv.golden`` holds a JSON object with ``schema``, ``samples`` (name, scale, label and variants, in order),
 ``inputs`` and ``outputs`` (names, in order), ``integers`` (variant to the scales of its outputs), ``joints`` (output to
-the axes that it is joined along, each with the sizes of its parts) and ``derived`` (variant to kinds of inputs).
+the axes that it is joined along, each with the sizes of its parts), ``derived`` (variant to kinds of inputs) and, where
+there are any, ``indices`` (outputs).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Golden:
         joints: of what parts outputs are joined, by name.
         float32: how far the source's own float32 is off, by output: see `edgeconv.parity.float32_errors`.
         derived: the kinds of derived inputs that each variant is probed with: see `edgeconv.parity.derived`.
+        indices: the outputs that hold indices: see `edgeconv.graph.indices`.
     """
 
     samples: tuple[Sample, ...]
@@ -52,6 +54,7 @@ class Golden:
     joints: Mapping[str, tuple[Parts, ...]] = field(default_factory=dict)
     float32: Mapping[str, Array] = field(default_factory=dict)
     derived: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    indices: frozenset[str] = frozenset()
 
     def of(self, variant: str) -> Golden:
         """The samples for one variant (all, for the empty name), with their reference values and integers."""
@@ -68,6 +71,7 @@ class Golden:
             self.joints,
             self.float32,
             self.derived,
+            self.indices,
         )
 
     @property
@@ -121,6 +125,7 @@ def golden_bytes(golden: Golden) -> bytes:
         "joints": {
             name: [[joint.axis, list(joint.sizes)] for joint in joints] for name, joints in golden.joints.items()
         },
+        **({"indices": sorted(golden.indices)} if golden.indices else {}),
         "derived": {variant: list(kinds) for variant, kinds in golden.derived.items()},
     }
     # One key only: the library writes several in no fixed order.
@@ -186,6 +191,7 @@ class _Described(BaseModel):
     outputs: tuple[str, ...] = Field(min_length=1)
     integers: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
     joints: dict[str, tuple[_Joint, ...]] = {}
+    indices: tuple[str, ...] = ()
     derived: dict[str, Annotated[tuple[_Kind, ...], Field(max_length=8)]] = {}
 
 
@@ -220,9 +226,9 @@ def _golden_from(described: _Described, tensors: dict[str, Array]) -> Golden:
     for name, errors in float32.items():
         if errors.dtype != np.float64 or errors.ndim != 1 or not errors.size or not (errors >= 0).all():
             raise ValueError(f"the tensor {_FLOAT32 + name!r} holds no errors")
-    return Golden(
-        tuple(samples), Run(_REFERENCE, "", tuple(sides["out"])), integers, joints, float32, described.derived
-    )
+    reference = Run(_REFERENCE, "", tuple(sides["out"]))
+    indices = frozenset(described.indices)
+    return Golden(tuple(samples), reference, integers, joints, float32, described.derived, indices)
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Any]]:

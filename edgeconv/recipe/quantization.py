@@ -129,6 +129,7 @@ class FidelitySection(Section):
     lsb: Annotated[int, Field(ge=0, le=255)] | None = None
     layer_lsb: Annotated[int, Field(ge=0, le=255)] = 1
     lost_parts: Annotated[int, Field(ge=0)] = 0
+    index_agreement: Share | None = None
 
     def over(self, default: Fidelity) -> Fidelity:
         """The bound: what is written here, and `default` for the rest."""

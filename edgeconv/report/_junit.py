@@ -127,6 +127,7 @@ def _metrics_text(row: Comparison) -> str:
     lines += [f"tolerance {name}: {value!r}" for name, value in vars(row.tolerance).items() if value is not None]
     lines += [f"top1 {name}: {value}" for name, value in row.top1.items()]
     lines += [f"parts {name}: {value}" for name, value in row.parts.items()]
+    lines += [f"indices {name}: {value}" for name, value in row.indices.items()]
     failed = [sample for sample in row.samples if sample.verdict is Verdict.FAIL]
     lines += [f"sample {s.sample}: {s.reason or 'out of tolerance'} ({s.excess:.3g} times the bound)" for s in failed]
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from markupsafe import Markup
@@ -140,8 +140,8 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
         agree=_agreement(row),
         latency=fmt.milliseconds(row.latency_ms),
         arena=fmt.NOTHING if row.arena_bytes is None else fmt.size(row.arena_bytes),
-        tolerance=_tolerance(row.tolerance),
-        own_scale=_own_scale(row.groups),
+        tolerance=_tolerance(row.tolerance, indices=bool(row.indices)),
+        own_scale=_own_scale(row.groups) or _unjudged(row.parts),
         by_element=isinstance(row.tolerance, Tolerance),
         steps=_steps(row.lsb),
         layers=_layers(row),
@@ -158,6 +158,8 @@ def row_view(row: Comparison, anchor: str, *, opened: bool) -> RowView:
 
 def _agreement(row: Comparison) -> tuple[str, str]:
     """How often the class is the reference's; of an approximation with the interval that so few samples allow."""
+    if row.indices:
+        return _counts(row.indices.get("equal"), row.indices.get("all", 0))
     text, counts = _counts(row.top1.get("agree"), len(row.samples))
     if counts and isinstance(row.tolerance, Fidelity):
         low, high = fmt.wilson(row.top1["agree"], len(row.samples))
@@ -199,9 +201,9 @@ def _metrics(metrics: Metrics | None) -> MetricsView:
     )
 
 
-def _tolerance(tolerance: Tolerance | Fidelity) -> str:
+def _tolerance(tolerance: Tolerance | Fidelity, *, indices: bool = False) -> str:
     if isinstance(tolerance, Fidelity):
-        return ", ".join(_thresholds(tolerance)) or "nothing: it is only measured"
+        return ", ".join(_thresholds(tolerance, indices=indices)) or "nothing: it is only measured"
     relative = f" + {fmt.number(tolerance.rtol)}·|b|" if tolerance.rtol else ""
     text = f"|a − b| ≤ {fmt.number(tolerance.atol)}{relative}"
     if tolerance.max_abs is None or (tolerance.max_abs == tolerance.atol and not relative):
@@ -222,8 +224,21 @@ def _own_scale(groups: Sequence[GroupUse]) -> str:
     return f"{text}."
 
 
-def _thresholds(bound: Fidelity) -> Iterator[str]:
+def _unjudged(parts: Mapping[str, int]) -> str:
+    """That channels were not judged for themselves; nothing where they were."""
+    if not parts.get("unjudged"):
+        return ""
+    return (
+        f"None of its {parts['unjudged']:,} channels is judged for itself: more inputs are needed, 16 numbers of each."
+    )
+
+
+def _thresholds(bound: Fidelity, *, indices: bool = False) -> Iterator[str]:
     """The acceptance thresholds on all samples together, one text each."""
+    if indices:
+        if bound.index_agreement is not None:
+            yield f"≥ {100 * bound.index_agreement:.4g} % of the indices are PyTorch's"
+        bound = replace(bound, sqnr_db=None, cosine=None, agreement=None, accuracy_drop=None)
     if bound.sqnr_db is not None:
         yield f"SQNR ≥ {fmt.decibel(bound.sqnr_db)} dB over all samples"
     if bound.cosine is not None:
@@ -233,7 +248,7 @@ def _thresholds(bound: Fidelity) -> Iterator[str]:
     if bound.accuracy_drop is not None:
         yield f"top-1 within {bound.accuracy_drop:g} points of PyTorch's"
     if bound.lost_parts:  # that none may be lost goes without saying
-        yield f"≤ {bound.lost_parts} joined parts that say nothing"
+        yield f"≤ {bound.lost_parts} parts that say nothing"
     if bound.lsb is not None:
         yield f"≤ {bound.lsb} LSB from the graph's integers"
 

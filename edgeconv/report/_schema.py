@@ -161,7 +161,12 @@ class FidelityNode(Node):
     layer_lsb: Count | None = Field(
         default=None, description="Most steps of a layer from what the graph makes of the layer's own operands."
     )
-    lost_parts: Count | None = Field(default=None, description="Most joined parts of an output that may say nothing.")
+    lost_parts: Count | None = Field(default=None, description="Most parts of an output that may say nothing.")
+    index_agreement: Share | None = Field(
+        default=None,
+        description="Least share of the elements of an output of indices (class numbers) that are the reference's; it "
+        "stands there in place of sqnr_db and cosine.",
+    )
 
     def to_core(self) -> core.Fidelity:
         return core.Fidelity(**dict(self))
@@ -260,8 +265,14 @@ class ComparisonNode(Node):
     layer_lsb: dict[Steps, Count] = Field(default_factory=dict, description="The counts of all `layers` together.")
     parts: dict[str, Count] = Field(
         default_factory=dict,
-        description="Counts of the parts that the output is joined of: 'all', and those 'lost', whose error is as "
-        "large as all that they vary. {}: of one piece, or a bound on every element.",
+        description="Counts of the parts that are judged for themselves, operands of a join and channels: 'all', and "
+        "those 'lost', whose error has more than half of the energy of what they vary; and the channels that are "
+        "'unjudged', as there are fewer than 16 numbers of each. {}: none, or a bound on every element.",
+    )
+    indices: dict[str, Count] = Field(
+        default_factory=dict,
+        description="Counts of the elements of an output of indices: 'all', those 'equal' to the reference's, and "
+        "'constant', those that one number everywhere would have right. {}: numbers, or a bound on every element.",
     )
     links: Several[LinkNode] = Field(
         default=(),

@@ -94,7 +94,7 @@ def page_view(report: Report) -> PageView:
         groups=_groups(report, rows),
         many_outputs=many_outputs,
         has_top1=any(row.top1.get("labelled") for row in report.comparisons),
-        has_agree=any("agree" in row.top1 for row in report.comparisons),
+        has_agree=any("agree" in row.top1 or row.indices for row in report.comparisons),
         has_arena=any(row.arena_bytes is not None for row in report.comparisons),
         gradient=css_gradient(),
         steps=steps_view(report.comparisons),

@@ -65,9 +65,10 @@ def test_what_a_quantized_graph_says_comes_back_too(tmp_path: Path) -> None:
 
 def test_the_parts_of_outputs_come_back_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     path, joints = tmp_path / "golden.safetensors", {"y": (Parts(1, (4, 6)), Parts(2, (3, 3, 1)))}
-    whole = golden_bytes(Golden(*make(), joints=joints))
+    whole = golden_bytes(Golden(*make(), joints=joints, indices=frozenset({"y"})))
     path.write_bytes(whole)
     assert dict(load_golden(path).joints) == joints
+    assert load_golden(path).of("int8").indices == {"y"}
     assert load_golden(path).of("").joints == joints
     for odd in (b"[1, [4,-6]]", b"[9, [4, 6]]", b"[1, [4, []]]", b"[1, 40000]"):
         path.write_bytes(whole.replace(b"[1, [4, 6]]", odd.ljust(11)[:11]))

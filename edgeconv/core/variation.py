@@ -1,0 +1,268 @@
+"""Which channels and parts of an output say nothing any more: what an approximation leaves of what they vary.
+
+A ratio of the whole output's energies hides a channel behind larger ones, and what a channel varies behind its mean. A
+channel says nothing where its error has more than half of the energy of its own variation (3 dB, `SAYS_NOTHING_DB`): a
+constant has all of it, and what is left of a number explains less than half of it.
+
+Of channels of one unit, class scores say, one that hardly varies beside the others may drown in the noise that is
+accepted of all, and is no fault: a class that no input shows. Three kinds of channels are therefore judged:
+
+1. Those that vary about as much as the others of their part (`_COMPARABLE`).
+2. Of one layer's channels those that are narrow beside the widest, if they are many: scores beside boxes.
+3. Of one layer's channels those that are far further off than the others, to which something was done alone.
+
+Each kind counts where it is at least one channel in twenty. A part of a join is judged as a whole besides. Channels of
+fewer than 16 numbers are not judged one by one, as their variation is then a matter of chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeconv.core.defaults import SAYS_NOTHING_DB
+from edgeconv.core.exchanged import Parts
+from edgeconv.core.precision import Array
+
+LEAST_NUMBERS = 16
+"""Of a channel, before anything is said of it."""
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+_LEAST_RATIO = 10.0 ** (SAYS_NOTHING_DB / 10)
+_COMPARABLE = 1 / 5  # of the others' deviation (root mean square): 6 dB are left where the noise of all is at 20 dB
+_WIDER = 10.0  # the range of channels beside which others are parts of their own
+_LEAST_SHARE = 1 / 20  # of the channels: one of a hundred is a feature that no input shows, and no part
+_FURTHER_OFF = 4.0  # the power of a channel's error over that of the others', beyond which it is no common noise
+_LEAST_TO_COMPARE = 10.0  # of the others' variation to their error, in power
+_LEAST_VARIATION = 1e-7  # relative to the channel's RMS: below it, float32 shows no variation
+_NOTHING_LEFT = 1e-12  # relative to the whole output: float64's rounding, such as the mean of what was normalized
+
+
+@dataclass
+class ChannelErrors:
+    """Sums over the numbers of each channel, of which moments about any mean follow.
+
+    Attributes:
+        axis: along which the channels lie; None where the whole output is one.
+        count: of the numbers of one channel.
+        shift: a number near the mean of each channel, about which the sums are: shape (C,).
+        sums: of the reference's numbers less `shift`, of their squares, and of the squared errors: shape (3, C).
+        low: the smallest number of each: shape (C,).
+        high: the largest.
+        finite: whether all of them are.
+    """
+
+    axis: int | None
+    count: int
+    shift: Floats
+    sums: Floats
+    low: Floats
+    high: Floats
+    finite: bool = True
+
+    @staticmethod
+    def of(pairs: Iterable[tuple[Array, Array]], axis: int | None) -> ChannelErrors | None:
+        """Those of arrays of equal shapes, (computed, expected); None where there is nothing, or channels differ."""
+        seen: ChannelErrors | None = None
+        for computed, expected in pairs:
+            rows = _rows(expected, axis)
+            if seen is None:
+                shift = rows.mean(axis=1) if rows.size and np.isfinite(rows).all() else np.zeros(len(rows))
+                ends = np.full(len(rows), np.inf)
+                seen = ChannelErrors(axis, 0, shift, np.zeros((3, len(rows))), ends, -ends)
+            if len(rows) != len(seen.shift):
+                return None
+            seen.add(_rows(computed, axis), rows)
+        return seen if seen is not None and seen.count else None
+
+    def add(self, computed: Floats, expected: Floats) -> None:
+        """Looks at further numbers of the channels, shape (C, numbers)."""
+        self.finite = self.finite and bool(np.isfinite(computed).all() and np.isfinite(expected).all())
+        if not self.finite or not expected.size:
+            return
+        moved = expected - self.shift[:, None]
+        self.sums += np.stack([moved.sum(1), np.square(moved).sum(1), np.square(computed - expected).sum(1)])
+        self.low, self.high = np.minimum(self.low, expected.min(1)), np.maximum(self.high, expected.max(1))
+        self.count += expected.shape[1]
+
+    def parts(self, sizes: Sequence[int]) -> Iterator[ChannelErrors]:
+        """Those of so many channels each, in their order."""
+        for end, size in zip(np.cumsum(sizes), sizes, strict=True):
+            at = slice(end - size, end)
+            of_part = (self.shift[at], self.sums[:, at], self.low[at], self.high[at])
+            yield ChannelErrors(self.axis, self.count, *of_part, finite=self.finite)
+
+    @property
+    def means(self) -> Floats:
+        """Of each channel's reference."""
+        return np.asarray(self.shift + self.sums[0] / self.count)
+
+    @property
+    def variations(self) -> Floats:
+        """The variance of each channel's reference."""
+        return np.asarray(np.maximum(self.sums[1] / self.count - np.square(self.sums[0] / self.count), 0.0))
+
+    @property
+    def errors(self) -> Floats:
+        """The mean square error of each channel."""
+        return np.asarray(self.sums[2] / self.count)
+
+    @property
+    def decibels(self) -> Floats:
+        """Of each channel's variation over its error."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(10 * np.log10(self.variations / self.errors))
+
+    def lost(self, largest: float) -> Flags:
+        """Which channels say nothing; none where they are short, or not all finite.
+
+        Args:
+            largest: the largest magnitude of the whole output.
+        """
+        if self.count < LEAST_NUMBERS or not self.finite:
+            return np.zeros(len(self.shift), np.bool_)
+        return _is_lost(self.variations, self.errors, np.square(self.means), largest)
+
+    def is_lost_as_one(self, largest: float) -> bool:
+        """Whether all channels together, as numbers of one unit, say nothing."""
+        if self.count * len(self.shift) < LEAST_NUMBERS or not self.finite:
+            return False
+        mean = self.means.mean()
+        variation = np.mean(self.variations + np.square(self.means - mean))
+        return bool(_is_lost(variation, self.errors.mean(), mean**2, largest))
+
+
+@dataclass(frozen=True)
+class SaysNothing:
+    """What was judged of an output, and what of it says nothing.
+
+    Attributes:
+        parts: that were judged: operands of a join, and channels that count for themselves.
+        lost: how many of these say nothing.
+        worst: of the channels that say nothing and count, number and decibels of what they vary, the worst first.
+        drowned: how many channels say nothing, whether they count or not.
+        channels: how many the output has; 0 where it was not looked at.
+        count: of the numbers of one channel: below `LEAST_NUMBERS` none was judged for itself.
+    """
+
+    parts: int = 0
+    lost: int = 0
+    worst: tuple[tuple[int, float], ...] = ()
+    drowned: int = 0
+    channels: int = 0
+    count: int = 0
+
+
+def channel_axis(shape: Sequence[int], joints: Sequence[Parts]) -> int | None:
+    """The axis of an output's channels: of what one layer makes, else the shorter of a joined one and torch's own.
+
+    Positions are more than channels: of (1, 8400, 85) the last axis is meant, of (1, 85, 8400) the first but the batch.
+    """
+    known = [joint for joint in joints if _fits(joint, shape)]
+    layer = [joint.axis for joint in known if len(joint.sizes) == 1]
+    if layer:
+        return layer[0]
+    usual = range(1, len(shape)) if len(shape) == 3 else range(1, len(shape))[:1]
+    candidates = {joint.axis for joint in known} | set(usual)
+    return min(candidates, key=lambda axis: (shape[axis], axis), default=None)
+
+
+def says_nothing(pairs: Sequence[tuple[Array, Array]], joints: Sequence[Parts]) -> SaysNothing:
+    """Judges an output of real numbers.
+
+    Args:
+        pairs: what was computed, and what is right, for each sample; of equal shapes.
+        joints: along which axes the output is joined, and of what.
+    """
+    shape = pairs[0][1].shape
+    axis = channel_axis(shape, joints)
+    whole = ChannelErrors.of(pairs, axis)
+    if whole is None:
+        return SaysNothing()
+    largest = max((float(np.abs(expected).max(initial=0.0)) for _, expected in pairs), default=0.0)
+    of_axis = {joint.axis: joint.sizes for joint in joints}
+    parts = lost = 0
+    # 1. Operands of joins, each as a whole.
+    for joint in joints:
+        errors = whole if joint.axis == axis else ChannelErrors.of(pairs, joint.axis) if _fits(joint, shape) else None
+        if errors is not None and len(joint.sizes) > 1 and len(errors.shift) == sum(joint.sizes):
+            pieces = list(errors.parts(joint.sizes))
+            parts, lost = parts + len(pieces), lost + sum(piece.is_lost_as_one(largest) for piece in pieces)
+    # 2. Channels, within the part that they belong to.
+    sizes = of_axis.get(axis, ()) if axis is not None else ()
+    is_lost, counts = whole.lost(largest), np.zeros(len(whole.shift), np.bool_)
+    pieces = list(whole.parts(sizes)) if sum(sizes) == len(counts) else [whole]
+    starts = np.cumsum([0, *(len(piece.shift) for piece in pieces)])
+    for start, piece in zip(starts, pieces, strict=False):
+        counts[start : start + len(piece.shift)] = _counting(piece, largest, is_layer=len(sizes) == 1)
+    # 3. Too few numbers of each: all that the channels vary about their own means, together.
+    if _is_lost_together(whole, largest):
+        parts, lost = parts + 1, lost + 1
+    at = np.flatnonzero(counts & is_lost)
+    worst = sorted(((int(channel), float(whole.decibels[channel])) for channel in at), key=lambda item: item[1])
+    return SaysNothing(
+        parts=parts + int(counts.sum()),
+        lost=lost + len(at),
+        worst=tuple(worst),
+        drowned=int(is_lost.sum()),
+        channels=len(counts),
+        count=whole.count,
+    )
+
+
+def _fits(joint: Parts, shape: Sequence[int]) -> bool:
+    return joint.axis < len(shape) and sum(joint.sizes) == shape[joint.axis]
+
+
+def _counting(errors: ChannelErrors, largest: float, *, is_layer: bool) -> Flags:
+    """Which channels of a part are judged for themselves: see the module."""
+    lost, variations = errors.lost(largest), errors.variations
+    total = len(variations)
+    comparable = variations >= _COMPARABLE**2 * variations.mean()
+    kinds = [comparable & lost]
+    if is_layer:
+        widths, deviations = errors.high - errors.low, np.sqrt(variations)
+        narrow = (widths < widths.max() / _WIDER) & (deviations < deviations.max() / _WIDER)
+        kinds += [narrow, lost & _further_off_than_others(errors, lost)]
+    counting = np.zeros(total, np.bool_)
+    for kind in kinds:
+        if kind.sum() >= _LEAST_SHARE * total:
+            counting |= kind
+    return counting
+
+
+def _further_off_than_others(errors: ChannelErrors, lost: Flags) -> Flags:
+    """Which channels have an error beyond the noise that they share with those that are not lost."""
+    fine = ~lost & (errors.high > errors.low)
+    if not lost.any() or fine.sum() < lost.sum():
+        return np.zeros(len(lost), np.bool_)
+    common = np.median(errors.errors[fine])
+    if np.median(errors.variations[fine]) < _LEAST_TO_COMPARE * common:
+        return np.zeros(len(lost), np.bool_)
+    return np.asarray(errors.errors > _FURTHER_OFF * common)
+
+
+def _is_lost_together(errors: ChannelErrors, largest: float) -> bool:
+    """Whether channels of too few numbers say nothing, all of them together, about a mean for each."""
+    degrees = len(errors.shift) * (errors.count - 1)  # of freedom: each mean takes one
+    if errors.count >= LEAST_NUMBERS or degrees < LEAST_NUMBERS or not errors.finite:
+        return False
+    variation = errors.variations.mean() * errors.count / (errors.count - 1)
+    return bool(_is_lost(variation, errors.errors.mean(), np.square(errors.means).mean(), largest))
+
+
+def _is_lost(variation: Floats, error: Floats, squared_mean: Floats, largest: float) -> Flags:
+    """Where the error is too large for a variation that is more than rounding."""
+    least = np.maximum(np.square(_LEAST_VARIATION) * (variation + squared_mean), np.square(_NOTHING_LEFT * largest))
+    return np.asarray((variation > least) & (error * _LEAST_RATIO > variation))
+
+
+def _rows(array: Array, axis: int | None) -> Floats:
+    """An array with one row for each channel, float64."""
+    moved = array[None] if axis is None else np.moveaxis(array, axis, 0)
+    return np.asarray(moved, np.float64).reshape(len(moved), -1)
