@@ -221,6 +221,18 @@ def test_a_part_of_a_constant_that_is_one_ulp_off_is_told_though_the_constant_ha
     assert "16 of 16 numbers are not those of the graph's bias" in fault
 
 
+def test_a_constant_of_the_writers_with_many_zeros_is_not_taken_for_one_of_the_graphs() -> None:
+    """The shift of a norm over channels of which many are silent: as large as its weight, and no part of that."""
+    rng = np.random.default_rng(0)
+    weight, bias = (rng.uniform(low, high, 48).astype(np.float32) for low, high in ((0.9, 1.1), (-1e-3, 1e-3)))
+    shift = np.where(np.arange(48) % 2, bias * np.float32(0.37), 0).astype(np.float32)
+    graph = {"weight": weight, "bias": bias}
+    assert not match(graph, {"bias": bias, "shift": shift}, half_steps_of(shift)).faults
+    altered = weight.copy()
+    altered[::3] *= np.float32(1.01)
+    assert match(graph, {"bias": bias, "shift": altered}, half_steps_of(altered)).faults
+
+
 def test_a_number_that_occurs_elsewhere_is_as_wrong_in_its_place() -> None:
     weight = np.random.default_rng(0).integers(-127, 128, (8, 4, 3, 3)) * 0.25  # of integers: float64
     held = weight.transpose(0, 2, 3, 1).copy()
