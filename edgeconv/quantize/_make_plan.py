@@ -28,7 +28,7 @@ from edgeconv.quantize._calibrate import Calibration
 from edgeconv.quantize._fixed_scales import coarse_results
 from edgeconv.quantize._graph import name_of, named
 from edgeconv.quantize._pairs import partners, safe_growth
-from edgeconv.quantize._patterns import overrides_of
+from edgeconv.quantize._patterns import overrides_of, unknown
 from edgeconv.quantize._plan import RANGES, REQUESTED, SCHEMES, Plan, TensorParameters, WeightParameters
 from edgeconv.quantize._steep import spread_results, steep_operands
 from edgeconv.quantize._structure import Layer, Structure, layer_of, structure_of
@@ -126,11 +126,13 @@ def keep_operators(model: ir.Model, plan: Plan, names: Collection[str], reason: 
 
 
 def check_names(model: ir.Model, names: Mapping[str, object], where: str) -> None:
-    """Refuses names that no node of the graph has."""
+    """Refuses names that no node of the graph has, which in a plan are those of first outputs alone."""
     known = {name_of(node) for node in model.graph}
     for name in names:
-        if name not in known:
+        if name not in known and where != "keep_float":
             raise QuantizeError(f"no operator makes {name!r}", where=where, hint="name an operator's first output")
+        if name not in known:
+            raise unknown(model.graph, name, where)
 
 
 def _without_kernels(

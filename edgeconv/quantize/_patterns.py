@@ -10,6 +10,7 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from edgeconv.core.quantization_options import Override, QuantizationOptions
+from edgeconv.core.values import close_to
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import MODULE, only_reader
@@ -18,6 +19,7 @@ from edgeconv.quantize._structure import bias_add
 
 T = TypeVar("T", bound=QuantizationOptions)
 _WILD = frozenset("*?[")
+_NAMES = "name an operator's first output, a torch module or a type, with * for any letters"
 
 
 def matching(graph: ir.Graph, patterns: Sequence[str], where: str, inputs: Sequence[str] = ()) -> list[str]:
@@ -42,8 +44,7 @@ def matching(graph: ir.Graph, patterns: Sequence[str], where: str, inputs: Seque
         meant = [pattern] if pattern in exact else [name for name in inputs if fnmatchcase(name, pattern)]
         meant += [] if pattern in exact else [name_of(node) for node in nodes if _is_meant(node, pattern)]
         if not meant and not _WILD.isdisjoint(pattern):
-            hint = "name an operator's first output, a torch module or a type, with * for any letters"
-            raise QuantizeError(f"{pattern!r} matches no operator", where=where, hint=hint)
+            raise QuantizeError(f"{pattern!r} matches no operator", where=where, hint=_NAMES)
         names |= dict.fromkeys(meant or [pattern])  # a plain name that is unknown is told where it is used
     return list(names)
 
@@ -65,6 +66,14 @@ def with_names(options: T, before: ir.Graph, after: ir.Graph) -> T:
     )
 
 
+def unknown(graph: ir.Graph, name: str, where: str, inputs: Sequence[str] = ()) -> QuantizeError:
+    """The error about a plain name that means no operator, and no input where those may be meant."""
+    modules = {node.outputs[0].metadata_props.get(MODULE, "") for node in graph}
+    close = close_to(name, {*inputs, *map(name_of, graph), *modules, *(node.op_type for node in graph)} - {""})
+    hint = f"did you mean {close[0]!r}? {_NAMES}" if close else _NAMES
+    return QuantizeError(f"no operator makes {name!r}", where=where, hint=f"{hint}, or an input" if inputs else hint)
+
+
 def overrides_of(graph: ir.Graph, overrides: Iterable[Override]) -> dict[str, Override]:
     """The override that counts for each operator, by its first output, and for each input of the graph.
 
@@ -78,8 +87,7 @@ def overrides_of(graph: ir.Graph, overrides: Iterable[Override]) -> dict[str, Ov
         names = matching(graph, override.operators, "override", inputs)
         for name in names:
             if name not in known:
-                hint = "name an operator's first output, a torch module, a type or an input"
-                raise QuantizeError(f"no operator makes {name!r}", where="override", hint=hint)
+                raise unknown(graph, name, "override", inputs)
             if override.range is not None and name not in inputs:  # whose channels equalization may change
                 hint = "state ranges of inputs alone, and choose an observer of what operators make"
                 raise QuantizeError(f"{name!r} is no input", where="override", hint=hint)

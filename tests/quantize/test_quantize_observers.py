@@ -192,8 +192,9 @@ def test_an_override_is_refused_in_pythons_terms(tmp_path: Path) -> None:
         ),
         (
             lambda: _plan(tmp_path, override=(override(operators=("hed",), observer="mse"),)),
-            "override: no operator makes 'hed'; name an operator's first output, a torch module, a type or an input",
+            r"override: no operator makes 'hed'; did you mean 'head'\? .*a torch module or a type, .*, or an input",
         ),
+        (lambda: _plan(tmp_path, keep_float=("conv",)), r"keep_float: no operator makes 'conv'; did you mean 'Conv'\?"),
         (
             lambda: _plan(tmp_path, override=(override(operators=("hed.*",), observer="mse"),)),
             r"override: 'hed\.\*' matches no operator",
