@@ -275,7 +275,7 @@ def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tupl
                 raise CaptureError(f"{reason}", hint='leave out path="fast"') from reason
             note = f"official: {reason}"
         else:
-            clean_known(model)
+            clean_known(model)  # shapes and dtypes are torch's already
             return model, "fast"
     from edgeconv.capture.torch import _official
     from edgeconv.capture.torch._refused import check_official

@@ -116,6 +116,7 @@ def bisect(
         raise ParityError(what, where=str(folder), hint="name one with --layer")
     golden = load_golden(folder / report.golden)
     graphs = {variant.name: variant for variant in rebuild(artifacts, report)} if rebuild is not None else {}
+    # All files appear at once, or none: a crash in the middle leaves no half of a reproduction.
     written = []
     with staged(out) as staging:
         for place in places:

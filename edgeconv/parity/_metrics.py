@@ -70,6 +70,7 @@ def measure(a: Array, b: Array, tolerance: Tolerance, scale: float) -> Measured:
     floor = _rel_floor(flat_b)
     sums = _Sums()
     maxima = _Maxima(floor, tolerance, max(1.0, scale))
+    # In chunks: float64 copies of a large output at once would take several times its memory.
     for start, x, y in _chunks(flat_a, flat_b):
         difference = np.abs(x - y)
         sums.add(x, y, difference)

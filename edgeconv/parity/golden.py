@@ -157,7 +157,7 @@ def load_golden(path: Path) -> Golden:
     except ValueError as error:
         what = f"is not a golden file ({error})"
         raise ParityError(printable(what[:_SHOWN]), where=str(path), hint="export again") from error
-    if tensors:
+    if tensors:  # `_golden_from` takes out what it knows: what is left was put there by somebody else
         raise ParityError(f"holds {len(tensors)} tensors that belong to no sample", where=str(path))
     return golden
 

@@ -42,6 +42,7 @@ def round_masks(model: ir.Model, dtype: str) -> ir.Model:
         ]
         kind = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
         integers = ir.Value(name=unique_name(graph, f"{name}.quantized"), type=kind, shape=value.shape)
+        # The output keeps its name, and so its place in every report; the float mask before it gets another one.
         real = ir.Value(name=name, type=value.type, shape=value.shape)
         real.metadata_props.update(value.metadata_props)
         value.name = unique_name(graph, f"{name}.float")

@@ -277,6 +277,7 @@ def _session(
         constants,
     )
     imports = [onnx.helper.make_opsetid("", opset)]
+    # Not onnx's newest IR version, which an installed onnxruntime need not know yet.
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
     with mapped(f"operator {name_of(node)}"):
         return session(model.SerializeToString())

@@ -52,6 +52,7 @@ def target_search_view(search: TargetSearch | None) -> TargetSearchView | None:
     """Computes the section; None where there was no target."""
     if search is None or not search.points:
         return None
+    # A column for each format and device that any point was measured with.
     sizes = list(dict.fromkeys(name for point in search.points for name in point.size_bytes))
     devices = list(dict.fromkeys(name for point in search.points for name in point.latency_ms))
     classes = any(point.agreement is not None for point in search.points)

@@ -98,6 +98,7 @@ def _check(node: ir.Node) -> None:
 
 def _fit(node: ir.Node) -> bool:
     """Whether queries, keys, values, those of earlier calls, and the mask have shapes of one attention."""
+    # 1. All three (N, heads, length, size), or (N, length, heads · size) with the numbers of heads as attributes.
     ranks = {len(sizes_of(value)) for value in node.inputs[:3]}
     if len(ranks) != 1 or not ranks <= {3, 4}:
         return False
@@ -110,6 +111,7 @@ def _fit(node: ir.Node) -> bool:
     for index, new in ((4, key), (5, value)):
         past = input_of(node, index)
         pasts.append([*new[:2], 0, new[3]] if past is None else sizes_of(past))
+    # 2. Queries may have several heads for each head of keys and values (grouped queries), and values another size.
     fits = (
         query[0] == key[0] == value[0]
         and key[1:3] == value[1:3]
@@ -123,6 +125,7 @@ def _fit(node: ir.Node) -> bool:
     mask = input_of(node, 3)
     if not fits or mask is None:
         return fits
+    # 3. The mask broadcasts to (N, heads, queries, keys); columns that it lacks are masked out.
     *outer, columns = [1] * (4 - len(sizes_of(mask))) + sizes_of(mask)
     around = all(size in (1, whole) for size, whole in zip(outer, query[:3], strict=False))
     return len(outer) == 3 and around and bool(sizes_of(mask)) and columns <= pasts[0][2] + key[2]

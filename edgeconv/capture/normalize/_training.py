@@ -79,6 +79,7 @@ def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
     if x is None:
         return
     sizes, steps = sizes_of(x), Steps(graph, node)
+    # 1. y, by the mean and the biased variance of this batch (specification: BatchNormalization, training_mode).
     by_channel = [sizes[1], *(1 for _ in sizes[2:])]
     axes = [axis for axis in range(len(sizes)) if axis != 1]
     mean = steps.mean(x, axes, "mean")
@@ -90,6 +91,7 @@ def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
     y = steps.add("normalised", "Div", [centred, deviation], sizes)
     y = steps.add("scaled", "Mul", [y, steps.reshape(scale, by_channel, "scale")], sizes)
     y = steps.add("shifted", "Add", [y, steps.reshape(shift, by_channel, "bias")], sizes)
+    # 2. The running statistics, where somebody reads them.
     results = {node.outputs[0]: y}
     statistics = (("mean.flat", mean), ("variance.flat", variance))
     for result, before, (name, current) in zip(node.outputs[1:], running, statistics, strict=False):

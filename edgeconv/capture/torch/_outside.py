@@ -72,6 +72,7 @@ def variables(module: torch.nn.Module) -> Iterator[Variables]:
     for part in module.modules():
         waiting += [type(part), *vars(part).values()]
         waiting += [hook for name in _HOOKS for hook in getattr(part, name, {}).values()]
+    # By identity: objects of the user's may define equality, or be unhashable.
     seen: set[int] = set()
     while waiting and len(seen) < _MOST:
         item = waiting.pop()

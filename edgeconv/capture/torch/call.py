@@ -150,6 +150,7 @@ def called(
         module, kwargs = opened(program), {}
     else:
         module, names = as_floats(module), ()
+    # Each is looked at here, so that an error names its place.
     for path, leaf in pytree.tree_flatten_with_path((tuple(args), dict(kwargs)), is_leaf=_is_packed)[0]:
         _check_leaf(leaf, argument_at(path))
     if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves((args, kwargs))):

@@ -64,6 +64,7 @@ def _unround_output(graph: ir.Graph, index: int) -> None:
     maker = producer_of(real)
     if real is None or maker is None or len(real.uses()) != 1:
         return
+    # The activation may have a pair of its own before it, which then goes as well.
     between = None
     if maker.op_type in _APART and maker.inputs[0] is not None:
         between = _pair_before(maker.inputs[0])
@@ -76,6 +77,7 @@ def _unround_output(graph: ir.Graph, index: int) -> None:
         _leave_out(graph, between, maker.outputs[0])
     graph.outputs[index] = real
     graph.remove([pair[1], pair[0]], safe=True)
+    # What was rounded becomes the output, under the output's name.
     name = result.name
     result.name, real.name = f"{name}.rounded", name
     real.metadata_props.update(result.metadata_props)

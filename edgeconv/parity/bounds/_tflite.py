@@ -195,12 +195,8 @@ def _bounds_of(
     errors: Mapping[int, Bound],
 ) -> tuple[Bound, ...]:
     results, unclamped = _evaluated(graph, operator, values)
-    call = Call(
-        operator,
-        tuple(None if index < 0 else graph.tensors[index] for index in operator.inputs),
-        tuple(graph.tensors[index] for index in operator.outputs),
-        tuple(None if index < 0 else values.get(index) for index in operator.inputs),
-    )
+    call = Call.of(graph.tensors, operator, values)
+    # 1. Operands that have errors already: these go through the operator, or no bound is known.
     carried = {at: error for at, error in errors.items() if error.worst.any()}
     if carried and operator.name in _CARRIED and all(result.dtype.kind == "f" for result in results):
 
@@ -211,11 +207,13 @@ def _bounds_of(
         return carried_over(results, carried, evaluate)
     if errors and (operator.name in _NOTHING_ROUNDED or results[0].dtype.kind != "f"):
         raise ParityError(f"no error is carried through {operator.name}", where=call.result.name)
+    # 2. A jump (a comparison, a rounding) may lie between the operands and what the runtime reads of them.
     if operator.name in _JUMPS and not call.quantized:
         read = {index: arithmetic.read(values[index]) for index in operator.inputs if index in values}
         if any(read[index] is not values[index] for index in read):
             again = evaluate_operator(graph, operator, {**values, **read})
             return tuple(either(*pair) for pair in zip(results, again, strict=True))
+    # 3. Nothing is rounded, or integers are, by whole steps; else the operator's own rule.
     if operator.name in _NOTHING_ROUNDED and not (call.quantized and _rescales(call)):
         return tuple(bound_of(result, None) for result in results)
     if all(result.dtype.kind != "f" for result in results):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -39,6 +40,16 @@ class Call:
     sources: tuple[Tensor | None, ...]
     results: tuple[Tensor, ...]
     values: tuple[Array | None, ...]
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], operator: Operator, values: Mapping[int, Array]) -> Self:
+        """The call of an operator of a file with these tensors; `values` has those of its inputs, by their numbers."""
+        return cls(
+            operator,
+            tuple(None if index < 0 else tensors[index] for index in operator.inputs),
+            tuple(tensors[index] for index in operator.outputs),
+            tuple(None if index < 0 else values.get(index) for index in operator.inputs),
+        )
 
     def __getitem__(self, index: int) -> Array:
         """The value of input ``index``: float64 or the stored integers."""

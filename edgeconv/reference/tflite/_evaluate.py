@@ -92,12 +92,7 @@ def evaluate_operator(graph: TfliteGraph, operator: Operator, values: Mapping[in
     Raises:
         EmitError: as `evaluate`.
     """
-    call = Call(
-        operator,
-        tuple(None if index < 0 else graph.tensors[index] for index in operator.inputs),
-        tuple(graph.tensors[index] for index in operator.outputs),
-        tuple(None if index < 0 else values.get(index) for index in operator.inputs),
-    )
+    call = Call.of(graph.tensors, operator, values)
     if operator.custom or operator.name not in OPERATORS:
         raise call.refuse("is not computed by the reference")
     for tensor, value in zip(call.sources, call.values, strict=True):
@@ -111,6 +106,7 @@ def evaluate_operator(graph: TfliteGraph, operator: Operator, values: Mapping[in
     results = result if isinstance(result, tuple) else (result,)
     if len(results) < len(call.results):
         raise call.refuse(f"gives {len(results)} results, and the file states {len(call.results)}")
+    # A kernel may give more results than the file takes; those that it takes are of the stated kind.
     for tensor, value in zip(call.results, results, strict=False):
         if (value.dtype.kind == "f") != tensor.floating:
             raise call.refuse(f"gives {value.dtype}, and the file states {tensor.dtype} for {tensor.name!r}")

@@ -64,6 +64,7 @@ def _averages_by_weights(graph: Graph, operator: Operator) -> bool:
     if operator.code != "AVERAGE_POOL_2D":
         return False
     size, stride = (options["filterHeight"], options["filterWidth"]), (options["strideH"], options["strideW"])
+    # An average of other steps than its operand's needs a kernel that rescales, which AVERAGE_POOL_2D does not.
     alike = source.quantization == result.quantization
     is_int8 = result.quantization is not None and result.quantization.dtype == "int8"
     if is_int8 and size == source.shape[1:3] and result.shape[1:3] == (1, 1) and options["padding"] == VALID:
@@ -75,6 +76,7 @@ def _averages_by_weights(graph: Graph, operator: Operator) -> bool:
     reach = [(n - 1) * step + width for n, step, width in zip(result.shape[1:3], stride, size, strict=True)]
     if options["padding"] == SAME and any(a > b for a, b in zip(reach, source.shape[1:3], strict=True)):
         return False
+    # Equal weights and a bias of zeros, in floats: they are quantized as any layer's are.
     channels = source.shape[3]
     weights = np.full((1, *size, channels), 1 / (size[0] * size[1]), np.float32)
     constants = [graph.constant(array, f"{result.name}/share") for array in (weights, np.zeros(channels, np.float32))]

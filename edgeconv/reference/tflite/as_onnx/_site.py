@@ -191,10 +191,7 @@ class Site:
     @classmethod
     def of(cls, builder: Builder, operator: Operator) -> Site:
         """Of an operator of the file."""
-        tensors = builder.file.tensors
-        sources = tuple(None if index < 0 else tensors[index] for index in operator.inputs)
-        values = tuple(builder.constants.get(index) for index in operator.inputs)
-        return cls(builder, Call(operator, sources, tuple(tensors[index] for index in operator.outputs), values))
+        return cls(builder, Call.of(builder.file.tensors, operator, builder.constants))
 
     def __getitem__(self, at: int) -> ir.Value:
         """Operand ``at`` in the file's layout."""

@@ -41,6 +41,7 @@ def quotient(low: Lowering, node: ir.Node) -> None:
         low.bind(node.outputs[0], form, converted(low, narrow, _INT64))
         return
     remainder = integer_remainder(low, x, divisor, low.emit("FLOOR_MOD", [x, divisor], shape))
+    # FLOOR_MOD has the divisor's sign; with the remainder of a division towards zero the rest is a multiple of it.
     rest = low.emit("SUB", [x, remainder], shape)
     size = low.emit("CAST", [divisor], divisor.shape, dtype=_FLOAT)
     parts: list[Tensor] = []

@@ -34,6 +34,7 @@ def grid_sample(low: Lowering, node: ir.Node) -> None:
         low.refuse("its input is no image")
     if mode not in ("linear", "bilinear", "nearest"):
         low.refuse(f"its mode is {mode!r}", hint='use mode="bilinear"')
+    # 1. The places: of the grid (N, H, W, 2) the last axis is x, then y (specification: GridSample).
     image = low.tensor(x, last(4))
     batch, height, width, channels = image.shape
     grid = low.tensor(low.input(node, 1), first(4))
@@ -42,9 +43,11 @@ def grid_sample(low: Lowering, node: ir.Node) -> None:
         _lines(low, low.slice(grid, (0, 0, 0, axis), (batch, rows, columns, 1)), size, mode, border, corners)
         for axis, size in enumerate((width, height))
     ]
+    # 2. GATHER takes one index, so that pixels are numbered through all images, and each image has its first number.
     flat = low.reshape(image, (batch * height * width, channels))
     starts = low.integers(np.arange(batch).reshape(batch, 1, 1, 1) * height * width)
     total: Tensor | None = None
+    # 3. One (nearest) or two neighbours along each axis; their weights multiply.
     for row in lines[1]:
         line = low.emit("MUL", [row.places, low.integers([width])], row.places.shape)
         line = low.emit("ADD", [line, starts], line.shape) if batch > 1 else line

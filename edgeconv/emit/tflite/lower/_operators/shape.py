@@ -132,6 +132,7 @@ def slice_(low: Lowering, node: ir.Node) -> None:
     value = low.input(node)
     rank, shape = len(form), list(low.shape(value))
     starts, ends = (low.constant(node.inputs[index], "bound").reshape(-1) for index in (1, 2))
+    # Axes and steps may be left out: all of them, by ones.
     optional = [low.array(value) if value is not None else None for value in (*node.inputs[3:], None, None)]
     axes = range(len(starts)) if optional[0] is None else [int(axis) % rank for axis in optional[0].reshape(-1)]
     steps = np.ones(len(starts), np.int64) if optional[1] is None else optional[1].reshape(-1)
@@ -139,6 +140,7 @@ def slice_(low: Lowering, node: ir.Node) -> None:
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         ranges[axis] = range(*slice(*_bounds(int(start), int(end), int(step))).indices(shape[axis]))
     placed = [ranges[axis] for axis in form]
+    # In the fastest of three forms: XNNPACK has SLICE, and no STRIDED_SLICE with steps.
     if any(part.step < 0 for part in placed):
         cut = _gathered(low, x, placed)
     elif all(part.step == 1 or len(part) == 1 for part in placed):
