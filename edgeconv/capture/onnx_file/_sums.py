@@ -1,8 +1,8 @@
 """Operators that capture writes out with other operators, as a module that computes the same would be captured.
 
-Specification: Gemm, Mean, MeanVarianceNormalization; of opsets 23 and 24, RMSNormalization, RotaryEmbedding and Swish;
-`edgeconv.capture.normalize._attention` has Attention, and the files beside this one Einsum, OneHot, Hardmax, Col2Im
-and CenterCropPad.
+Specification: CenterCropPad, Gemm, Hardmax, Mean, MeanVarianceNormalization, OneHot; of opsets 23 and 24,
+RMSNormalization, RotaryEmbedding and Swish; `edgeconv.capture.normalize._attention` has Attention, and the files beside
+this one Einsum and Col2Im.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import onnx_ir as ir
 from edgeconv.capture.normalize._affine_grid import coordinates
 from edgeconv.capture.normalize._attention import attention
 from edgeconv.capture.normalize._refused import refused
-from edgeconv.capture.onnx_file._center_crop_pad import center_crop_pad
 from edgeconv.capture.onnx_file._column_to_image import column_to_image
 from edgeconv.capture.onnx_file._einsum import einsum
-from edgeconv.capture.onnx_file._one_hot import hardmax, one_hot
 from edgeconv.graph.edit import constant, input_of, producer_of, stated_input
 from edgeconv.graph.steps import Steps, sizes_of
+from edgeconv.graph.traits import Trait, having
 
 
 def settle_sums(graph: ir.Graph) -> None:
@@ -212,17 +211,84 @@ def _is_stored(value: ir.Value | None) -> bool:
     return constant(value) is not None
 
 
+_INDICES = (ir.DataType.INT32, ir.DataType.INT64)
+
+
+def _one_hot(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """OneHot: the second of the values at the index, the first one elsewhere; negative indices count from the end."""
+    index, values, sizes = stated_input(node), stated_input(node, 2), sizes_of(node.outputs[0])
+    axis = node.attributes.get_int("axis", -1) % len(sizes)
+    if index.dtype not in _INDICES:
+        integer = ir.DataType.INT64
+        index = steps.add("index", "Cast", [index], sizes_of(index), {"to": integer}, integer)
+    shape = [1 if at == axis else size for at, size in enumerate(sizes)]
+    places = steps.reshape(index, shape, "places")
+    hit = _hits(steps, places, axis, 0, sizes)
+    # ArgMax and TopK give no negative indices: the second comparison would be for nothing.
+    producer = index.producer()
+    if producer is None or producer.op_type not in having(Trait.RANKS):
+        from_end = _hits(steps, places, axis, -sizes[axis], sizes)
+        hit = steps.add("hit", "Or", [hit, from_end], sizes)
+    off, on = (_number(steps, values, at) for at in (0, 1))
+    hot = steps.add("hot", "Where", [hit, on, off], sizes, dtype=values.dtype)
+    return {node.outputs[0]: hot}
+
+
+def _hardmax(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """Hardmax: 1 at the first of the largest elements of the axis (a single one since opset 13), 0 elsewhere."""
+    x, sizes = stated_input(node), sizes_of(node.inputs[0])
+    axis = node.attributes.get_int("axis", -1) % len(sizes)
+    shape = [1 if at == axis else size for at, size in enumerate(sizes)]
+    first = steps.add("first", "ArgMax", [x], shape, {"axis": axis, "keepdims": 1}, ir.DataType.INT64)
+    hit = _hits(steps, first, axis, 0, sizes)
+    to = ir.DataType.FLOAT if x.dtype is None else x.dtype
+    return {node.outputs[0]: steps.add("hot", "Cast", [hit], sizes, {"to": to}, to)}
+
+
+def _hits(steps: Steps, places: ir.Value, axis: int, start: int, sizes: list[int]) -> ir.Value:
+    """Whether each position along the axis, counted from `start`, equals the index there: bool, of shape `sizes`."""
+    kind = np.int64 if places.dtype is None else places.dtype.numpy()
+    numbers = np.arange(start, start + sizes[axis], dtype=kind)
+    numbers = numbers.reshape([-1 if at == axis else 1 for at in range(len(sizes))])
+    constant = steps.constant(numbers, "numbers")
+    return steps.add("equal", "Equal", [places, constant], sizes, dtype=ir.DataType.BOOL)
+
+
+def _number(steps: Steps, values: ir.Value, at: int) -> ir.Value:
+    array = constant(values)
+    if array is not None:
+        return steps.constant(array.reshape(-1)[at], f"value_{at}")
+    return steps.reshape(steps.slice(values, 0, at, at + 1, f"value_{at}"), [], f"value_{at}.scalar")
+
+
+def _center_crop_pad(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
+    """A Slice of each axis that becomes smaller, a Pad of those that become larger; an Identity where no size changes.
+
+    The smaller half of an odd difference is at the start.
+    """
+    x, sizes = stated_input(node), sizes_of(node.outputs[0])
+    for axis, (before, after) in enumerate(zip(sizes_of(x), sizes, strict=True)):
+        if after < before:
+            start = (before - after) // 2
+            x = steps.slice(x, axis, start, start + after, "cropped")
+    if sizes_of(x) != sizes:
+        added = np.array(sizes) - sizes_of(x)
+        pads = steps.constant(np.concatenate([added // 2, added - added // 2]), "pads")
+        x = steps.add("padded", "Pad", [x, pads], sizes)
+    return {node.outputs[0]: steps.own(x)}
+
+
 WRITTEN_OUT: Mapping[str, Callable[[Steps, ir.Node], Mapping[ir.Value, ir.Value]]] = {
     "AffineGrid": _affine_grid,
     "Attention": attention,
-    "CenterCropPad": center_crop_pad,
+    "CenterCropPad": _center_crop_pad,
     "Col2Im": column_to_image,
     "Einsum": einsum,
     "Gemm": _gemm,
-    "Hardmax": hardmax,
+    "Hardmax": _hardmax,
     "Mean": _mean,
     "MeanVarianceNormalization": _mean_variance,
-    "OneHot": one_hot,
+    "OneHot": _one_hot,
     "RMSNormalization": _root_mean_square,
     "RotaryEmbedding": _rotary,
     "Swish": _swish,

@@ -134,10 +134,7 @@ def stated_windows(graph: ir.Graph) -> None:
         if any(pads):
             source = _padded(graph, node, pair, pads, padded)
         # What the last windows of each axis lack, which does not count in an average.
-        lacking = [
-            max(0, (count - 1) * stride + window - size)
-            for count, stride, window, size in zip(counts, strides, kernel, padded, strict=True)
-        ]
+        lacking = _lacking(counts, strides, kernel, padded)
         node.replace_input_with(0, source)
         for name in ("ceil_mode", "count_include_pad"):
             attributes[name] = ir.AttrInt64(name, 0)
@@ -152,11 +149,13 @@ def _stated_pads(node: ir.Node, sizes: Sequence[int], counts: Sequence[int]) -> 
     if not automatic.startswith("SAME"):
         return stated_pads(node, len(kernel))
     strides = strides_of(node, len(kernel))
-    totals = [
-        max(0, (count - 1) * stride + window - size)
-        for count, stride, window, size in zip(counts, strides, kernel, sizes, strict=True)
-    ]
-    return same_pads(totals, automatic)
+    return same_pads(_lacking(counts, strides, kernel, sizes), automatic)
+
+
+def _lacking(counts: Sequence[int], strides: Sequence[int], kernel: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    """How far the last window of each axis reaches behind the elements."""
+    windows = zip(counts, strides, kernel, sizes, strict=True)
+    return [max(0, (count - 1) * stride + window - size) for count, stride, window, size in windows]
 
 
 def _sizes(value: ir.Value) -> list[int] | None:
