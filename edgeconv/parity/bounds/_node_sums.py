@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edgeconv.graph.windows import pads_by_size, stated_pads
 from edgeconv.parity.bounds import _formulas as formulas
 from edgeconv.parity.bounds import _resize as resize
 from edgeconv.parity.bounds._arithmetic import Array
@@ -26,9 +27,7 @@ def _convolution(site: Site) -> Bounded:
         return direct
     # What the windows read: with its padding, and without a rest that no window reaches.
     high, wide = site.results[0].shape[2] + 2, site.results[0].shape[3] + 2
-    pads = site.attribute("pads", [0] * 4)
-    if site.text("auto_pad", "NOTSET").startswith("SAME"):
-        pads = [1] * 4
+    pads = [1] * 4 if pads_by_size(site.node) else stated_pads(site.node, 2)
     framed = np.pad(x.value, [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])])[:, :, :high, :wide]
     return winograd(direct, framed, weight.value, None if bias is None else bias.value)
 
