@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from edgeconv.core.defaults import PROBE_TIMEOUT_S
-from edgeconv.devices._process import NotInstalledError, printable
+from edgeconv.devices._process import NotInstalledError, device_line
 from edgeconv.devices._session import Session
 from edgeconv.devices.agent import machine_environment
 from edgeconv.errors import DeviceError, is_own_fault
@@ -90,10 +90,10 @@ def _command(device: Device) -> Sequence[str]:
     except Exception as error:  # an entry point may be anybody's, and raise anything
         if is_own_fault(error):
             raise
-        what = f"its command cannot be made ({type(error).__name__}: {printable(error)})"
+        what = f"its command cannot be made ({type(error).__name__}: {device_line(error)})"
         raise DeviceError(what, where=where, hint="fix or uninstall its package") from error
     if not isinstance(command, list | tuple) or not command or not all(isinstance(word, str) for word in command):
-        what = f"its command is {printable(repr(command)):.80}, and no list of words"
+        what = f"its command is {device_line(repr(command)):.80}, and no list of words"
         raise DeviceError(what, where=where, hint="fix or uninstall its package")
     return command
 

@@ -187,7 +187,7 @@ class AgentProcess:
         """The error for a frame or an end that came without a request."""
         item = self._frames.get()
         if isinstance(item, Frame):
-            return DeviceError(f"it sent {printable(item.type)!r} more often than it was asked")
+            return DeviceError(f"it sent {device_line(item.type)!r} more often than it was asked")
         return item or DeviceError(self._death())
 
     def _keep_stderr(self) -> None:
@@ -198,7 +198,7 @@ class AgentProcess:
 
     def _last_words(self) -> str:
         """The last line of stderr that is not a runtime's INFO message."""
-        lines = (printable(line) for line in reversed(self._stderr_tail.splitlines()))
+        lines = (device_line(line) for line in reversed(self._stderr_tail.splitlines()))
         return next((line for line in lines if line and not line.startswith("INFO:")), "")
 
     def _write(self, parts: Sequence[Any]) -> None:
@@ -253,7 +253,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def printable(text: object) -> str:
+def device_line(text: object) -> str:
     """A device's text as one printable line of limited length."""
     words = (text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)[: 4 * _SHOWN]).split()
     return "".join(character if character.isprintable() else "?" for character in " ".join(words))[:_SHOWN]

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeconv.core import Array, Artifact, IntegerTensor, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices._integer_probe import INTEGER_KERNELS, integer_probe, read_probe
-from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError, printable
+from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError, device_line
 from edgeconv.devices.agent import DTYPES, PAYLOAD_LIMIT, PROTOCOL, Frame, ProtocolError, matched
 from edgeconv.errors import DeviceError
 
@@ -161,7 +161,7 @@ class Session:
             raise NotInstalledError(reason, hint="install it") if is_missing else DeviceError(reason)
         protocol, environment = frame.fields.get("protocol"), frame.fields.get("environment")
         if frame.type != "hello" or type(protocol) is not int or protocol != PROTOCOL:
-            what = f"speaks protocol {printable(protocol):.40}, and not {PROTOCOL}"
+            what = f"speaks protocol {device_line(protocol):.40}, and not {PROTOCOL}"
             raise DeviceError(what, hint="copy the agent.py of this edgeconv to it")
         return _text_facts(environment, "environment")
 
@@ -239,7 +239,7 @@ class Session:
         if frame.type == "error":
             raise DeviceError(f"{failure}: {_reason(frame)}")
         if frame.type != answer:
-            raise DeviceError(f"answered {kind!r} with {printable(frame.type)!r}")
+            raise DeviceError(f"answered {kind!r} with {device_line(frame.type)!r}")
         return frame
 
 
@@ -309,7 +309,7 @@ def _check_names(names: object, side: str, count: int) -> None:
         DeviceError: what it answered is no list of names, or more or fewer than there are.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DeviceError(f"told the {side} of the file as {printable(names):.80}, and not as names")
+        raise DeviceError(f"told the {side} of the file as {device_line(names):.80}, and not as names")
     if len(names) != count:
         raise DeviceError(f"found {len(names)} {side} in the file, which declares {count}")
 
@@ -317,13 +317,13 @@ def _check_names(names: object, side: str, count: int) -> None:
 def _reason(frame: Frame) -> str:
     """The reason of an error frame, in the device's own words."""
     reason = frame.fields.get("reason")
-    return (printable(reason) if reason is not None else "") or "it gave no reason"
+    return (device_line(reason) if reason is not None else "") or "it gave no reason"
 
 
 def _latency_ms(frame: Frame) -> float:
     value = frame.fields.get("latency_ms")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_MS:
-        raise DeviceError(f"answered with the latency {printable(value):.40}")
+        raise DeviceError(f"answered with the latency {device_line(value):.40}")
     return float(value)
 
 
@@ -334,8 +334,8 @@ def _text_facts(facts: object, what: str) -> dict[str, str]:
         DeviceError: they are no mapping of words and numbers, or an endless one.
     """
     if not isinstance(facts, dict) or len(facts) > _MOST_FACTS or not all(map(_is_word, facts.values())):
-        raise DeviceError(f"told its {what} as {printable(facts):.80}, and not as a few words by name")
-    return {printable(key): printable(value) for key, value in facts.items()}
+        raise DeviceError(f"told its {what} as {device_line(facts):.80}, and not as a few words by name")
+    return {device_line(key): device_line(value) for key, value in facts.items()}
 
 
 def _is_word(value: object) -> bool:

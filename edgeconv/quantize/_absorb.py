@@ -22,7 +22,7 @@ from edgeconv.graph.traits import Trait, having
 from edgeconv.graph.windows import may_pad
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._equalize import Pair, between, by_input, pairs_of, weight_of
-from edgeconv.quantize._graph import forget_names, unique_name
+from edgeconv.quantize._graph import forget_names, fresh_name
 from edgeconv.quantize._targets import channel_axis
 from edgeconv.quantize._tune import add_to_bias
 
@@ -72,7 +72,7 @@ def _absorb(graph: ir.Graph, pair: Pair, shift: _Floats) -> None:
     add_to_bias(graph, pair.first, -shift)
     add_to_bias(graph, second, moved)
     for node, name in zip(between(pair), names, strict=True):
-        node.outputs[0].name = unique_name(graph, f"{name}.absorbed")
+        node.outputs[0].name = fresh_name(graph, f"{name}.absorbed")
 
 
 def _absorbs(pair: Pair) -> bool:

@@ -31,11 +31,11 @@ from edgeconv.quantize._graph import (
     LAYER,
     add_initializer,
     forget_names,
+    fresh_name,
     is_activation,
     name_of,
     named,
     static_shape,
-    unique_name,
 )
 from edgeconv.quantize._make_plan import check_names
 from edgeconv.quantize._pairs import nearest_safe, partners
@@ -249,7 +249,7 @@ class _Work:
         """Another pair between a value and one operator that reads it."""
         value = node.inputs[index]
         assert value is not None
-        name = unique_name(self.graph, f"{value.name}.requantized")
+        name = fresh_name(self.graph, f"{value.name}.requantized")
         quantized, result = self._pair(value, name, parameters)
         self.graph.insert_before(node, [quantized, result])
         node.replace_input_with(index, result.outputs[0])
@@ -266,9 +266,9 @@ class _Work:
                 use.node.replace_input_with(use.idx, real)
         # A graph's input keeps its name, which callers feed it by.
         if is_input:
-            real.name = unique_name(self.graph, f"{name}.dequantized")
+            real.name = fresh_name(self.graph, f"{name}.dequantized")
         else:
-            real.name, value.name = name, unique_name(self.graph, f"{name}.float")
+            real.name, value.name = name, fresh_name(self.graph, f"{name}.float")
             real.metadata_props.update(value.metadata_props)
         # Outputs of the graph are rounded as well, so that both formats give the same numbers.
         for index, output in enumerate(self.graph.outputs):
@@ -302,7 +302,7 @@ class _Work:
         """A constant of integers and its DequantizeLinear, which takes over the name."""
         old = self.graph.initializers.pop(name, None)
         if old is not None:  # other readers may keep it, under another name
-            old.name = unique_name(self.graph, f"{name}.float")
+            old.name = fresh_name(self.graph, f"{name}.float")
             self.graph.initializers[old.name] = old
         stored = add_initializer(self.graph, f"{name}.quantized", integers)
         if not isinstance(scale, ir.Value):
@@ -319,7 +319,7 @@ class _Work:
         """QuantizeLinear and DequantizeLinear of a value, in no graph yet."""
         scale, zero = self._parameters(name, parameters)
         kind = ir.TensorType(ir.DataType.from_numpy(np.dtype(parameters.dtype)))
-        integer = ir.Value(name=unique_name(self.graph, f"{name}.quantized"), type=kind, shape=value.shape)
+        integer = ir.Value(name=fresh_name(self.graph, f"{name}.quantized"), type=kind, shape=value.shape)
         real = ir.Value(name=name, type=value.type, shape=value.shape)
         nodes = (
             ir.Node("", "QuantizeLinear", [value, scale, zero], outputs=[integer], name=integer.name),

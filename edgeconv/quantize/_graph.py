@@ -46,11 +46,11 @@ def static_shape(value: ir.Value) -> tuple[int, ...]:
 
 def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """Registers a constant under the name, or ``name_1``, … where that is taken."""
-    return edit.add_initializer(graph, unique_name(graph, name), array)
+    return edit.add_initializer(graph, fresh_name(graph, name), array)
 
 
-def unique_name(graph: ir.Graph, preferred: str) -> str:
-    """``preferred``, or ``preferred_1``, … where that name is taken in the graph."""
+def fresh_name(graph: ir.Graph, preferred: str) -> str:
+    """As `edgeconv.graph.names.unique_name`, which collects the graph's names anew each time; these are remembered."""
     taken: set[str] | None = graph.meta.get(_TAKEN)
     if taken is None:  # every new name goes through here, so the set stays complete
         taken = graph.meta[_TAKEN] = {*names_of(graph), *reserved_names(graph)}
@@ -58,7 +58,7 @@ def unique_name(graph: ir.Graph, preferred: str) -> str:
 
 
 def forget_names(graph: ir.Graph) -> None:
-    """Lets `unique_name` look again: for a graph that others may have changed in between."""
+    """Lets `fresh_name` look again: for a graph that others may have changed in between."""
     graph.meta.pop(_TAKEN, None)
 
 

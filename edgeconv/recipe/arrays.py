@@ -13,7 +13,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.core.values import listed
 from edgeconv.errors import RecipeError, is_own_fault
-from edgeconv.recipe.foreign import printable
+from edgeconv.recipe.foreign import foreign_line
 
 MAX_FILE_BYTES = 2**31
 """Largest total size of the arrays of a file: megabytes of zip may hold terabytes of zeros, and holes cost nothing."""
@@ -40,18 +40,18 @@ def read_arrays(path: Path, *, where: str = "") -> Mapping[str, Array]:
     except RecipeError:
         raise
     except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror or printable(str(error))}", where) from error
+        raise _refused(path, f"cannot be read: {error.strerror or foreign_line(str(error))}", where) from error
     except Exception as error:  # of a damaged file: ValueError, BadZipFile, TokenError, zlib.error, …
         if is_own_fault(error):
             raise
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise _refused(path, "holds Python objects, which are not read", where) from error
-        raise _refused(path, f"is no readable NumPy file: {printable(str(error))}", where) from error
+        raise _refused(path, f"is no readable NumPy file: {foreign_line(str(error))}", where) from error
 
 
 def names_of(arrays: Mapping[str, Array]) -> str:
     """The first eight keys, as an error lists them."""
-    return listed([printable(key) for key in arrays], 8)
+    return listed([foreign_line(key) for key in arrays], 8)
 
 
 def _npy_array(path: Path, where: str) -> Mapping[str, Array]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from edgeconv.errors import RecipeError, is_own_fault
-from edgeconv.recipe.foreign import printable
+from edgeconv.recipe.foreign import foreign_line
 
 # Of the unpickler's refusals; its other messages are about damaged files.
 _REFUSED = re.compile(r"GLOBAL (?P<name>[A-Za-z_][\w.]*)|Trying to call|Can only (?:create|build)")
@@ -42,7 +42,7 @@ def read_checkpoint(path: Path, *, where: str = "") -> Any:
         refused = _REFUSED.search(str(error))
         if refused is None:
             raise _unreadable(path, where) from error
-        name = f" ({printable(refused['name'])})" if refused["name"] else ""
+        name = f" ({foreign_line(refused['name'])})" if refused["name"] else ""
         what = f"{path.name} holds more than tensors{name}, and its code was not run"
         raise RecipeError(what, where=where, hint=_SAVE) from error
     except Exception as error:  # of a damaged file torch.load raises RuntimeError, KeyError, EOFError, …

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from edgeconv.errors import RecipeError, raise_if_ending
 from edgeconv.recipe.files import missing_package
-from edgeconv.recipe.foreign import clause_of, printable, prints_to_stderr, text_of
+from edgeconv.recipe.foreign import clause_of, foreign_line, prints_to_stderr, text_of
 from edgeconv.recipe.imports import importing_from
 
 
@@ -32,7 +32,7 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name is not None and name.partition(".")[0] == error.name:
             raise missing_package(error.name, where=where) from error
-        what = f"cannot import {name!r}: {printable(text_of(error))}"
+        what = f"cannot import {name!r}: {foreign_line(text_of(error))}"
         raise RecipeError(what, where=where, hint="correct the module's name, or install what it needs") from error
     except BaseException as error:  # a module may raise anything while it is imported
         raise_if_ending(error)
@@ -41,7 +41,7 @@ def imported(factory: str, where: str) -> Callable[..., Any]:
     try:
         value = reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
-        raise RecipeError(printable(text_of(error)), where=where, hint="write package.module:callable") from error
+        raise RecipeError(foreign_line(text_of(error)), where=where, hint="write package.module:callable") from error
     except BaseException as error:  # a module may have a __getattr__, and a class properties
         raise_if_ending(error)
         raise RecipeError(f"{factory} {clause_of(error)}", where=where, hint="fix that module") from error

@@ -39,8 +39,8 @@ def state_restored() -> Iterator[None]:
 def clause_of(error: BaseException) -> str:
     """A foreign exception as a clause, ``raised ValueError: its text``: one printable line of limited length."""
     if isinstance(error, SystemExit):
-        return f"called sys.exit({'' if error.code is None else printable(repr(error.code))})"
-    text = printable(text_of(error))
+        return f"called sys.exit({'' if error.code is None else foreign_line(repr(error.code))})"
+    text = foreign_line(text_of(error))
     return f"raised {type(error).__name__}" + (f": {text}" if text else "")
 
 
@@ -52,7 +52,7 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
-def printable(text: str) -> str:
+def foreign_line(text: str) -> str:
     """One line without control characters (terminals obey some of them), cut where it is long."""
     line = " ".join(_ANSI.sub("", text).split())
     line = "".join(char for char in line if char.isprintable())

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgeconv.core import Array
 from edgeconv.errors import RecipeError, is_own_fault
-from edgeconv.recipe.foreign import printable
+from edgeconv.recipe.foreign import foreign_line
 from edgeconv.recipe.inputs import Preprocessing
 
 _FILTERS = {
@@ -140,7 +140,7 @@ def _open(path: Path, where: str) -> Image.Image:
     except Exception as error:  # of a damaged file Pillow raises OSError, SyntaxError, ValueError, struct.error, …
         if is_own_fault(error):
             raise
-        what = f"{path.name} is no readable image: {printable(str(error))}"
+        what = f"{path.name} is no readable image: {foreign_line(str(error))}"
         raise RecipeError(what, where=where, hint="save it again") from error
     if deep:
         what = f"{path.name} has more than 8 bits per channel (mode {mode})"

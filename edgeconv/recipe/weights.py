@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from edgeconv.core.values import listed
 from edgeconv.errors import RecipeError, raise_if_ending
 from edgeconv.recipe.checkpoint import read_checkpoint
-from edgeconv.recipe.foreign import clause_of, printable
+from edgeconv.recipe.foreign import clause_of, foreign_line
 
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
@@ -83,10 +83,10 @@ def _read(path: Path, where: str) -> Any:
         if path.suffix in _CHECKPOINTS:
             return read_checkpoint(path, where=where)
     except SafetensorError as error:
-        what = f"{path.name} is no readable safetensors file: {printable(str(error))}"
+        what = f"{path.name} is no readable safetensors file: {foreign_line(str(error))}"
         raise RecipeError(what, where=where, hint="save it again") from error
     except OSError as error:
-        what = f"{path.name} cannot be read: {error.strerror or printable(str(error))}"
+        what = f"{path.name} cannot be read: {error.strerror or foreign_line(str(error))}"
         raise RecipeError(what, where=where, hint="give a readable file") from error
     what = f"{path.name} is neither .safetensors nor a checkpoint ({', '.join(_CHECKPOINTS)})"
     raise RecipeError(what, where=where, hint="save the state dict with safetensors.torch.save_file")
@@ -227,4 +227,4 @@ def _hint_for(missing: Sequence[str], unexpected: Sequence[str]) -> str:
 
 
 def _first_few(names: Sequence[Any]) -> str:
-    return listed([printable(str(name)) for name in names], 4)
+    return listed([foreign_line(str(name)) for name in names], 4)
