@@ -30,14 +30,26 @@ _DATA_DEPENDENT = (
     "Dynamic control flow is not supported",
     "Could not extract specialized integer",
 )
-_NOT_TRACEABLE = (".numpy() is not supported", "Cannot access data pointer", "doesn't have storage")
-
 _ON_CPU = "make new tensors on the device of the input (device=x.device), and export on the CPU"
 SPARSE = ("the forward computes with sparse tensors, and files have none", "make them dense: .to_dense()")
 """What went wrong, and the hint."""
 
 # Words in torch's messages, what went wrong, and the hint.
 _KINDS = (
+    *(
+        (
+            sign,
+            "the forward leaves torch (numpy, data pointers), so it cannot be traced",
+            "compute with torch operations only",
+        )
+        for sign in (".numpy() is not supported", "Cannot access data pointer", "doesn't have storage")
+    ),
+    (
+        "fake tensor in the exported program constant",
+        "the forward passes through code that cannot be traced: a torch.autograd.Function of its own, a write to"
+        " tensor.data, or a library that keeps tensors from call to call",
+        "compute with plain torch operations in eval mode",
+    ),
     ("SparseTensorImpl", *SPARSE),
     (
         "which is not a known type",
@@ -64,15 +76,9 @@ _KINDS = (
         "take the state as an input and return it as an output",
     ),
     ("nested_tensor", "the forward computes with nested tensors, and files have none", "pad them to one size"),
-    (
-        "FakeTensorDeviceMismatchError",
-        "the forward computes with tensors on two devices",
-        _ON_CPU,
-    ),
-    (
-        "Expected all tensors to be on the same device",
-        "the forward computes with tensors on two devices",
-        _ON_CPU,
+    *(
+        (sign, "the forward computes with tensors on two devices", _ON_CPU)
+        for sign in ("FakeTensorDeviceMismatchError", "Expected all tensors to be on the same device")
     ),
 )
 
@@ -147,39 +153,19 @@ def _explain(error: Exception) -> tuple[str, str | Wording]:
     """What went wrong, and the hint."""
     text = str(error)
     if isinstance(error, GuardOnDataDependentSymNode) or any(sign in text for sign in _DATA_DEPENDENT):
-        return (
-            "control flow depends on the values of a tensor, so there is no one graph for all inputs",
-            "use torch.where, or let the branch depend on shapes and options only",
-        )
+        what = "control flow depends on the values of a tensor, so there is no one graph for all inputs"
+        return what, "use torch.where, or let the branch depend on shapes and options only"
     if isinstance(error, DataDependentOutputException):
-        return (
-            f"{str(error.func).removesuffix('.default')} looks at the values of a tensor, which a graph for all inputs"
-            " does not have",
-            "write what calls it with other torch operations",
-        )
-    if any(sign in text for sign in _NOT_TRACEABLE):
-        return (
-            "the forward leaves torch (numpy, data pointers), so it cannot be traced",
-            "compute with torch operations only",
-        )
-    if "fake tensor in the exported program constant" in text:
-        return (
-            "the forward passes through code that cannot be traced: a torch.autograd.Function of its own, a write to"
-            " tensor.data, or a library that keeps tensors from call to call",
-            "compute with plain torch operations in eval mode",
-        )
+        called = str(error.func).removesuffix(".default")
+        what = f"{called} looks at the values of a tensor, which a graph for all inputs does not have"
+        return what, "write what calls it with other torch operations"
     for sign, what, hint in _KINDS:
         if sign in text:
             return what, hint
     if _holds_packed(error):
-        return (
-            "the forward packs sequences of several lengths, whose sizes depend on those",
-            "run the recurrent layer on the padded tensor and mask what lies behind the ends",
-        )
-    return (
-        f"forward failed with {type(error).__name__}: {_first_line(error)}",
-        DECLARED,
-    )
+        what = "the forward packs sequences of several lengths, whose sizes depend on those"
+        return what, "run the recurrent layer on the padded tensor and mask what lies behind the ends"
+    return f"forward failed with {type(error).__name__}: {_first_line(error)}", DECLARED
 
 
 def _holds_packed(error: BaseException) -> bool:
