@@ -114,11 +114,9 @@ def _recipes(paths: list[Path], shapes: list[str], samples: Path | None, fixed: 
     from edgeconv.recipe import load_recipe, onnx_recipe, with_fixed
 
     if (shapes or samples is not None) and not (len(paths) == 1 and is_onnx(paths[0])):
-        raise RecipeError(
-            "these are about one .onnx file",
-            where="--shape" if shapes else "--samples",
-            hint="export it alone, or state them in its recipe: [model] onnx, [[inputs]], [[parity.arrays]]",
-        )
+        what = "these are about one .onnx file"
+        hint = "export it alone, or state them in its recipe: [model] onnx, [[inputs]], [[parity.arrays]]"
+        raise RecipeError(what, where="--shape" if shapes else "--samples", hint=hint)
     stated = stated_shapes(shapes)
     for path in filter(is_onnx, paths):  # an earlier export's, perhaps
         settle(path.parent)

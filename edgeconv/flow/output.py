@@ -219,11 +219,9 @@ def _mapped(target: Path) -> Iterator[None]:
         what = f"cannot write here: {error.strerror or error}"
         raise EmitError(what, where=str(target), hint=f"{OUT}, or make room and check its permissions") from error
     except journal.JournalError as error:
-        raise EmitError(
-            f"the new files were taken away before they were in place: {error}",
-            where=str(target),
-            hint="export again, and let no other program remove files in here meanwhile",
-        ) from error
+        what = f"the new files were taken away before they were in place: {error}"
+        hint = "export again, and let no other program remove files in here meanwhile"
+        raise EmitError(what, where=str(target), hint=hint) from error
 
 
 def _sweep(target: Path) -> None:

@@ -38,11 +38,9 @@ def load_recipe(path: str | Path) -> Recipe:
     """
     path = values.path(path, "path", RecipeError, hint="give the path of a .toml file")
     if is_onnx(path):
-        raise RecipeError(
-            "it is an .onnx file, and a recipe is wanted",
-            where=str(path),
-            hint=f'write a .toml file with name = "…" and model.onnx = "{path.name}"',
-        )
+        what = "it is an .onnx file, and a recipe is wanted"
+        hint = f'write a .toml file with name = "…" and model.onnx = "{path.name}"'
+        raise RecipeError(what, where=str(path), hint=hint)
     return read_recipe(_read(path), path)
 
 

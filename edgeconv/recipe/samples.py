@@ -162,11 +162,9 @@ def _array_of(
 ) -> Array:
     key = "" if path.suffix == ".npy" else arrays.key or item.name
     if len(recipe.inputs) > 1 and (arrays.key or not key):
-        raise RecipeError(
-            f"{arrays.file} gives one array to {len(recipe.inputs)} inputs",
-            where=where,
-            hint="save an .npz with an array per input, under the input's name, and give no key",
-        )
+        what = f"{arrays.file} gives one array to {len(recipe.inputs)} inputs"
+        hint = "save an .npz with an array per input, under the input's name, and give no key"
+        raise RecipeError(what, where=where, hint=hint)
     if key not in stored:
         what = f"{path.name} has no array {key!r}, but: {names_of(stored)}"
         raise RecipeError(what, where=where, hint="correct the key" if arrays.key else "save each input under its name")
@@ -213,11 +211,9 @@ def _labels(stored: Mapping[str, Array], arrays: ArrayInputs, count: int, path: 
         raise RecipeError(what, where=where, hint=f"save one integer class index per sample: ({count},)")
     wrong = labels[(labels < 0) | (labels > MAX_CLASS_INDEX)]
     if wrong.size:
-        raise RecipeError(
-            f"{arrays.labels!r} in {path.name} holds {wrong[0]}, which is no class index",
-            where=where,
-            hint="save indices from 0, and give samples without one a file of their own without labels",
-        )
+        what = f"{arrays.labels!r} in {path.name} holds {wrong[0]}, which is no class index"
+        hint = "save indices from 0, and give samples without one a file of their own without labels"
+        raise RecipeError(what, where=where, hint=hint)
     return labels
 
 

@@ -215,11 +215,9 @@ class _Walk:
         operator = OPERATORS.get(node.op_type) if node.domain in _DEFAULT_DOMAINS else None
         if operator is None:
             prefix = "" if node.domain in _DEFAULT_DOMAINS else f"{node.domain}::"
-            raise RewriteError(
-                f"the reference has no operator {prefix}{node.op_type}",
-                where=place_of(node),
-                hint="it is not supported: write that part of the model with other operators of ONNX",
-            )
+            what = f"the reference has no operator {prefix}{node.op_type}"
+            hint = "it is not supported: write that part of the model with other operators of ONNX"
+            raise RewriteError(what, where=place_of(node), hint=hint)
         self._check_extent(node, arguments)
         try:
             result = operator(Call(node, arguments, self._opset, self._body))

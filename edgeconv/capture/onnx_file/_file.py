@@ -169,11 +169,9 @@ def _check_operators(graph: onnx.GraphProto, where: str, known: Iterable[onnx.No
         node = strange[0]
         others = Counter(f"{other.domain}::{other.op_type}" for other in strange)
         more = f" (operators of other domains: {', '.join(sorted(others))})" if len(others) > 1 else ""
-        raise CaptureError(
-            f"{node.domain}::{node.op_type} is no operator of standard ONNX{more}",
-            where=f"{where}: node {node.name or ', '.join(node.output)}",
-            hint="export the model without fusions for one runtime",
-        )
+        what = f"{node.domain}::{node.op_type} is no operator of standard ONNX{more}"
+        hint = "export the model without fusions for one runtime"
+        raise CaptureError(what, where=f"{where}: node {node.name or ', '.join(node.output)}", hint=hint)
 
 
 def _check_known(graph: onnx.GraphProto, target: int, where: str) -> None:
@@ -182,11 +180,9 @@ def _check_known(graph: onnx.GraphProto, target: int, where: str) -> None:
     if new:
         kinds = sorted({node.op_type for node in new})
         are = "are operators that opsets" if len(kinds) > 1 else "is an operator that opsets"
-        raise CaptureError(
-            f"{', '.join(kinds)} {are} up to {target} do not have, which is not supported",
-            where=f"{where}: node {new[0].name or ', '.join(new[0].output)}",
-            hint=f"write that part of the model with operators of opset {target}",
-        )
+        what = f"{', '.join(kinds)} {are} up to {target} do not have, which is not supported"
+        hint = f"write that part of the model with operators of opset {target}"
+        raise CaptureError(what, where=f"{where}: node {new[0].name or ', '.join(new[0].output)}", hint=hint)
 
 
 def _is_known(operator: str, opset: int) -> bool:
@@ -202,22 +198,18 @@ def _check_masks(graph: onnx.GraphProto, opset: int, where: str) -> None:
     taken = {name for node in every_node(graph) for name in node.input} | {value.name for value in graph.output}
     for node in every_node(graph) if opset < _MASKS_SINCE else ():
         if node.op_type == "Dropout" and taken.intersection(node.output[1:]):
-            raise CaptureError(
-                f"Dropout gives its mask {node.output[1]!r}, which opset {opset} leaves undefined out of training",
-                where=f"{where}: node {node.name or node.output[0]}",
-                hint=f"leave the mask out, or export it with opset {_MASKS_SINCE} or newer",
-            )
+            what = f"Dropout gives its mask {node.output[1]!r}, which opset {opset} leaves undefined out of training"
+            hint = f"leave the mask out, or export it with opset {_MASKS_SINCE} or newer"
+            raise CaptureError(what, where=f"{where}: node {node.name or node.output[0]}", hint=hint)
 
 
 def _check_statistics(graph: onnx.GraphProto, where: str) -> None:
     """Refuses BatchNormalization with statistics per element (``spatial`` = 0), which opset 9 removed."""
     for node in every_node(graph):
         if node.op_type == "BatchNormalization" and any(a.name == "spatial" and a.i == 0 for a in node.attribute):
-            raise CaptureError(
-                "BatchNormalization with spatial = 0, of statistics for each element, is not read",
-                where=f"{where}: node {node.name or node.output[0]}",
-                hint="write it as Sub, Mul and Add, or export it with opset 9 or newer",
-            )
+            what = "BatchNormalization with spatial = 0, of statistics for each element, is not read"
+            hint = "write it as Sub, Mul and Add, or export it with opset 9 or newer"
+            raise CaptureError(what, where=f"{where}: node {node.name or node.output[0]}", hint=hint)
 
 
 def _value_names(graph: onnx.GraphProto) -> set[str]:

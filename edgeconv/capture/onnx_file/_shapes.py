@@ -105,11 +105,9 @@ def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
         raise CaptureError(what, where=place, hint=f"write {_stated(tensor)}")
     for index, (stated_size, file_size) in enumerate(zip(stated, tensor.shape, strict=True)):
         if isinstance(file_size, int) and stated_size != file_size:
-            raise CaptureError(
-                f"the file fixes dimension {index} to {file_size}, and {stated_size} is asked for",
-                where=place,
-                hint="export the file again with that shape, or leave that dimension as it is",
-            )
+            what = f"the file fixes dimension {index} to {file_size}, and {stated_size} is asked for"
+            hint = "export the file again with that shape, or leave that dimension as it is"
+            raise CaptureError(what, where=place, hint=hint)
     return stated
 
 

@@ -137,11 +137,9 @@ def _check_data_file(tensor: onnx.TensorProto, path: Path) -> None:
     except (OSError, ValueError):  # a name that no file can have
         exists = False
     if not exists:
-        raise CaptureError(
-            f"its weights lie in {_shown(name)}, which is not beside it",
-            where=str(path),
-            hint="put that file into the same folder, or save the model as a single file",
-        )
+        what = f"its weights lie in {_shown(name)}, which is not beside it"
+        hint = "put that file into the same folder, or save the model as a single file"
+        raise CaptureError(what, where=str(path), hint=hint)
     if (path.parent / name).is_symlink():
         what = f"its weights lie in {_shown(name)}, which is a symbolic link"
         raise CaptureError(what, where=str(path), hint="put a copy of the file itself in its place")

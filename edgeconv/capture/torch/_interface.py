@@ -153,11 +153,9 @@ def check_sizes(program: torch.export.ExportedProgram) -> None:
             depends.add(node)
         if node.users and not sizes <= settled:
             origin = origin_in(node)
-            raise CaptureError(
-                f"the size of what {origin.operation} gives depends on values, and files have fixed sizes",
-                where=origin.module or "the module's own forward",
-                hint="choose with torch.where, multiply with the mask, or take a fixed number with topk",
-            )
+            what = f"the size of what {origin.operation} gives depends on values, and files have fixed sizes"
+            hint = "choose with torch.where, multiply with the mask, or take a fixed number with topk"
+            raise CaptureError(what, where=origin.module or "the module's own forward", hint=hint)
 
 
 def _deciding(node: torch.fx.Node) -> list[torch.fx.Node]:
@@ -211,11 +209,9 @@ def fit_output_names(
         defaults = ("output", *(f"output_{index}" for index in range(1, count)))
         return _keys(program, {*input_names, *taken}) or [take_name(name, names) for name in defaults]
     if len(output_names) != count:
-        raise CaptureError(
-            f"{counted(len(output_names), 'output name')} for {counted(count, 'output tensor')}",
-            where=where,
-            hint="give one name per tensor that forward returns, nested ones in order",
-        )
+        what = f"{counted(len(output_names), 'output name')} for {counted(count, 'output tensor')}"
+        hint = "give one name per tensor that forward returns, nested ones in order"
+        raise CaptureError(what, where=where, hint=hint)
     return list(output_names)
 
 

@@ -149,11 +149,9 @@ def _check_attributes(script: torch.jit.ScriptModule) -> None:
             is_set.add(_attribute(step))
     for step, _ in steps:
         if step.kind() == "prim::SetAttr" and _attribute(step) in carried and not _is_tensor(step):
-            raise CaptureError(
-                f"forward changes the attribute {_attribute(step)} and reads it again, but a file keeps no state",
-                where=script.original_name,
-                hint="take the state as an input and return it as an output",
-            )
+            what = f"forward changes the attribute {_attribute(step)} and reads it again, but a file keeps no state"
+            hint = "take the state as an input and return it as an output"
+            raise CaptureError(what, where=script.original_name, hint=hint)
 
 
 def _steps(block: Any, is_certain: bool = True) -> Iterator[tuple[Any, bool]]:

@@ -54,11 +54,9 @@ def check_windows(graph: ir.Graph) -> None:
         is_narrow = node.op_type == "MaxPool" and dtype in (ir.DataType.INT8, ir.DataType.UINT8)
         if dtype is not None and not dtype.is_floating_point() and not is_narrow:
             origin = origin_of(node)
-            raise CaptureError(
-                f"{origin.operation} is of {dtype.name.lower()}, and no runtime has it of these integers",
-                where=origin.module or "the module",
-                hint="cast its input to float32 before, and the result back",
-            )
+            what = f"{origin.operation} is of {dtype.name.lower()}, and no runtime has it of these integers"
+            hint = "cast its input to float32 before, and the result back"
+            raise CaptureError(what, where=origin.module or "the module", hint=hint)
 
 
 def _draws(node: FxNode) -> bool:

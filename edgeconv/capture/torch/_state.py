@@ -55,11 +55,9 @@ def check_stateless(
     # A tensor that is no buffer is a constant of the program, which torch.export writes back nowhere.
     for name in sorted(written & program.constants.keys() - dict(module.named_buffers()).keys()):
         what = f"the tensor {name}" if hasattr(module, name.split(".")[0]) else "a tensor that it holds"
-        raise CaptureError(
-            f"forward writes to {what}, which is no buffer of the module, and a file keeps no state",
-            where=type(module).__name__,
-            hint="take the state as an input and return it as an output; what starts anew in each call is made there",
-        )
+        what = f"forward writes to {what}, which is no buffer of the module, and a file keeps no state"
+        hint = "take the state as an input and return it as an output; what starts anew in each call is made there"
+        raise CaptureError(what, where=type(module).__name__, hint=hint)
     if not written and not changes:
         return
     counts = any(isinstance(change.after, int | float) and not isinstance(change.after, bool) for change in changes)
@@ -72,11 +70,9 @@ def check_stateless(
         kind, name = "buffer" if culprit in dict(module.named_buffers()) else "parameter", culprit
         if not culprit:
             kind, name = changes[0].kind, ", ".join(sorted({change.path for change in changes})[:3])
-        raise CaptureError(
-            f"forward changes the {kind} {name} and its outputs depend on it, but a file keeps no state",
-            where=type(module).__name__,
-            hint="take the state as an input and return it as an output",
-        )
+        what = f"forward changes the {kind} {name} and its outputs depend on it, but a file keeps no state"
+        hint = "take the state as an input and return it as an output"
+        raise CaptureError(what, where=type(module).__name__, hint=hint)
 
 
 def drop_void_writes(program: torch.export.ExportedProgram, *, running: bool) -> None:

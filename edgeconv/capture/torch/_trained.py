@@ -97,11 +97,9 @@ def freeze_recorded(graph_module: torch.fx.GraphModule) -> None:
             _buffer(graph_module, read) for read in (observes, rounds, scale, zero)
         )
         if bool(observing.any()):
-            raise CaptureError(
-                "it records a fake quantization that still observes: every call moves its scale",
-                where="module",
-                hint="call module.apply(torchao.quantization.pt2e.disable_observer) before torch.export.export",
-            )
+            what = "it records a fake quantization that still observes: every call moves its scale"
+            hint = "call module.apply(torchao.quantization.pt2e.disable_observer) before torch.export.export"
+            raise CaptureError(what, where="module", hint=hint)
         with graph_module.graph.inserting_before(node):
             if not bool(rounding_on.any()):
                 plain = x

@@ -40,11 +40,9 @@ def check_size(model: ir.Model, weights: str = "float32") -> None:
         constant.nbytes // (2 if halved and constant.dtype == ir.DataType.FLOAT else 1) for constant in constants
     )
     if size > LARGEST_FILE_BYTES:
-        raise EmitError(
-            f"the weights take {size / 2**30:.2f} GiB, and a .tflite file holds less than 2 GiB",
-            where="tflite",
-            hint="export a smaller variant, the .onnx file alone, or the network in parts",
-        )
+        what = f"the weights take {size / 2**30:.2f} GiB, and a .tflite file holds less than 2 GiB"
+        hint = "export a smaller variant, the .onnx file alone, or the network in parts"
+        raise EmitError(what, where="tflite", hint=hint)
 
 
 def to_tflite(
