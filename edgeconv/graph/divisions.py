@@ -186,7 +186,7 @@ def _broadcast(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     for value in node.inputs:
         if value is None:
             continue
-        further = len(after) - len(sizes_of(value))
+        further = len(after) - len(sizes_of(value))  # broadcasting aligns the last axes
         for axis, parts in known.get(value, {}).items():
             if sum(parts) == after[axis + further]:
                 ends.setdefault(axis + further, set()).update(np.cumsum(parts).tolist())

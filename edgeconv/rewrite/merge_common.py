@@ -48,6 +48,7 @@ def _merge_constants(graph: ir.Graph) -> bool:
         stored = tensor.numpy().reshape(-1)
         key = tensor.dtype, tensor.shape.numpy(), stored[:: max(1, stored.size // _GLANCE)].tobytes()
         others = alike.setdefault(key, [])
+        # Compared before rounding: equal as stored, two constants may have been rounded from different numbers.
         original = next((other for other in others if _is_same(unrounded(other), unrounded(value))), None)
         if original is None:
             others.append(value)

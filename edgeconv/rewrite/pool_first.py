@@ -49,7 +49,7 @@ def _pool(node: ir.Node) -> ir.Node | None:
     ):
         return None
     if _counts_padding(pool) and len(node.inputs) > 2:
-        return None
+        return None  # at the borders an average has a part of the bias; a Conv behind it would add all
     return pool if _saves(conv, pool, before[2:], after[2:]) else None
 
 

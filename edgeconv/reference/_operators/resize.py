@@ -86,6 +86,7 @@ def _axes(call: Call, x: Tensor) -> list[_Axis]:
         size = x.shape[axis]
         out = sizes[i] if sizes else math.floor(size * factors[i])
         region = (roi[i], roi[len(axes) + i])
+        # A factor of 1.01 may leave a size as it is, and yet moves the places that are read.
         if out != size or factors[i] != 1 or region != (0.0, 1.0):
             resized_axes.append(_Axis(axis, size, out, factors[i], stated, region))
     return resized_axes

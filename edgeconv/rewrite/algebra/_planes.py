@@ -104,6 +104,7 @@ def _slice(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
     starts, ends, axes, steps = map(integers, stated)
     if starts is None or ends is None:
         return None
+    # Stated, but no constant: which elements are taken is not known.
     if (axes is None and stated[2] is not None) or (steps is None and stated[3] is not None):
         return None
     numbers = operands[0].numbers

@@ -54,6 +54,7 @@ def require_same(first: Freed, second: Freed) -> None:
         for value, counterpart in zip(node.inputs, other.inputs, strict=True):
             if value is None or counterpart is None or counterparts.get(value) is counterpart:
                 continue
+            # What no node before has computed is a constant, large ones of which many nodes may read.
             if (value, counterpart) not in compared:
                 arrays = constant(value), constant(counterpart)
                 if arrays[0] is None or arrays[1] is None:

@@ -102,6 +102,7 @@ def _lower_all(
             elif node not in inner:
                 _lower(low, node)
         except EmitError as error:
+            # A stand-in lets the walk go on, so that one error names everything that is to be changed.
             refused.append(error)
             if not _stand_in(low, node):
                 break

@@ -201,6 +201,7 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     if length * count > LONGEST:
         _refuse(node, f"it has {length * count} steps, and at most {LONGEST} are written out")
     named = next((value.name for value in node.outputs if value.name), node.op_type)
+    # Said before the steps are made: they take over the marks of the node.
     node.metadata_props[KEEP_FLOAT] = f"{WHOLE_LAYER} {named!r} is computed in floats"
     steps = Steps(graph, node, f"{named}/")
     direction = node.attributes.get_string("direction", "forward")

@@ -74,7 +74,7 @@ def _widened(graph: Graph, operator: Operator) -> list[Operator]:
     data = [operator.inputs[position] for position in positions if position < len(operator.inputs)]
     if not any(tensor.dtype.name in kinds and tensor.quantization is None for tensor in data):
         return [operator]
-    before: dict[Tensor, Operator] = {}
+    before: dict[Tensor, Operator] = {}  # one CAST for a tensor that is read twice (x * x)
     narrow = data[0].dtype
     for position in positions:
         tensor = operator.inputs[position]
@@ -85,7 +85,7 @@ def _widened(graph: Graph, operator: Operator) -> list[Operator]:
             before[tensor] = Operator("CAST", [tensor], [Tensor(f"{tensor.name}/int32", tensor.shape, _WIDE)])
         operator.inputs[position] = before[tensor].outputs[0]
     (result,) = operator.outputs
-    if result.dtype != narrow:
+    if result.dtype != narrow:  # truths of a comparison, or indices: these stay what they are
         return [*before.values(), operator]
     wide = Tensor(f"{result.name}/int32", result.shape, _WIDE)
     operator.outputs = [wide]

@@ -297,6 +297,7 @@ def scale_and_shift(graph: Graph) -> None:
         x, scale = before.inputs
         if not (_takes_activation(graph, before, source, consumers) and _per_channel(x, scale, shift)):
             continue
+        # Both in float or both in integers, and nothing rounded between them: else they are no single map.
         if operator.keeps_float != before.keeps_float or not _is_unrounded(source, operator.outputs[0]):
             continue
         if scale.data is None or shift.data is None or operator.outputs[0].shape != x.shape:

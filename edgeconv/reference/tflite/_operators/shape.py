@@ -120,6 +120,7 @@ def _strided_slice(call: Call) -> Array:
     axis = 0
     for at in places:
         if masks["ellipsis"] >> at & 1:
+            # All axes that no other entry is for, perhaps none.
             skipped = max(0, call[0].ndim - len(plain))
             index += [slice(None)] * skipped
             axis += skipped

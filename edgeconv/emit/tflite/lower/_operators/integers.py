@@ -95,10 +95,12 @@ def power(low: Lowering, node: ir.Node) -> None:
     form = common_form(low, node.inputs, len(low.shape(node.outputs[0])))
     base, times = (converted(low, operand(low, value, form), _INT64) for value in node.inputs)
     most, shape = 2**_EXPONENT_BITS - 1, permuted(low.shape(node.outputs[0]), form)
+    # 1. Exponents that the bits do not hold, by one that is as even or odd.
     odd = low.emit("FLOOR_MOD", [times, _whole(low, 2)], times.shape)
     beyond = low.emit("GREATER", [times, _whole(low, most)], times.shape, dtype=_BOOL)
     alike = low.emit("ADD", [odd, _whole(low, most - 1)], times.shape)
     times = low.emit("SELECT_V2", [beyond, alike, times], times.shape, dtype=_INT64)
+    # 2. base ** (2 ** bit) for each bit that is set, and 1 for each that is not.
     product = _whole(low, 1)
     for bit in range(_EXPONENT_BITS):
         lower = low.emit("FLOOR_MOD", [times, _whole(low, 2 ** (bit + 1))], times.shape)
@@ -139,7 +141,7 @@ def bits(low: Lowering, node: ir.Node) -> None:
     x, shape = operand(low, node.inputs[1 - position], form), permuted(low.shape(node.outputs[0]), form)
     mask = aligned(low.constant(node.inputs[position], "mask"), form).astype(np.int64)
     wide = converted(low, x, _INT64)
-    if wide.shape != shape:
+    if wide.shape != shape:  # the mask broadcasts x
         wide = low.emit("ADD", [wide, low.graph.constant(np.zeros(shape, np.int64), f"{low.base}/zero")], shape)
     result = _masked(low, wide, mask)
     if node.op_type != "BitwiseAnd":

@@ -82,6 +82,7 @@ def matmul(low: Lowering, node: ir.Node) -> None:
     weight = low.array(b)
     if weight is not None and weight.ndim == 2 and len(low.shape(a)) >= 2:
         rank = len(shape)
+        # Flattened images keep their NHWC order: the rows of the weight move instead of the data.
         if a in low.feature_orders:
             tensor, order = low.feature_orders[a]
             weight, form = weight[order], first(rank)

@@ -145,6 +145,7 @@ def arg(code: str) -> Lower:
             x, kernel = low.emit("CAST", [equal], x.shape, dtype=np.dtype(np.int32)), "ARG_MAX"
         shape = [size for index, size in enumerate(x.shape) if index != position]
         last = x.shape[position] - 1
+        # Kernels give the first of equal elements: of the axis turned round that is the last.
         from_end = bool(node.attributes.get_int("select_last_index", 0)) and last > 0
         if from_end:
             x = low.emit("GATHER", [x, low.integers(range(last, -1, -1))], x.shape, axis=position, batchDims=0)

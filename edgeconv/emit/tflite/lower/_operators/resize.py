@@ -233,6 +233,7 @@ def _reorder_producer(low: Lowering, value: ir.Value, image: Tensor, order: Arra
         for constant in (kernel, bias)
         if constant.data is not None
     ]
+    # The tensor no longer holds what the module's value does, so it must not have its name in reports.
     image.name, image.owner = f"{image.name}/ordered", ""
     low.reordered.add(image)
     return True

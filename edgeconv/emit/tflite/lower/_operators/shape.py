@@ -254,6 +254,7 @@ def gather_nd(low: Lowering, node: ir.Node) -> None:
     if low.array(low.input(node, 1)) is None:
         gather_nd_computed(low, node)
         return
+    # Negative indices count from the end, and those of several axes become one number, row-major.
     index, before = _with_batch(low.constant(node.inputs[1], "index"), node), low.shape(value)
     depth = index.shape[-1]
     rows = np.ravel_multi_index(tuple(np.moveaxis(index % before[:depth], -1, 0)), before[:depth])

@@ -64,6 +64,7 @@ def conv_transpose(low: Lowering, node: ir.Node) -> None:
         volume = _Transposed(images_of(low, x), weight, bias, groups, windows, scales)
         low.bind(y, last(5), _transposed(low, _as_images(low, volume)))
         return
+    # A signal is an image of height 1, whose window along the height is the only pixel.
     image = as_image(low, x)
     if rank == 3:
         weight, windows = weight[:, :, None, :], [Window(1, 1, 1, 0, 0, 1, 1), *windows]

@@ -37,13 +37,14 @@ def depth_as_channels(low: Lowering, images: Tensor, window: Window, groups: int
     stacked, height, width, channels = images.shape
     batch = stacked // window.length
     if (window.size, window.stride, window.begin, window.reach) == (1, 1, 0, 0):
-        return images
+        return images  # nothing but the image itself is read
     area = height * width * channels
     volume = low.reshape(images, (batch, window.length, area), f"{low.base}/volume")
     if window.begin or window.reach:
         shape = (batch, window.begin + window.length + window.reach, area)
         table = low.integers(np.array([(0, 0), (window.begin, window.reach), (0, 0)]))
         volume = low.emit("PAD", [volume, table], shape)
+    # One part for each tap: the depths that it reads, in steps of the stride.
     parts = [every(low, volume, 1, tap * window.dilation, window) for tap in range(window.size)]
     rows = (batch * window.count * height * width * groups, 1, channels // groups)
     parts = [low.reshape(part, rows) for part in parts]
