@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeconv.core import Array
-from edgeconv.parity.causes import Evidence, Piece, cause_of
+from edgeconv.parity.causes import Evidence, Piece, cause_of, change_of_constant
 from edgeconv.reference import evaluate_node
 
 RNG = np.random.default_rng(0)
@@ -253,6 +254,25 @@ def test_weights_that_are_not_rounded_to_the_nearest_are_told() -> None:
     actual = computed("Conv", IMAGE, held.astype(np.float64), BIAS.astype(np.float32), pads=[1, 1, 1, 1])
     words = cause_of(piece, Evidence(actual, 1e-9, 1e-12), stored={"x1": held})
     assert words == f"the constant x1 is rounded towards zero in {np.count_nonzero(chosen)} of 108 numbers"
+
+
+def test_halves_that_are_cut_off_are_no_factor_and_powers_of_two_no_exception() -> None:
+    due = np.array([[1, 2, -4, 1.5, -3], [0.5, 0.75, 0.3, -0.7, 8]], np.float16)
+    for held in (np.nextafter(due, np.float16(0)), np.where(due > 0.6, np.nextafter(due, np.float16(0)), due)):
+        count = np.count_nonzero(held != due)
+        assert change_of_constant(due, held) == f"is rounded towards zero in {count} of 10 numbers"
+
+
+@pytest.mark.parametrize(("mode", "behind"), [*itertools.product(("edge", "constant"), (0, 1))])
+def test_an_average_of_what_was_padded_for_a_maximum_is_told(mode: str, behind: int) -> None:
+    """In front alone, where the format pads behind by itself and counts none of it."""
+    image = np.abs(RNG.standard_normal((1, 2, 8, 8)))
+    stated = {"kernel_shape": [3, 3], "strides": [2, 2]}
+    padded = np.pad(image, [(0, 0), (0, 0), (1, behind), (1, behind)], mode=mode)
+    pads = [0, 0, 1 - behind, 1 - behind]
+    actual = computed("AveragePool", padded, pads=pads, **stated)[..., :4, :4]
+    cause = cause_of(piece_of("MaxPool", [image], pads=[1, 1, 1, 1], **stated), Evidence(actual, 1e-9))
+    assert cause == "MaxPool layer.0 is computed as AveragePool"
 
 
 def test_a_runtime_that_rounds_its_operands_is_told() -> None:

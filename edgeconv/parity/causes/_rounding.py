@@ -27,12 +27,13 @@ def _in_bits(bits: int) -> Callable[[Array], Array]:
     return rounded
 
 
-def _halved(array: Array) -> Array:
+def halved(array: Array) -> Array:
+    """Rounds to float16 as hardware does: numbers beyond its range become infinite; float64."""
     with np.errstate(over="ignore"):
         return array.astype(np.float16).astype(np.float64)
 
 
-_FORMATS: dict[str, Callable[[Array], Array]] = {"float16": _halved, "bfloat16": _in_bits(8), "TF32": _in_bits(11)}
+_FORMATS: dict[str, Callable[[Array], Array]] = {"float16": halved, "bfloat16": _in_bits(8), "TF32": _in_bits(11)}
 
 
 def coarser_numbers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -52,7 +53,7 @@ def coarser_numbers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
         return
     # These two give no other result: they widen the bound, where the actual numbers are numbers of float16.
     step = 2 * _HALF_UNIT * np.abs(expected) + evidence.bound
-    if np.array_equal(_halved(evidence.actual), evidence.actual, equal_nan=True):
+    if np.array_equal(halved(evidence.actual), evidence.actual, equal_nan=True):
         yield Hypothesis("the result is stored in float16", partial(_within, expected, evidence.actual, step))
     if len(piece.layers) == 1 and piece.layers[last].operator in _SUMS:
         layer = piece.layers[last]
@@ -74,7 +75,7 @@ def _within(expected: Array, actual: Array, bound: Array) -> Array:
 
 def _within_sums(expected: Array, actual: Array, bound: Array) -> Array:
     """The same, where every actual number is one of float16, as sums in float16 are."""
-    return _within(expected, actual, bound) if np.array_equal(_halved(actual), actual) else expected
+    return _within(expected, actual, bound) if np.array_equal(halved(actual), actual) else expected
 
 
 def _terms(layer: Layer) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.parity.causes._piece import Hypothesis, Layer, Piece
+from edgeconv.parity.causes._rounding import halved
 
 Move = tuple[str, Callable[[Array], Array]]
 Near = Callable[[Array, Array], Array]
@@ -116,9 +117,12 @@ def change_of(due: Array, actual: Array, step: Array | None = None) -> str:
     if not actual.any():
         return "is missing: all its numbers are zero"
     if due.dtype.kind == "f":
-        for name, rounded in (("float16", _halved(due)), ("bfloat16", _truncated(due)), ("bfloat16", _brain(due))):
+        for name, rounded in (("float16", halved(due)), ("bfloat16", _truncated(due)), ("bfloat16", _brain(due))):
             if np.array_equal(rounded, actual):
                 return f"is rounded to {name}"
+    # Of halves a unit nearer to zero is near to a factor, too; the factor is not the likelier one.
+    if due.dtype == np.float16 and (words := _cut_off(due, actual, None)):
+        return words
     unit = _HALF_UNIT if due.dtype == np.float16 else _UNIT
     scaled = partial(_scaled, near=lambda due, actual: np.abs(actual - due) <= unit * np.abs(due))
     # From what explains every number exactly to what only lists the changed ones.
@@ -134,11 +138,14 @@ def change_of(due: Array, actual: Array, step: Array | None = None) -> str:
 def _cut_off(due: Array, actual: Array, step: Array | None) -> str:
     """Numbers that are one unit nearer to zero, or lower, than the nearest, and the others right."""
     changed = due != actual
-    unit = np.abs(np.spacing(due)) if step is None else np.broadcast_to(step, due.shape)
+    unit = np.abs(np.spacing(np.abs(due))) if step is None else np.broadcast_to(step, due.shape)
     if due.dtype.kind != "f" or np.count_nonzero(changed) < 2:
         return ""
     for words, last in (("towards zero", np.sign(due)), ("down", np.ones(due.shape))):
-        if (np.abs((due - last * unit) - actual)[changed] <= unit[changed] / 4).all():
+        # A power of two is half a unit from the number below.
+        near = np.abs((due - last * unit) - actual) <= unit / 4
+        near |= (np.frexp(np.abs(due))[0] == 1 / 2) & (np.abs((due - last * unit / 2) - actual) <= unit / 8)
+        if near[changed].all():
             return f"is rounded {words} in {int(np.count_nonzero(changed))} of {due.size} numbers"
     return ""
 
@@ -161,11 +168,6 @@ def _change_of_integers(due: Array, actual: Array) -> str:
         if words := rule(due, actual):
             return words
     return ""
-
-
-def _halved(array: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return array.astype(np.float16).astype(array.dtype)
 
 
 def _brain(array: Array) -> Array:

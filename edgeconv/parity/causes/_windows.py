@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -197,6 +197,35 @@ def _other_pools(piece: Piece, at: int) -> Iterator[Hypothesis]:
     for counted in (0, 1):
         stated = {**attributes, "count_include_pad": counted} if other == "AveragePool" else attributes
         yield Hypothesis(f"{layer.name} is computed as {other}", _of_kind(piece, at, other, stated))
+    if other == "AveragePool":
+        yield from _averages_of_padded(piece, at, attributes)
+
+
+def _averages_of_padded(piece: Piece, at: int, attributes: Mapping[str, Any]) -> Iterator[Hypothesis]:
+    """A maximum whose image a file pads by itself, in front or on both sides, computed as the average of that.
+
+    Edge cells, or zeros where nothing is negative, change no maximum; a format may pad behind by itself, uncounted.
+    """
+    layer = piece.layers[at]
+    rank = layer.data.ndim - 2
+    pads = list(layer.attribute("pads", [0] * (2 * rank)))
+    if not any(pads) or min(pads) < 0:
+        return
+    for mode, is_behind in itertools.product(("edge", "constant"), (False, True)):
+        behind = pads[rank:] if is_behind else [0] * rank
+        cells = [(0, 0), (0, 0), *zip(pads[:rank], behind, strict=True)]
+        left = [0] * rank + ([0] * rank if is_behind else pads[rank:])
+        stated = {**attributes, "pads": left, "count_include_pad": 0}
+        averaged = partial(_average_of_padded, piece, at, cells, mode, stated)
+        yield Hypothesis(f"{layer.name} is computed as AveragePool", averaged)
+
+
+def _average_of_padded(
+    piece: Piece, at: int, cells: Sequence[tuple[int, int]], mode: str, stated: Mapping[str, Any]
+) -> Array:
+    layer = piece.layers[at]
+    padded = np.pad(layer.data, cells, mode=mode)  # type: ignore[call-overload]
+    return piece.after(at, layer.again({0: padded}, stated, "AveragePool"))
 
 
 def _other_divisors(piece: Piece, at: int) -> Iterator[Hypothesis]:
