@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from reference.tflite_files import Spec, constant, file_of, ints, noise, quantized
+from reference.tflite_files import Spec, constant, file_of, ints, noise, on_litert, quantized, windows
 
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import TFLITE, Arithmetic, Bound, of_tflite
@@ -41,6 +41,12 @@ CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
     *((name, [X], X, {}, True) for name in ("LOG", "RSQRT", "SQRT")),
     *((name, [X, ROW], X, {"fusedActivationFunction": 3}, False) for name in ("ADD", "DIV", "MUL", "SUB")),
     ("ADD_N", [X, X, X], X, {}, False),
+    *((f"STABLEHLO_{name}", [X, X], X, {}, False) for name in ("ADD", "MULTIPLY")),
+    *(
+        ("CUMSUM", [X, constant(axis, "int32")], X, {"exclusive": exclusive, "reverse": not exclusive}, False)
+        for axis in (0, 1)
+        for exclusive in (False, True)
+    ),
     ("ATAN2", [X, X], X, {}, False),
     ("SQUARED_DIFFERENCE", [X, X], X, {}, False),
     ("POW", [X, ROW], X, {}, True),
@@ -263,8 +269,22 @@ def test_an_angle_carries_the_errors_of_its_point() -> None:
 
 
 def test_every_rule_is_tried() -> None:
-    # LiteRT's CONV_3D is only among its optimized kernels.
-    assert set(TFLITE) - {case[0] for case in CASES} == {"CONV_3D"}
+    # LiteRT's CONV_3D is only among its optimized kernels; windows have a test of their own.
+    assert set(TFLITE) - {case[0] for case in CASES} == {"CONV_3D", "STABLEHLO_REDUCE_WINDOW"}
+
+
+@pytest.mark.parametrize(("body", "share"), [("ADD", 0.02), ("MAXIMUM", 0.0)])
+def test_windows_are_within_the_bound_of_their_sums(body: str, share: float) -> None:
+    options = {"windowDimensions": [1, 3, 3, 1], "padding": [0, 0, 1, 1, 1, 1, 0, 0]}
+    data = windows(IMAGE, constant(0.0), IMAGE.shape, body, **options)
+    x = np.random.default_rng(2).standard_normal(IMAGE.shape).astype(np.float32) * np.float32(100)
+    graph = tflite.read(data)
+    values = {**graph.stored, graph.inputs[0]: x.astype(np.float64)}
+    (bound,) = of_tflite(graph, graph.operators[0], values, arithmetic=Arithmetic(runtime="tflite"))
+    result = on_litert(data, {"x0": x})["y0"]
+    assert share <= bound.used(result).max() <= 1
+    wrong = np.nextafter(result, np.float32(np.inf)) if body == "MAXIMUM" else result * np.float32(1 + 1e-5)
+    assert bound.used(wrong).max() > 1
 
 
 def test_an_operator_without_a_rule_is_named() -> None:

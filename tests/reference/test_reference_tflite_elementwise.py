@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from tflite_files import Spec, both, constant, equal, file_of, quantized, within_steps, within_ulps
 
+from edgeconv.errors import EmitError
+
 RNG = np.random.default_rng()
 SHAPES = (((2, 3, 4, 5), (2, 3, 4, 5)), ((2, 3, 4, 5), (5,)), ((1, 3, 1, 5), (2, 1, 4, 1)), ((4,), ()))
 KINDS = ("int8", "uint8", "int16")
@@ -265,3 +267,51 @@ def test_angles_are_the_kernels_in_every_quadrant() -> None:
     within_ulps(both(file_of("ATAN2", [x, x], [x]), RNG))
     ends = constant([0.0, 1.0, -1.0, 0.0, 0.0]), constant([0.0, 0.0, 0.0, 2.0, -2.0])
     within_ulps(both(file_of("ATAN2", ends, [Spec((5,))]), RNG), 1)
+
+
+@pytest.mark.parametrize("reference", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scales", [(0.05, 0.05, 0.06), (0.05, 0.03, 0.6), (0.01, 0.3, 0.001), (0.2, 0.01, 3.0)])
+def test_quotients_of_integers_are_the_kernels_where_these_are_defined(
+    scales: tuple[float, float, float], kind: str, reference: bool
+) -> None:
+    """Where a quotient is far below a step, kernels shift by more bits than there are; the reader says 0."""
+    zeros = {"int8": (3, -7, 9), "uint8": (130, 120, 7), "int16": (0, 0, 0)}[kind]
+    a, b, y = (Spec((40, 50), kind, scale, zero) for scale, zero in zip(scales, zeros, strict=True))
+    info = np.iinfo(kind)
+    divisor = RNG.integers(info.min, info.max, b.shape, endpoint=True)
+    divisor = np.where(divisor == zeros[1], divisor + 1, divisor).astype(kind)
+    dividend = RNG.integers(info.min, info.max, a.shape, endpoint=True).astype(kind)
+    data = file_of("DIV", [a, b], [y], fusedActivationFunction=1 if scales[2] == 0.6 else 0)
+    ((theirs, ours),) = both(data, RNG, reference=reference, x0=dividend, x1=divisor)
+    quotient = (dividend.astype(float) - zeros[0]) / (divisor.astype(float) - zeros[1])
+    exact = np.maximum(quotient, 0) if scales[2] == 0.6 else quotient
+    steps = scales[0] / (scales[1] * scales[2])
+    nearest = np.clip(exact * steps + zeros[2], info.min, info.max)
+    assert np.abs(ours - nearest).max() <= 0.5 + 1e-4 * abs(info.max)
+    differs = theirs != ours
+    assert np.abs(quotient * steps)[differs].max(initial=0) < 0.5  # all of them are quotients that are 0
+    assert differs.mean() < 0.04
+
+
+@pytest.mark.parametrize("scale", [0.05, 1e-3, 3.0])
+@pytest.mark.parametrize("result", [0.02, 0.1, 1e-3])
+def test_inverse_roots_of_eight_bits_are_the_kernels(scale: float, result: float) -> None:
+    x, y = Spec((256,), "int8", scale, -128), Spec((256,), "int8", result, -20)
+    equal(both(file_of("RSQRT", [x], [y]), RNG, x0=np.arange(-128, 128).astype(np.int8)))
+
+
+@pytest.mark.parametrize("reference", [True, False])
+@pytest.mark.parametrize(("kind", "zeros"), [("int8", (3, 0)), ("uint8", (120, 128))])
+@pytest.mark.parametrize("depth", [1, 5, 64, 700])
+def test_vectors_of_unit_length_in_integers(depth: int, kind: str, zeros: tuple[int, int], reference: bool) -> None:
+    x, y = Spec((30, depth), kind, 0.05, zeros[0]), Spec((30, depth), kind, 2.0**-7, zeros[1])
+    equal(both(file_of("L2_NORMALIZATION", [x], [y], table="L2NormOptions"), RNG, reference=reference))
+
+
+def test_signs_of_integers_are_changed_where_the_kernel_is_right() -> None:
+    x = Spec((256,), "int8", 0.05, 0)
+    equal(both(file_of("NEG", [x], [x]), RNG, x0=np.arange(-128, 128).astype(np.int8)))
+    moved = file_of("NEG", [replace(x, zero=3)], [replace(x, zero=3)])
+    with pytest.raises(EmitError, match="which kernels ignore"):
+        both(moved, RNG)

@@ -103,6 +103,25 @@ def packed(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
+def windows(x: Spec, first: Spec, shape: tuple[int, ...], body: str, **options: Any) -> bytes:
+    """A file of one STABLEHLO_REDUCE_WINDOW, whose body is a subgraph of one operator."""
+    model = schema.ModelT.InitFromPackedBuf(file_of("STABLEHLO_REDUCE_WINDOW", [x, first], [Spec(shape, x.dtype)]), 0)
+    scalar = Spec((), x.dtype)
+    inner = schema.ModelT.InitFromPackedBuf(file_of(body, [scalar, scalar], [scalar], table="none"), 0)
+    model.operatorCodes.append(inner.operatorCodes[0])
+    inner.subgraphs[0].operators[0].opcodeIndex = 1
+    model.subgraphs.append(inner.subgraphs[0])
+    operator = model.subgraphs[0].operators[0]
+    operator.builtinOptions2Type = schema.BuiltinOptions2.StablehloReduceWindowOptions
+    operator.builtinOptions2 = table = schema.StablehloReduceWindowOptionsT()
+    rank = len(x.shape)
+    whole = {"windowStrides": [1] * rank, "baseDilations": [1] * rank, "windowDilations": [1] * rank}
+    for name, numbers in {**whole, "padding": [0] * (2 * rank), **options}.items():
+        setattr(table, name, np.array(numbers, np.int64))
+    table.bodySubgraphIndex = 1
+    return packed(model)
+
+
 def _tensor(model: Any, spec: Spec, name: str) -> Any:
     tensor = schema.TensorT()
     tensor.name, tensor.shape = name.encode(), np.array(spec.shape, np.int32)

@@ -18,53 +18,11 @@ from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
 from edgeconv.parity.bounds._bound import Bound, bound_of, carried_over, either
 from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
 from edgeconv.parity.bounds._sums import linear
+from edgeconv.parity.bounds._tflite_kinds import CARRIED, CLAMPED_SUMS, JUMPS, NOTHING_ROUNDED, ONE_STEP
 from edgeconv.reference.tflite import Operator, TfliteGraph, evaluate_operator
 from edgeconv.reference.tflite._call import Call
+from edgeconv.reference.tflite._operators.stablehlo import PRODUCT
 
-_NOTHING_ROUNDED = frozenset(
-    {
-        *("ABS", "ARG_MAX", "ARG_MIN", "BATCH_TO_SPACE_ND", "BITCAST", "BROADCAST_TO", "CEIL", "CONCATENATION"),
-        *("DEPTH_TO_SPACE", "DYNAMIC_UPDATE_SLICE", "EMBEDDING_LOOKUP", "EQUAL", "EXPAND_DIMS", "FILL", "FLOOR"),
-        *("GATHER", "GATHER_ND", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_AND", "LOGICAL_NOT"),
-        *(
-            "LOGICAL_OR",
-            "MAXIMUM",
-            "MAX_POOL_2D",
-            "MINIMUM",
-            "MIRROR_PAD",
-            "NEG",
-            "NOT_EQUAL",
-            "ONE_HOT",
-            "PACK",
-            "PAD",
-        ),
-        *("PADV2", "RANK", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RELU_0_TO_1"),
-        *("RELU_N1_TO_1", "RESHAPE", "REVERSE_SEQUENCE", "REVERSE_V2", "ROUND", "SELECT", "SELECT_V2", "SHAPE", "SIGN"),
-        *("SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "TILE"),
-        *("TOPK_V2", "TRANSPOSE", "UNPACK", "WHERE", "ZEROS_LIKE"),
-    }
-)
-_JUMPS = frozenset(("CEIL", "EQUAL", "FLOOR", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL", "SIGN"))
-"""Those whose result jumps where a tiny number is read as 0."""
-_CARRIED = frozenset(
-    {
-        *("ABS", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER"),
-        *("GATHER_ND", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "MIRROR_PAD", "NEG", "PACK", "PAD", "PADV2", "REDUCE_MAX"),
-        *("REDUCE_MIN", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "RESHAPE", "REVERSE_V2", "SLICE"),
-        *("SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE"),
-        "UNPACK",
-    }
-)
-"""Those that round nothing, and whose results lie between what they make of both ends of their operands' errors."""
-# Quantized, one step from the reference on TFLite's own kernels too: tables and formulas in float32, and products of
-# matrices, whose optimized kernels (ruy) round once where the reference kernels round twice.
-_ONE_STEP = frozenset(
-    {
-        *("ELU", "EXP", "GELU", "LOG", "LOGISTIC", "QUANTIZE", "RSQRT", "SOFTMAX", "SQRT", "TANH"),
-        *("BATCH_MATMUL", "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"),
-    }
-)
-_CLAMPED_SUMS = frozenset({"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 # By ActivationFunctionType of the schema: NONE, RELU, RELU_N1_TO_1, RELU6.
 _CLAMPS = {0: (-math.inf, math.inf), 1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
@@ -198,23 +156,23 @@ def _bounds_of(
     call = Call.of(graph.tensors, operator, values)
     # 1. Operands that have errors already: these go through the operator, or no bound is known.
     carried = {at: error for at, error in errors.items() if error.worst.any()}
-    if carried and operator.name in _CARRIED and all(result.dtype.kind == "f" for result in results):
+    if carried and operator.name in CARRIED and all(result.dtype.kind == "f" for result in results):
 
         def evaluate(offsets: Mapping[int, Array]) -> Sequence[Array]:
             shifted = {at: values[at] + offset for at, offset in offsets.items()}
             return evaluate_operator(graph, operator, {**values, **shifted})
 
         return carried_over(results, carried, evaluate)
-    if errors and (operator.name in _NOTHING_ROUNDED or results[0].dtype.kind != "f"):
+    if errors and (operator.name in NOTHING_ROUNDED or results[0].dtype.kind != "f"):
         raise ParityError(f"no error is carried through {operator.name}", where=call.result.name)
     # 2. A jump (a comparison, a rounding) may lie between the operands and what the runtime reads of them.
-    if operator.name in _JUMPS and not call.quantized:
+    if operator.name in JUMPS and not call.quantized:
         read = {index: arithmetic.read(values[index]) for index in operator.inputs if index in values}
         if any(read[index] is not values[index] for index in read):
             again = evaluate_operator(graph, operator, {**values, **read})
             return tuple(either(*pair) for pair in zip(results, again, strict=True))
     # 3. Nothing is rounded, or integers are, by whole steps; else the operator's own rule.
-    if operator.name in _NOTHING_ROUNDED and not (call.quantized and _rescales(call)):
+    if operator.name in NOTHING_ROUNDED and not (call.quantized and _rescales(call)):
         return tuple(bound_of(result, None) for result in results)
     if all(result.dtype.kind != "f" for result in results):
         steps = _steps(call, arithmetic)
@@ -232,7 +190,7 @@ def _evaluated(
 ) -> tuple[tuple[Array, ...], Array | None]:
     """The results, and of sums of products in real numbers what they clamp."""
     result = graph.tensors[operator.outputs[0]]
-    if operator.name not in _CLAMPED_SUMS or not result.floating:
+    if operator.name not in CLAMPED_SUMS or not result.floating:
         return evaluate_operator(graph, operator, values), None
     number = operator.options.get("fused_activation_function", 0)
     if not isinstance(number, int) or number not in _CLAMPS:
@@ -250,7 +208,7 @@ def _rescales(call: Call) -> bool:
 
 def _steps(call: Call, arithmetic: Arithmetic) -> Bounded | None:
     """Of integers: none where nothing is quantized, or the runtime is held to the reference kernels' arithmetic."""
-    exactly = arithmetic.runtime == "tflite" and call.operator.name not in _ONE_STEP
+    exactly = arithmetic.runtime == "tflite" and call.operator.name not in ONE_STEP
     if not call.quantized or exactly:
         return None
     step = np.ones(())
@@ -381,6 +339,22 @@ def _sum_of_many(site: Site) -> Bounded:
     return stacked([site.x(index) for index in range(len(site.call.values))], 0).sum(0, keepdims=False)
 
 
+def _running_sum(site: Site) -> Bounded:
+    """In order, or by halves: at most all elements of the axis."""
+    return site.linear([0], site.call[0].shape[site.call.axis(site.call.ints(1)[0], site.call[0].ndim)])
+
+
+def _reduce_window(site: Site) -> Bounded:
+    """Comparisons round nothing; sums and products are those of the window."""
+    function = site.call.integer("reduce_function")
+    if function > PRODUCT:
+        return exact(site.x(), site.results[0])
+    if function == PRODUCT or site.call[1].any():
+        raise ParityError("no error bound is known for these windows", where=site.call.result.name)
+    window = site.call.operator.options["window_dimensions"]
+    return site.linear([0], math.prod(window) if isinstance(window, tuple) else 1)
+
+
 def _cast(site: Site) -> Bounded:
     # From float16 and small integers exact; from large integers rounded once.
     error = np.where(site.results[0] == site.results[0].astype(np.float32), 0.0, 2.0**-24 * np.abs(site.results[0]))
@@ -407,6 +381,8 @@ RULES: Mapping[str, Rule] = {
     "LOGISTIC": _function("sigmoid"),
     "SQUARE": lambda site: site.x() * site.x(),
     # Arithmetic
+    "STABLEHLO_ADD": lambda site: site.x() + site.x(1),
+    "STABLEHLO_MULTIPLY": lambda site: site.x() * site.x(1),
     "ADD": lambda site: site.x() + site.x(1),
     "ADD_N": _sum_of_many,
     "ATAN2": lambda site: formulas.angle(site.x(), site.x(1)),
@@ -434,10 +410,12 @@ RULES: Mapping[str, Rule] = {
     "FULLY_CONNECTED": _windowed(0, 1, 2),
     "TRANSPOSE_CONV": _windowed(2, 1, 3),
     # Reductions
+    "CUMSUM": _running_sum,
     "L2_NORMALIZATION": lambda site: formulas.unit_length(site.x(), -1, 2, 1e-6),
     "LOCAL_RESPONSE_NORMALIZATION": _local_response,
     "MEAN": _reduced(lambda x, axes, keepdims: x.mean(axes, keepdims=keepdims)),
     "REDUCE_PROD": _reduced(formulas.product),
+    "STABLEHLO_REDUCE_WINDOW": _reduce_window,
     "SUM": _reduced(lambda x, axes, keepdims: x.sum(axes, keepdims=keepdims)),
     # Resizing, recurrent layers
     "RESIZE_BILINEAR": _resize,

@@ -98,3 +98,45 @@ def multiplied_wide(values: Array, by: Factor) -> Array:
     reduced = np.where(by.multiplier < 0x7FFF0000, (by.multiplier + (1 << 15)) >> 16, 0x7FFF)
     total = 15 - by.shift
     return wrapped((values * reduced + (np.int64(1) << (total - 1))) >> total)
+
+
+def leading_zeros(values: Array) -> Array:
+    """Of numbers in [0, 2^32), held in 32 bits."""
+    return np.asarray(32 - np.frexp(values.astype(np.float64))[1]).astype(np.int64)
+
+
+def reciprocal(x: Array) -> Array:
+    """1 / (1 + x) in 31 bits after the point, of x in [0, 1), by three steps of Newton's method."""
+    # one_over_one_plus_x_for_x_in_0_1 of gemmlowp: begins with 48/17 - 32/17 · (1 + x) / 2.
+    total = x + _HIGHEST
+    half = (total + np.where(total >= 0, 1, -1)) // 2
+    guess = 1515870810 + high_product(half, -1010580540)
+    for _ in range(3):
+        error = (1 << 29) - high_product(half, guess)
+        guess = guess + _shifted(high_product(guess, error), 2)
+    return _shifted(guess, 1)
+
+
+def inverse_root(values: Array) -> Factor:
+    """1 / sqrt of integers of 32 bits that are not negative, by five steps of Newton's method; 0 counts as 1."""
+    # GetInvSqrtQuantizedMultiplierExp (kernels/internal/common.h): the operand in [2^27, 2^29), three integer bits.
+    small = values <= 1
+    x = np.where(small, 1 << 27, values).astype(np.int64)
+    shift = np.full(x.shape, 11, np.int64)
+    while (large := x >= 1 << 29).any():
+        x, shift = np.where(large, x // 4, x), shift + large
+    pairs = (leading_zeros(x) - 1) // 2 - 1
+    x, shift = x << (2 * pairs), shift - pairs
+    half = divided(x >> 1, 1)
+    root = np.full(x.shape, 1 << 28, np.int64)
+    for _ in range(5):
+        cube = _shifted(high_product(high_product(root, root), root), 6)
+        root = _shifted(high_product(root, 3 << 27) - high_product(half, cube), 3)
+    root = high_product(root, 1518500250)  # sqrt(1/2) in 31 bits
+    multiplier = np.where(shift < 0, root << np.maximum(-shift, 0), root)
+    return Factor(np.where(small, _HIGHEST, multiplier), np.where(small, 0, -np.maximum(shift, 0)))
+
+
+def _shifted(values: Array, bits: int) -> Array:
+    """Times a power of two, saturated to 32 bits (SaturatingRoundingMultiplyByPOT of gemmlowp)."""
+    return np.asarray(np.clip(values << bits, _LOWEST, _HIGHEST))

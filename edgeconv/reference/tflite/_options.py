@@ -1,7 +1,8 @@
 """Reads the builtin options of operators.
 
 Layouts are those of schema.fbs: for each table its fields in the order of their slots, each with its kind and default.
-Kinds: ``b`` a byte (enumerations), ``?`` a boolean, ``i`` int32, ``f`` float32, ``[i`` a vector of int32.
+Kinds: ``b`` a byte (enumerations), ``?`` a boolean, ``i`` int32, ``f`` float32, ``[i`` a vector of int32,
+``[l`` of int64.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ _LAYOUTS: Mapping[str, str] = {
     "SplitVOptions": "num_splits:i",
     "SqueezeOptions": "squeeze_dims:[i",
     "StridedSliceOptions": "begin_mask:i end_mask:i ellipsis_mask:i new_axis_mask:i shrink_axis_mask:i offset:?",
+    "StablehloReduceWindowOptions": "window_dimensions:[l window_strides:[l base_dilations:[l window_dilations:[l "
+    "padding:[l body_subgraph_index:i",
     "SubOptions": f"{_ACTIVATION} pot_scale_int16:?=1",
     "TransposeConvOptions": f"{_STRIDES} {_ACTIVATION} quantized_bias_type:b",
     "UnidirectionalSequenceLSTMOptions": f"{_ACTIVATION} cell_clip:f proj_clip:f time_major:? "
@@ -115,6 +118,8 @@ _TABLES: Mapping[str, str] = {
     "UNIDIRECTIONAL_SEQUENCE_RNN": "SequenceRNNOptions",
     "UNPACK": "UnpackOptions",
 }
+# Of operators whose options stand in the second union, BuiltinOptions2.
+_TABLES_2: Mapping[str, str] = {"STABLEHLO_REDUCE_WINDOW": "StablehloReduceWindowOptions"}
 _FORMS = {"b": "<b", "?": "<?", "i": "<i", "f": "<f"}
 
 
@@ -130,17 +135,20 @@ def options_of(name: str, operator: Any, data: bytes, where: str) -> dict[str, O
     Raises:
         EmitError: they are another operator's, or lie outside of the file.
     """
-    if name not in _TABLES:
+    if name not in _TABLES and name not in _TABLES_2:
         return {}
     from ai_edge_litert import schema_py_generated as schema
 
-    number = operator.BuiltinOptionsType()
-    table = operator.BuiltinOptions() if number else None
-    require(
-        number in (0, getattr(schema.BuiltinOptions, _TABLES[name])), f"{where} has the options of another operator"
-    )
+    if name in _TABLES:
+        kind_of_table, union = _TABLES[name], schema.BuiltinOptions
+        number, stated = operator.BuiltinOptionsType(), operator.BuiltinOptions
+    else:
+        kind_of_table, union = _TABLES_2[name], schema.BuiltinOptions2
+        number, stated = operator.BuiltinOptions2Type(), operator.BuiltinOptions2
+    table = stated() if number else None
+    require(number in (0, getattr(union, kind_of_table)), f"{where} has the options of another operator")
     options: dict[str, Option] = {}
-    for slot, field in enumerate(_LAYOUTS[_TABLES[name]].split()):
+    for slot, field in enumerate(_LAYOUTS[kind_of_table].split()):
         label, _, form = field.partition(":")
         kind, _, default = form.partition("=")
         at = _place(data, table.Pos, slot, where) if table is not None else None
@@ -160,13 +168,15 @@ def _place(data: bytes, table: int, slot: int, where: str) -> int | None:
 
 
 def _value(data: bytes, kind: str, at: int | None, default: str, where: str) -> Option:
-    if kind == "[i":
+    if kind[0] == "[":
         if at is None:
             return ()
+        form = {"[i": "<i", "[l": "<q"}[kind]
         start = at + _unpacked("<I", data, at, where)
         count = _unpacked("<I", data, start, where)
         require(count <= _LONGEST_VECTOR, f"{where} has {count} numbers")
-        return tuple(_unpacked("<i", data, start + 4 + 4 * index, where) for index in range(count))
+        step = struct.calcsize(form)
+        return tuple(_unpacked(form, data, start + 4 + step * index, where) for index in range(count))
     if at is not None:
         require(at + struct.calcsize(_FORMS[kind]) <= len(data), f"{where} lies outside of the file")
         value: Option = struct.unpack_from(_FORMS[kind], data, at)[0]
@@ -175,5 +185,5 @@ def _value(data: bytes, kind: str, at: int | None, default: str, where: str) -> 
 
 
 def _unpacked(form: str, data: bytes, at: int, where: str) -> int:
-    require(at + 4 <= len(data), f"{where} lies outside of the file")
+    require(at + struct.calcsize(form) <= len(data), f"{where} lies outside of the file")
     return int(struct.unpack_from(form, data, at)[0])

@@ -13,7 +13,7 @@ from edgeconv.core import values
 from edgeconv.core.named_files import read_named
 from edgeconv.errors import EmitError
 from edgeconv.reference._extent import MOST_ELEMENTS
-from edgeconv.reference.tflite._graph import Array, Operator, Quantization, Tensor, TfliteGraph
+from edgeconv.reference.tflite._graph import Array, Operator, Option, Quantization, Tensor, TfliteGraph
 from edgeconv.reference.tflite._options import options_of
 from edgeconv.reference.tflite._verify import indices_of, names_of, open_tflite, operator_number, require, text_of
 
@@ -24,6 +24,18 @@ _STORED = {
     "bool": "|b1", "float16": "<f2", "float32": "<f4", "float64": "<f8", "int8": "|i1", "int16": "<i2", "int32": "<i4",
     "int64": "<i8", "uint8": "|u1", "uint16": "<u2", "uint32": "<u4", "uint64": "<u8", "bfloat16": "<u2", "int4": "|u1",
 }  # fmt: skip
+# ReduceWindowFunction (schema.fbs), by the operator of its body.
+_REDUCTIONS = {
+    "ADD": 1,
+    "MUL": 2,
+    "MULTIPLY": 2,
+    "MINIMUM": 3,
+    "MAXIMUM": 4,
+    "LOGICAL_AND": 5,
+    "AND": 5,
+    "LOGICAL_OR": 6,
+    "OR": 6,
+}
 
 
 def read(source: Path | str | bytes) -> TfliteGraph:
@@ -202,11 +214,27 @@ def _operator(data: bytes, model: Any, operator: Any, index: int) -> Operator:
     custom = number == schema.BuiltinOperator.CUSTOM
     name = text_of(code.CustomCode()) if custom else names_of(schema.BuiltinOperator)[number]
     where = f"operator {index} ({name})"
+    options = {} if custom else options_of(name, operator, data, where)
+    if "body_subgraph_index" in options:
+        options["reduce_function"] = _reduction(model, options["body_subgraph_index"], where)
     return Operator(
         name,
         indices_of(operator, "Inputs"),
         indices_of(operator, "Outputs"),
-        {} if custom else options_of(name, operator, data, where),
+        options,
         int(code.Version()),
         custom,
     )
+
+
+def _reduction(model: Any, body: Option, where: str) -> int:
+    """The number in ReduceWindowFunction of what a subgraph of one operator does to two numbers; 0 of any other."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    require(isinstance(body, int) and 0 <= body < model.SubgraphsLength(), f"{where} has no subgraph {body}")
+    graph = model.Subgraphs(body)
+    if graph.OperatorsLength() != 1:
+        return 0
+    number = operator_number(model.OperatorCodes(graph.Operators(0).OpcodeIndex()))
+    # GetBodyFunction of kernels/stablehlo_reduce_window.cc
+    return _REDUCTIONS.get(names_of(schema.BuiltinOperator)[number].removeprefix("STABLEHLO_"), 0)

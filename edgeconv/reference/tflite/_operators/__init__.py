@@ -23,6 +23,7 @@ from edgeconv.reference.tflite._operators import (
     resize,
     shape,
     softmax,
+    stablehlo,
     unary,
 )
 
@@ -41,6 +42,7 @@ OPERATORS: Mapping[str, Kernel] = {
     **indexing.OPERATORS,
     **quantization.OPERATORS,
     **recurrent.OPERATORS,
+    **stablehlo.OPERATORS,
 }
 
 __all__ = ["OPERATORS"]

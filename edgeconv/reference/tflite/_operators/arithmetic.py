@@ -13,7 +13,15 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edgeconv.reference.tflite._call import Call, Kernel
-from edgeconv.reference.tflite._fixed_point import divided, factor, multiplied, wrapped
+from edgeconv.reference.tflite._fixed_point import (
+    divided,
+    factor,
+    high_product,
+    leading_zeros,
+    multiplied,
+    reciprocal,
+    wrapped,
+)
 from edgeconv.reference.tflite._graph import Array
 
 _Pair = Callable[[Array, Array], Array]
@@ -72,12 +80,29 @@ def _quotient(call: Call) -> Array:
     """The quotient; of integers, truncated toward zero."""
     call.together(call[0], call[1])
     if call.quantized:
-        raise call.refuse("of quantized integers is not computed")
+        return _quantized_quotient(call)
     if call.result.floating:
         return call.activated(call[0] / call[1])
     _check_divisor(call)
     a, b = call[0].astype(np.int64), call[1].astype(np.int64)
     return call.activated(np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b)))
+
+
+def _quantized_quotient(call: Call) -> Array:
+    """The dividend, shifted to 31 bits, times the divisor's reciprocal in 31 bits, times the scales' quotient."""
+    a, b = np.broadcast_arrays(call.integers(0), call.integers(1))
+    if not b.all():
+        raise call.refuse("divides by zero")
+    a, b = a * np.sign(b), np.abs(b)
+    # DivElementwise (kernels/internal/reference/div.h). CountLeadingSignBits leaves the sign's own bit.
+    bits = leading_zeros(b)
+    room = np.where(a >= 0, leading_zeros(np.maximum(a, 0)), leading_zeros(2 * np.maximum(-a, 1) - 1) + 1) - 1
+    by = factor(float(call.scale(0) / (call.scale(1) * call.scale(call.result))))
+    quotient = high_product(a << room, reciprocal((b << bits) - 2**31))
+    # Beyond 31 the quotient is 0. LiteRT's kernels shift by more than 32 bits have, and some return the largest number.
+    right = 31 - bits + room - by.shift
+    result = divided(high_product(quotient, by.multiplier), np.where(a == 0, 0, right))
+    return call.saturated(result + call.zero_point(call.result), activation=True)
 
 
 def _check_divisor(call: Call) -> None:

@@ -13,8 +13,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgeconv.reference.tflite._call import Call, Kernel
-from edgeconv.reference.tflite._fixed_point import divided, factor, high_product, multiplied
+from edgeconv.reference.tflite._fixed_point import (
+    Factor,
+    divided,
+    factor,
+    high_product,
+    inverse_root,
+    leading_zeros,
+    multiplied,
+    reciprocal,
+)
 from edgeconv.reference.tflite._graph import Array
+from edgeconv.reference.tflite._operators._requantize import fitting
 from edgeconv.reference.tflite._operators._tables import interpolated, table_16
 
 _LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # int32
@@ -51,11 +61,11 @@ def _softmax_8(call: Call, beta: float) -> Array:
     near = difference >= least
     powers = _exponential(multiplied(np.where(near, difference, 0), by))
     total = np.where(near, divided(powers, _SUM_BITS), 0).sum(axis=-1, keepdims=True)
-    headroom = 32 - np.frexp(total.astype(np.float64))[1]  # leading zeros of 32 bits
+    headroom = leading_zeros(total)
     # GetReciprocal (kernels/internal/common.h): of a sum shifted to [1, 2).
-    reciprocal = _reciprocal((total << headroom) - 2**31)
+    inverse = reciprocal((total << headroom) - 2**31)
     exponent = _SUM_BITS - headroom + 31 - (16 if call.result.dtype == "int16" else 8)
-    share = divided(high_product(reciprocal, powers), exponent.astype(np.int64)) + low
+    share = divided(high_product(inverse, powers), exponent.astype(np.int64)) + low
     return np.where(near, np.clip(share, low, high), low)
 
 
@@ -81,18 +91,6 @@ def _near_zero(x: Array) -> Array:
     cube, fourth = high_product(square, x), high_product(square, square)
     tail = divided(high_product(divided(fourth, 2) + cube, 715827883) + square, 1)
     return 1895147668 + high_product(x + tail, 1895147668)
-
-
-def _reciprocal(x: Array) -> Array:
-    """1 / (1 + x) in 31 bits after the point, of x in [0, 1), by three steps of Newton's method."""
-    # one_over_one_plus_x_for_x_in_0_1 of gemmlowp: begins with 48/17 - 32/17 · (1 + x) / 2.
-    total = x + _HIGHEST
-    half = (total + np.where(total >= 0, 1, -1)) // 2
-    guess = 1515870810 + high_product(half, -1010580540)
-    for _ in range(3):
-        error = (1 << 29) - high_product(half, guess)
-        guess = guess + np.clip(high_product(guess, error) << 2, _LOWEST, _HIGHEST)
-    return np.asarray(np.clip(guess << 1, _LOWEST, _HIGHEST))
 
 
 @functools.cache
@@ -128,10 +126,24 @@ def _log_softmax(call: Call) -> Array:
 
 def _unit_length(call: Call) -> Array:
     if call.quantized:
-        raise call.refuse("of quantized integers is not computed")
+        return _unit_length_8(call)
     length = np.sqrt((call[0] ** 2).sum(axis=-1, keepdims=True))
     # epsilon of L2Normalization (kernels/internal/reference/l2normalization.h).
     return call.activated(call[0] / np.maximum(length, 1e-6))
+
+
+def _unit_length_8(call: Call) -> Array:
+    """Integers of 8 bits, whose result has 1/128 as its scale (Prepare of kernels/l2norm.cc) and 0 in the middle."""
+    middle = {"int8": 0, "uint8": 128}.get(call.result.dtype)
+    if (middle, 2.0**-7) != (call.zero_point(call.result), float(call.scale(call.result))):
+        raise call.refuse("has a scale other than 1/128, or 0 elsewhere, which no kernel takes")
+    x = call.integers(0)
+    squares = (x**2).sum(axis=-1, keepdims=True)
+    by = inverse_root(fitting(call, squares))
+    if call.result.dtype == "uint8":
+        # L2Normalization of kernels/internal/reference/l2normalization.h
+        return call.saturated(divided(high_product(128 * x, by.multiplier), -by.shift) + 128)
+    return call.saturated(multiplied(x, Factor(by.multiplier, by.shift + 7)))
 
 
 def _local_response(call: Call) -> Array:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edgeconv.reference.tflite._call import Call, Kernel
-from edgeconv.reference.tflite._fixed_point import factor, multiplied
+from edgeconv.reference.tflite._fixed_point import Factor, factor, inverse_root, multiplied
 from edgeconv.reference.tflite._graph import Array
 from edgeconv.reference.tflite._operators._tables import looked_up
 
@@ -33,6 +33,17 @@ def _absolute(call: Call) -> Array:
     if call.scale(0) != call.scale(call.result):
         magnitude = multiplied(magnitude, factor(float(call.scale(0) / call.scale(call.result))))
     return call.saturated(magnitude + call.zero_point(call.result))
+
+
+def _negative(call: Call) -> Array:
+    """Of quantized numbers only where 0 is the integer 0, in one scale: kernels change the integers' sign alone."""
+    if not call.quantized:
+        return np.negative(call[0])
+    sources = call.source(0).quantization, call.result.quantization
+    if sources[0] != sources[1] or call.zero_point(0):
+        raise call.refuse("has scales of its own, or a zero point, which kernels ignore")
+    low, _ = call.range_of(call.result)
+    return np.where(call[0] == low, low, -call[0].astype(np.int64))  # int8(128) is -128
 
 
 def _exponential(call: Call) -> Array:
@@ -63,10 +74,25 @@ def _root(call: Call) -> Array:
 def _inverse_root(call: Call) -> Array:
     if not call.quantized:
         return np.asarray(1 / np.sqrt(call[0]))
+    if call.result.dtype == "int8":
+        return _inverse_root_8(call)
     if call.result.dtype != "int16":
-        raise call.refuse("of quantized integers of 8 bits is not computed")
+        raise call.refuse(f"of quantized {call.result.dtype} is not computed")
     most = float(np.float32(2**15 - 1) * call.scale(call.result))
     return looked_up(call, lambda x: np.where(x > 0, 1 / np.sqrt(np.where(x > 0, x, 1.0)), most))
+
+
+def _inverse_root_8(call: Call) -> Array:
+    """By a fixed-point root of 31 bits; 0 becomes the largest number that the output holds."""
+    x = call.integers(0)
+    if (x < 0).any():
+        raise call.refuse("has a negative operand")
+    # RsqrtEvalQuantizedInt8 of kernels/elementwise.cc; kShift bits keep 1 / sqrt an integer.
+    root = inverse_root(x)
+    whole = multiplied(np.ones_like(x), Factor(root.multiplier, root.shift + 20))
+    scale = factor(1.0 / float(np.sqrt(call.scale(0)) * call.scale(call.result)))
+    result = multiplied(whole, Factor(scale.multiplier, scale.shift - 20)) + call.zero_point(call.result)
+    return np.where(x == 0, call.range_of(call.result)[1], call.saturated(result))
 
 
 OPERATORS: Mapping[str, Kernel] = {
@@ -76,7 +102,7 @@ OPERATORS: Mapping[str, Kernel] = {
     "EXP": _exponential,
     "FLOOR": _real(np.floor),
     "LOG": _logarithm,
-    "NEG": _real(np.negative),
+    "NEG": _negative,
     "ROUND": _real(np.round),  # ties to even
     "RSQRT": _inverse_root,
     "SIGN": _real(np.sign),
