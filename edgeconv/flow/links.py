@@ -12,6 +12,7 @@ from edgeconv.errors import EmitError, RewriteError
 from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.variant import Variant
 from edgeconv.parity import Golden
+from edgeconv.parity.derived import derived_sample
 from edgeconv.progress import Progress
 from edgeconv.reference import tflite
 from edgeconv.rewrite import REWRITES, optimize
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeconv.parity.writing import File, Graph, Matching
+
+_BEYOND = ("times 64", "times -64")  # a clamp at 6, or a slope on either side of zero, is within reach of both
 
 
 def with_links(
@@ -62,11 +65,12 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
     # Many draws of signs, each an evaluation in float64: the smallest sample is the cheapest.
     index = golden.samples.index(golden.smallest)
     inputs, outputs = golden.samples[index].inputs, golden.reference.outputs[index]
+    larger = _beyond(rewriting, golden.samples[index], list(outputs))
 
     def judged(rewritten: ir.Model) -> LinkResult:
         from edgeconv.parity.rewriting import rewriting as judge
 
-        return judge(rewriting.captured, rewritten, inputs, outputs)
+        return judge(rewriting.captured, rewritten, inputs, outputs, larger)
 
     try:
         link = judged(rewriting.rewritten)
@@ -74,6 +78,22 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
         return not_judged(Link.REWRITES, error)
     name = _broken_by(rewriting, judged) if link.verdict is Verdict.FAIL else ""
     return replace(link, reason=f"{link.reason}; without the rewrite {name} the link holds") if name else link
+
+
+def _beyond(
+    rewriting: Rewriting, sample: Sample, outputs: Sequence[str]
+) -> list[tuple[Mapping[str, Array], Mapping[str, Array]]]:
+    """Inputs that pass the clamps which the sample does not reach, and what the source computes of them in float64.
+
+    A source that does not run them is judged on the sample alone.
+    """
+    if rewriting.source is None:
+        return []
+    samples = [derived_sample(kind, sample) for kind in _BEYOND]
+    run = rewriting.source.run(samples, outputs, "float64")
+    if run.verdict is not Verdict.PASS:
+        return []
+    return [(more.inputs, values) for more, values in zip(samples, run.outputs, strict=True)]
 
 
 def _broken_by(rewriting: Rewriting, judged: Callable[[ir.Model], LinkResult]) -> str:

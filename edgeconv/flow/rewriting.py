@@ -25,11 +25,14 @@ class Rewriting:
         captured: the graph before; None where its batch cannot be left open, and outputs alone can be compared.
         rewritten: the graph after, with what its constants were rounded from.
         skip: the rewrites that were left out.
+        source: computes in float64 what the graph was captured of, on more inputs than the proof's own; None where it
+            is not at hand.
     """
 
     captured: ir.Model | None
     rewritten: ir.Model
     skip: tuple[str, ...] = ()
+    source: Source | None = None
 
 
 def rewritten(
@@ -61,7 +64,7 @@ def rewritten(
             captured = None if captured is None else _freed(source, captured)
         rewriting = None
         if is_proved:
-            rewriting = Rewriting(captured, model.clone(), tuple(skip))
+            rewriting = Rewriting(captured, model.clone(), tuple(skip), source)
             give_exact(rewriting.rewritten, faces)
     return model, rewriting, (summary, summarize("folded", model))
 

@@ -99,7 +99,7 @@ class Gate:
                 rows = self._rows(export, artifact, run, reference)
                 runs.append(run)
                 rows_on[device.name] = self._with_running(artifact, run, rows, reference)
-        rewriting = Rewriting(export.model.captured, export.model.graph)
+        rewriting = Rewriting(export.model.captured, export.model.graph, source=export.model.source)
         (linked,) = with_links([artifact], [export.variant], reference.golden, Silent(), rewriting)
         broken = {link.link: link.reason for link in linked.links if link.verdict is Verdict.FAIL}
         broken_on = {name: _broken(relieved(rows, [linked])) for name, rows in rows_on.items()}

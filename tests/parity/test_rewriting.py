@@ -263,6 +263,30 @@ def test_a_rewrite_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert 100 < (linked.links[1].sqnr_db or 0) < 200
 
 
+@pytest.mark.parametrize("of_module", [nn.Hardtanh(-50.0, 60.0), nn.Hardtanh(-4.0, 1e9), nn.Identity()])
+def test_a_clamp_that_capture_leaves_out_is_seen_where_no_sample_reaches_it(
+    of_module: nn.Module, tmp_path: Path
+) -> None:
+    """An attention's HardSigmoid without its clamps passed: on the proof's own samples nothing was beyond 3."""
+    module = trained(Net)
+    module.clamp = nn.Identity()
+    path = tmp_path / "net.onnx"
+    case = Case(module)
+    path.write_bytes(to_onnx(case.rewritten, metadata={}).data)
+    artifact = Artifact(path, "onnx", "fp32", "nchw", "", (), ())
+    module.clamp = of_module  # after the capture
+    source = source_of(module)
+    run = source.run([case.sample], [value.name or "" for value in case.rewritten.graph.outputs], "float64")
+    sides = Rewriting(case.captured, case.rewritten, source=source)
+    (linked,) = with_links([artifact], [Variant("fp32", case.rewritten)], Golden((case.sample,), run), Silent(), sides)
+    if isinstance(of_module, nn.Identity):
+        assert linked.links[0].verdict is Verdict.PASS, linked.links[0].reason
+        assert not linked.links[0].reason
+    else:
+        assert linked.links[0].verdict is Verdict.FAIL
+        assert "on inputs beyond the sample's" in linked.links[0].reason
+
+
 def test_what_rounding_costs_is_told_of_each_output() -> None:
     unrounded = {"boxes": np.array([1000.0, 0.0]), "scores": np.array([0.5, 0.25])}
     rounded = {"boxes": np.array([1000.1, 0.0]), "scores": np.array([0.5, 0.26])}

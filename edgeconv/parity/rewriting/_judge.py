@@ -50,6 +50,7 @@ _OF_CAPTURE = "what the graph computes that was captured of the module"
 _OF_REWRITES = "what the graph computed of the same before it was rewritten"
 _AT_CAPTURE = "{} of the captured graph is {:.3g} from the module's, as capture rounds numbers of its own to float32"
 _Allowance = Callable[[], Array]
+_At = tuple[Mapping[str, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,11 @@ class _Broken:
 
 
 def rewriting(
-    captured: ir.Model | None, rewritten: ir.Model, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+    captured: ir.Model | None,
+    rewritten: ir.Model,
+    inputs: Mapping[str, Array],
+    outputs: Mapping[str, Array],
+    larger: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]] = (),
 ) -> LinkResult:
     """Judges link 1 on one sample.
 
@@ -120,6 +125,7 @@ def rewriting(
         rewritten: after all of them, with what its constants were rounded from (`optimize`'s ``keep_exact``).
         inputs: by name, in torch's layout.
         outputs: what the module computes of them in float64, by name.
+        larger: other inputs, which pass the clamps and kinks that the sample does not reach, and the module's outputs.
 
     Raises:
         RewriteError: a graph cannot be evaluated.
@@ -128,7 +134,9 @@ def rewriting(
     places = [*work.of_module(outputs)]
     if captured is not None:
         places += work.of_rewrites(Graph(rewritten, unrounded=True))
-    broken = next((place for place in places if place.used > 1), None)
+    # What larger inputs use of their bound says nothing of the user's, and is told where it is too much alone.
+    beyond = [place for more, expected in larger for place in work.of_module_beyond(more, expected)]
+    broken = next((place for place in (*places, *beyond) if place.used > 1), None)
     why = work.cause() if broken else ""
     shown = broken or max(places, key=lambda place: place.used, default=None)
     return LinkResult(
@@ -157,6 +165,21 @@ class _Rewriting:
             expected, array = self.values[name], np.asarray(actual)
             allowances = (partial(self._carried_to, name), partial(self._rounded_at_capture, name, array))
             yield self._place((name, _OF_CAPTURE), array, expected, GAMMA * magnitude(expected), allowances)
+
+    def of_module_beyond(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Iterator[_Place]:
+        """The module's outputs of larger inputs beside the captured graph's: a clamp that it lacks shows here alone.
+
+        Whether numbers that large are finite is no question of the user's. A graph of integers saturates on them.
+        """
+        if self.before.quantizers:
+            return
+        values = self.before.values(inputs, {}, list(outputs))
+        for name, actual in outputs.items():
+            expected, array = values[name], np.asarray(actual)
+            at = inputs, expected
+            allowances = (partial(self._carried_to, name, at), partial(self._rounded_at_capture, name, array, at))
+            sentence = name, f"{_OF_CAPTURE}, on inputs beyond the sample's"
+            yield self._place(sentence, array, expected, GAMMA * magnitude(expected), allowances, all_finite=False)
 
     def of_rewrites(self, after: Graph) -> Iterator[_Place]:
         """The values of the rewritten graph beside those of the captured one, up to the first that differs."""
@@ -287,25 +310,31 @@ class _Rewriting:
                 place = _worst(sentence, distance, bound)
         return place
 
-    def _carried_to(self, name: str) -> Array:
-        """What the captured graph makes of a relative change of `GAMMA` in every number on the way."""
+    def _carried_to(self, name: str, at: _At | None = None) -> Array:
+        """What the captured graph makes of a relative change of `GAMMA` in every number on the way.
+
+        Args:
+            name: of the output.
+            at: inputs, and the output there; the sample's by default. `_rounded_at_capture` has the same.
+        """
+        inputs, unmoved = at or (self.inputs, self.values[name])
 
         def compute(signs: Signs) -> Array:
-            return self.before.values(signs.on_arrays(self.inputs), {}, [name], signs.on_tensor)[name]
+            return self.before.values(signs.on_arrays(inputs), {}, [name], signs.on_tensor)[name]
 
-        return _largest(compute, self.values[name], GAMMA)
+        return _largest(compute, unmoved, GAMMA)
 
-    def _rounded_at_capture(self, name: str, actual: Array) -> Array:
+    def _rounded_at_capture(self, name: str, actual: Array, at: _At | None = None) -> Array:
         """What float32 would make of the captured graph, whose constants and functions are of that precision."""
+        inputs, unmoved = at or (self.inputs, self.values[name])
 
         def compute(signs: Signs) -> Array:
-            return self.before.values(self.inputs, signs.on_rounded(self.before.constants), [name], signs.on_tensor)[
-                name
-            ]
+            return self.before.values(inputs, signs.on_rounded(self.before.constants), [name], signs.on_tensor)[name]
 
-        distance = errors(actual, self.values[name])
-        self.note = _AT_CAPTURE.format(name, magnitude(distance))
-        return _largest(compute, self.values[name], HALF_UNIT, distance)
+        distance = errors(actual, unmoved)
+        if at is None:
+            self.note = _AT_CAPTURE.format(name, magnitude(distance))
+        return _largest(compute, unmoved, HALF_UNIT, distance)
 
 
 def _repeated(graph: Graph, held: Mapping[str, Array]) -> dict[str, Array]:
