@@ -173,11 +173,8 @@ def reference_of(
     with progress.stage(f"{source.title} float64, the reference"):
         reference = source.run(samples, outputs, "float64")
     if reference.verdict is not Verdict.PASS:
-        raise ParityError(
-            f"{source.title} cannot run the parity inputs: {reference.reason}",
-            where=name,
-            hint="fix the inputs or the model",
-        )
+        what = f"{source.title} cannot run the parity inputs: {reference.reason}"
+        raise ParityError(what, where=name, hint="fix the inputs or the model")
     _require_numbers(reference, name, source.title)
     return reference
 
@@ -313,11 +310,9 @@ def _require_bound(rows: Sequence[Comparison], artifacts: Sequence[Artifact], pr
     for row in rows:
         bound = proof.bounds.get(variants.get(row.artifact, ""), proof.tolerance)
         if row.artifact and row.tolerance != bound:
-            raise ParityError(
-                f"the row of {row.artifact} on {row.device} was judged by another bound than the recipe's",
-                where=str(folder / "parity.json"),
-                hint="run every device again: leave --device out",
-            )
+            what = f"the row of {row.artifact} on {row.device} was judged by another bound than the recipe's"
+            hint = "run every device again: leave --device out"
+            raise ParityError(what, where=str(folder / "parity.json"), hint=hint)
 
 
 def _judged_by(source: Source | None, by_recipe: bool) -> str:
@@ -354,11 +349,8 @@ def _require_numbers(reference: Run, name: str, title: str) -> None:
     for index, outputs in enumerate(reference.outputs):
         for output, array in outputs.items():
             if array.dtype.kind == "f" and array.size and not np.isfinite(array).any():
-                raise ParityError(
-                    f"{title}'s own output {output!r} is all NaN or infinite for input {index}",
-                    where=name,
-                    hint="fix the model, its weights or that input",
-                )
+                what = f"{title}'s own output {output!r} is all NaN or infinite for input {index}"
+                raise ParityError(what, where=name, hint="fix the model, its weights or that input")
 
 
 def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: Path) -> None:
@@ -373,11 +365,8 @@ def _require_same(run: Run, reference: Run, samples: Sequence[Sample], golden: P
         for name, b in stored.items():
             a = outputs[name]
             if a.shape != b.shape or not _close(a, b):
-                raise ParityError(
-                    f"the recipe's model does not give these values (output {name!r}, sample {sample.name})",
-                    where=str(golden),
-                    hint=hint,
-                )
+                what = f"the recipe's model does not give these values (output {name!r}, sample {sample.name})"
+                raise ParityError(what, where=str(golden), hint=hint)
 
 
 def _close(a: Array, b: Array) -> bool:
