@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.errors import EmitError
 from edgeconv.graph.quantized_operators import misread
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
@@ -29,12 +30,16 @@ class OnnxFile:
         unused: its constants that no operator reads.
         unknown: its operators that the reference does not compute.
         approximated: none: a graph's operators are a file's.
+
+    Raises:
+        EmitError: a node reads what a later one computes.
     """
 
     approximated: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, graph: Graph) -> None:
         model = ir.load(path)
+        _check_order(model.graph)
         _with_real_borders(model.graph, graph)
         initializers = model.graph.initializers.items()
         self.unused = tuple(name for name, item in initializers if not item.uses() and not item.is_graph_output())
@@ -141,6 +146,19 @@ class OnnxFile:
         stored = [value for value in graph.outputs if value.is_initializer()]
         made = [*(value for node in graph for value in node.outputs), *stored]
         return [name for name in dict.fromkeys(value.name or "" for value in made) if name in self.names]
+
+
+def _check_order(graph: ir.Graph) -> None:
+    """Refuses a file whose nodes do not follow from those before them (ONNX specification, IR, Graphs)."""
+    later = {value for node in graph for value in node.outputs}
+    for node in graph:
+        for value in node.inputs:
+            if value is not None and value in later:
+                where = f"{node.op_type} {node.outputs[0].name}"
+                raise EmitError(
+                    f"it reads {value.name}, which a later node computes", where=where, hint="sort the nodes"
+                )
+        later.difference_update(node.outputs)
 
 
 def _with_real_borders(graph: ir.Graph, beside: Graph) -> None:
