@@ -19,6 +19,8 @@ class Target:
     Attributes:
         sqnr_db: least signal to quantization noise ratio of every output over all data, above 0 up to 100.
         agreement: least share of the data whose largest score is where the float graph has it, above 0 up to 1.
+        index_agreement: besides, the least share of the elements of an output of indices that are equal; None for any.
+        lost_parts: besides, most parts of outputs that may say nothing (`edgeconv.core.variation`); None for any.
 
     Raises:
         QuantizeError: none or both are given, or one is out of range.
@@ -26,21 +28,31 @@ class Target:
 
     sqnr_db: float | None = None
     agreement: float | None = None
+    index_agreement: float | None = None
+    lost_parts: int | None = None
 
     def __post_init__(self) -> None:
+        least = values.maybe_number(self.index_agreement, "target, index_agreement", QuantizeError, most=1.0)
+        most = values.maybe_count(self.lost_parts, "target, lost_parts", QuantizeError)
+        values.settle(self, index_agreement=least, lost_parts=most)
         targets = {"sqnr_db": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
         stated = {name: pair for name, pair in targets.items() if pair[0] is not None}
         if len(stated) != 1:
             raise QuantizeError(f"there are {len(stated)} targets", where="target", hint="give an SQNR or an agreement")
-        for name, (value, most) in stated.items():
+        for name, (value, top) in stated.items():
             where = Wording(_FLAGS[name], name, f"target, {name}")
             number = values.number(value, where, QuantizeError, least=-math.inf)
-            if not 0.0 < number <= most:
-                raise QuantizeError(f"it is {number:g}", where=where, hint=f"give one above 0 and at most {most:g}")
+            if not 0.0 < number <= top:
+                raise QuantizeError(f"it is {number:g}", where=where, hint=f"give one above 0 and at most {top:g}")
             values.settle(self, **{name: number})
 
     def holds(self, measured: Measured) -> bool:
         """Whether what was measured is enough."""
+        if self.lost_parts is not None and measured.lost_parts > self.lost_parts:
+            return False
+        equal = 1.0 if measured.index_agreement is None else measured.index_agreement
+        if self.index_agreement is not None and equal < self.index_agreement:
+            return False
         if self.sqnr_db is not None:
             return measured.sqnr_db >= self.sqnr_db
         return measured.agreement is not None and self.agreement is not None and measured.agreement >= self.agreement
@@ -54,7 +66,12 @@ class Measured:
         sqnr_db: of the output that lost most, over all data.
         agreement: share of the data whose largest score is where the float graph has it, of the output that agrees
             least; None where no output is scores of classes.
+        index_agreement: share of the elements that are equal, of the output of indices that agrees least; None where
+            there is none. Such outputs have no part in `sqnr_db`.
+        lost_parts: of the output with the most that say nothing.
     """
 
     sqnr_db: float
     agreement: float | None
+    index_agreement: float | None = None
+    lost_parts: int = 0

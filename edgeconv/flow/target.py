@@ -102,8 +102,8 @@ def with_thresholds(job: Job, model: ir.Model) -> Job:
     words = f"every {_HELD_OUT}th calibration batch"
     if samples:
         judged, words = partial(_inputs, samples), f"the {len(samples)} parity inputs"
-    least_db = bounds["int8"].sqnr_db if samples else None
-    quantization = dataclasses.replace(job.quantization, judged=judged, least_db=least_db)
+    threshold = _targets_of(bounds["int8"])[0] if samples and bounds["int8"].sqnr_db is not None else None
+    quantization = dataclasses.replace(job.quantization, judged=judged, threshold=threshold)
     if not mixed:
         return dataclasses.replace(job, quantization=quantization)
     target = _targets_of(bounds[MIXED])[0]
@@ -114,9 +114,10 @@ def with_thresholds(job: Job, model: ir.Model) -> Job:
 
 def _targets_of(bound: Fidelity) -> tuple[Target, ...]:
     """The thresholds as targets of a search; one at least."""
-    targets = [Target(sqnr_db=bound.sqnr_db)] if bound.sqnr_db is not None and bound.sqnr_db > 0 else []
-    targets += [Target(agreement=bound.agreement)] if bound.agreement else []
-    return tuple(targets) or (Target(sqnr_db=INT8_SQNR_DB),)
+    whatever = partial(Target, index_agreement=bound.index_agreement, lost_parts=bound.lost_parts)
+    targets = [whatever(sqnr_db=bound.sqnr_db)] if bound.sqnr_db is not None and bound.sqnr_db > 0 else []
+    targets += [whatever(agreement=bound.agreement)] if bound.agreement else []
+    return tuple(targets) or (whatever(sqnr_db=INT8_SQNR_DB),)
 
 
 def with_confirmation(job: Job, emit: Emit, graph: ir.Graph) -> Job:

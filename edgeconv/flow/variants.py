@@ -42,7 +42,7 @@ class Quantization(QuantizationOptions):
         target: keeps as many of the worst layers in float as it needs; None keeps those of `keep_float` alone. Where
             `MIXED` is among the variants, it is that one's.
         judged: the data that the target is about, read as `batches` are.
-        least_db: the acceptance threshold of int8 on `judged`: a note tells what helps where it is missed.
+        threshold: what int8 must reach on `judged`: a note tells what helps where it is missed.
         confirmed: whether the files of a variant that reaches the target reach it, too.
         places: the files and fields that ``keep_float`` and ``plan`` are from, as errors name them.
         pixels: the range that images have as the module takes them, where inputs of uint8 are to be pixels as they are;
@@ -57,7 +57,7 @@ class Quantization(QuantizationOptions):
     plan: str = ""
     target: Target | None = None
     judged: Callable[[], Batches] | None = None
-    least_db: float | None = None
+    threshold: Target | None = None
     confirmed: Callable[[Variant], bool] | None = None
     places: Mapping[str, str] = field(default_factory=dict)
     pixels: Override | None = None
@@ -208,7 +208,7 @@ class _Quantizer:
             for operator, why in plan.kept_float.items()
             if search is None or why != quantize.TARGET  # the report of the search names these
         )
-        if name == "int8" and search is None and self._settings.least_db is not None:
+        if name == "int8" and search is None and self._settings.threshold is not None:
             notes = (*notes, *self._advice(name, prepared, plan, model))
         saturating = self._saturating(name, model, f"export with {PAIR_SAFE}, or turn")
         return dataclasses.replace(
@@ -259,8 +259,8 @@ class _Quantizer:
 
     def _advice(self, name: str, prepared: ir.Model, plan: quantize.Plan, model: ir.Model) -> Iterator[str]:
         """A note on what would reach the threshold, where the graph misses it."""
-        least_db, judged = self._settings.least_db, self._settings.judged
-        if least_db is None or judged is None or self._settings.batches is None:
+        threshold, judged = self._settings.threshold, self._settings.judged
+        if threshold is None or judged is None or self._settings.batches is None:
             return
         # Whether int16x8 would reach it: only .tflite files hold that variant, and a given plan is of one scheme.
         sixteen = None if self._settings.plan or "tflite" not in self._formats else lambda: self._plan("int16x8")
@@ -271,7 +271,7 @@ class _Quantizer:
                 model,
                 batches=self._batches,
                 judged=judged,
-                least_db=least_db,
+                target=threshold,
                 reference=self._model,
                 of_16_bits=sixteen,
             )

@@ -98,6 +98,11 @@ def _counts(found: SaysNothing) -> dict[str, int]:
 
 def _told(found: SaysNothing) -> str:
     """Which channels say nothing, and what is left of them."""
+    if found.silent:
+        return (
+            "the error has more than half of the energy of what all channels vary together; more inputs would tell "
+            "whether they say anything"
+        )
     if not found.drowned:
         return ""
     named = [f"{channel} ({left:.1f} dB)" for channel, left in found.worst[:_NAMED]]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import onnx_ir as ir
 
-from edgeconv.core.search_target import Target
+from edgeconv.core.search_target import Measured, Target
 from edgeconv.quantize._apply import apply
+from edgeconv.quantize._meter import Meter
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._search import ORDERED_BY, Meter, first
+from edgeconv.quantize._search import ORDERED_BY, first
 from edgeconv.quantize._sensitivity import Batches, sensitivity
 
 _NAMED = 4  # layers in a note
@@ -26,7 +27,7 @@ def advice(
     *,
     batches: Batches,
     judged: Batches,
-    least_db: float,
+    target: Target,
     reference: ir.Model,
     of_16_bits: Callable[[], Plan] | None = None,
 ) -> str:
@@ -38,7 +39,7 @@ def advice(
         quantized: the graph with the plan in it, its weights rounded.
         batches: calibration data; the first few tell the layers apart.
         judged: data that the threshold is about; some of them are looked at, one by one.
-        least_db: the threshold, decibels.
+        target: the thresholds; an SQNR, and what else they ask for.
         reference: the float graph that the threshold is about.
         of_16_bits: makes the plan of int16x8; None where no file can hold that.
     """
@@ -46,9 +47,9 @@ def advice(
     if not count:
         return ""
     stride = max(1, count // _MOST_JUDGED)
-    meter = Meter(reference, lambda: islice(judged(), 0, None, stride), Target(sqnr_db=max(least_db, 1e-3)))
-    reached = meter.measure(quantized).sqnr_db
-    if reached >= least_db:
+    meter = Meter(reference, lambda: islice(judged(), 0, None, stride), target)
+    measured = meter.measure(quantized)
+    if target.holds(measured):
         return ""
     # Without a layer's share of the squared error the ratio rises by -10·log10(1 - share) decibels.
     gains = [
@@ -56,7 +57,7 @@ def advice(
         for item in sensitivity(model, plan, first(batches, ORDERED_BY))[:_NAMED]
     ]
     layers = ", ".join(f"{layer} {gain:.1f} dB" for layer, gain in gains if gain >= _LEAST_GAIN_DB)
-    words = [f"{reached:.1f} dB on {-(-count // stride)} of the parity inputs, and {least_db:g} are asked for"]
+    words = list(_missed(target, measured, -(-count // stride)))
     if layers:
         words.append(f"in float these layers would give back: {layers}")
     words.append("`edgeconv export … --variant int8-mixed` keeps as few layers in float as it takes")
@@ -64,3 +65,14 @@ def advice(
         of_16 = meter.measure(apply(model, of_16_bits())).sqnr_db
         words.append(f"`--variant int16x8` (.tflite) has {of_16:.1f} dB")
     return "; ".join(words)
+
+
+def _missed(target: Target, measured: Measured, count: int) -> Iterator[str]:
+    """What misses a threshold, the SQNR in any case."""
+    if measured.sqnr_db < math.inf and target.sqnr_db is not None:
+        yield f"{measured.sqnr_db:.1f} dB on {count} of the parity inputs, and {target.sqnr_db:g} are asked for"
+    if target.lost_parts is not None and measured.lost_parts > target.lost_parts:
+        yield f"{measured.lost_parts} parts or channels of an output say nothing there"
+    equal = measured.index_agreement
+    if equal is not None and target.index_agreement is not None and equal < target.index_agreement:
+        yield f"{equal:.1%} of an output's indices agree there, and {target.index_agreement:.1%} are asked for"

@@ -11,30 +11,21 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
-from edgeconv.core import Array
-from edgeconv.core.affine import decibels
 from edgeconv.core.search_target import Measured, Target
-from edgeconv.errors import JUDGED, QuantizeError, TargetError
+from edgeconv.errors import TargetError
 from edgeconv.graph.edit import constant
 from edgeconv.quantize._apply import apply
-from edgeconv.quantize._calibrate import mapped, session_of
 from edgeconv.quantize._graph import add_initializer, forget_names, name_of
+from edgeconv.quantize._meter import Meter
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._sensitivity import Batches, Sensitivity, float_costs, keep_in_float, sensitivity
 from edgeconv.quantize._structure import layer_of
 
-if TYPE_CHECKING:
-    import onnxruntime
-
 Tell = Callable[[str], None]
-_ENOUGH = 30  # judged inputs
 ORDERED_BY = 8  # batches that give the order of the layers
-_SCORES_RANK = 2  # (rows, classes)
 TARGET = "the target asks for it"
 """Why a plan has a layer in float."""
 
@@ -174,62 +165,9 @@ def _unreachable(measured: Measured, target: Target) -> str:
     )
 
 
-class Meter:
-    """Compares graphs with the float one on the judged data, and on others beside where these are few.
-
-    Few inputs say little of the worst ones, which make most of the error: real PP-OCRv4's recogniser had 20 dB on six
-    judged lines, and 15.8 on 200 others. Calibration data are many. They are measured for themselves: added up with
-    the judged ones each would hide the other.
-    """
-
-    def __init__(self, reference: ir.Model, judged: Batches, target: Target, beside: Batches | None = None) -> None:
-        self._reference = session_of(reference, (), optimized=False)
-        self._groups = [judged]
-        if beside is not None and sum(1 for _ in islice(judged(), _ENOUGH)) < _ENOUGH:
-            stride = max(1, sum(1 for _ in beside()) // _ENOUGH)
-            self._groups.append(lambda: islice(beside(), 0, stride * _ENOUGH, stride))
-        sample = next(iter(judged()), None)
-        if sample is None:
-            raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
-        self._scores = [array.ndim == _SCORES_RANK and array.shape[1] > 1 for array in _run(self._reference, sample)]
-        if target.agreement is not None and not any(self._scores):
-            what = "no output is scores of classes (N, classes)"
-            raise QuantizeError(what, where="target", hint="ask for an SQNR instead")
-
-    def measure(self, model: ir.Model) -> Measured:
-        """Runs the quantized graph on the judged data, as it says; the worst of what is measured for itself."""
-        # Without onnxruntime's optimizer, which would fuse what the plan rounds (see `session_of`).
-        session = session_of(model, (), optimized=False)
-        found = [self._measured(session, batches) for batches in self._groups]
-        agreements = [item.agreement for item in found if item.agreement is not None]
-        return Measured(min(item.sqnr_db for item in found), min(agreements, default=None))
-
-    def _measured(self, session: onnxruntime.InferenceSession, batches: Batches) -> Measured:
-        signal, noise = (np.zeros(len(self._scores)) for _ in range(2))
-        agreeing, rows = (np.zeros(len(self._scores), np.int64) for _ in range(2))
-        for batch in batches():
-            pairs = zip(self._scores, _run(self._reference, batch), _run(session, batch), strict=True)
-            for index, (is_scores, expected, actual) in enumerate(pairs):
-                exact = expected.astype(np.float64)
-                signal[index] += np.sum(exact**2)
-                noise[index] += np.sum((exact - actual) ** 2)
-                if is_scores:
-                    agreeing[index] += np.count_nonzero(exact.argmax(1) == actual.argmax(1))
-                    rows[index] += len(exact)
-        # finite: charts draw it
-        ratios = [decibels(max(float(power), 1e-300), float(lost)) for power, lost in zip(signal, noise, strict=True)]
-        agreements = [int(agree) / int(count) for agree, count in zip(agreeing, rows, strict=True) if count]
-        return Measured(min(ratios), min(agreements, default=None))
-
-
 def first(batches: Batches, count: int) -> Batches:
     """So many of them at most."""
     return lambda: islice(batches(), count)
-
-
-def _run(session: onnxruntime.InferenceSession, batch: Mapping[str, Array]) -> list[Array]:
-    with mapped("target"):
-        return list(session.run(None, dict(batch)))
 
 
 class _Ladder:

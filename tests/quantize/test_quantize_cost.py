@@ -100,7 +100,9 @@ def _read(what: str, model: ir.Model, plan: Plan, batches: Callable[[], Iterator
     elif what == "search":
         search(model, plan, Target(sqnr_db=60.0), tuned=lambda _: model, batches=batches, judged=batches)
     else:
-        words = advice(model, plan, quantized, batches=batches, judged=batches, least_db=90.0, reference=model)
+        words = advice(
+            model, plan, quantized, batches=batches, judged=batches, target=Target(sqnr_db=90.0), reference=model
+        )
         assert f"dB on {_COUNT} of the parity inputs" in words
 
 

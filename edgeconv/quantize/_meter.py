@@ -1,0 +1,124 @@
+"""What a quantized graph makes of the data that a target is about, against the float graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array, Parts
+from edgeconv.core.affine import decibels
+from edgeconv.core.search_target import Measured, Target
+from edgeconv.core.variation import OutputErrors
+from edgeconv.errors import JUDGED, QuantizeError
+from edgeconv.graph.indices import indices_of
+from edgeconv.graph.joints import joints_of
+from edgeconv.quantize._calibrate import mapped, session_of
+from edgeconv.quantize._sensitivity import Batches
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_ENOUGH = 30  # judged inputs
+_SCORES_RANK = 2  # (rows, classes)
+
+
+@dataclass
+class _Output:
+    """The sums of one output over the data: of numbers their energies, of indices how many are equal."""
+
+    is_scores: bool
+    is_indices: bool
+    joints: Sequence[Parts]
+    signal: float = 0.0
+    noise: float = 0.0
+    agreeing: int = 0
+    count: int = 0
+    parts: OutputErrors = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parts = OutputErrors(self.joints)
+
+    def add(self, expected: Array, actual: Array) -> None:
+        if self.is_indices:
+            self.agreeing += int(np.count_nonzero(expected == actual))
+            self.count += expected.size
+            return
+        exact = expected.astype(np.float64)
+        self.signal += float(np.sum(exact**2))
+        self.noise += float(np.sum((exact - actual) ** 2))
+        if expected.dtype.kind == "f":
+            self.parts.add(actual, expected)
+        if self.is_scores:
+            self.agreeing += int(np.count_nonzero(exact.argmax(1) == actual.argmax(1)))
+            self.count += len(exact)
+
+    def measured(self) -> Measured:
+        share = self.agreeing / self.count if self.count else None
+        if self.is_indices:
+            return Measured(np.inf, None, share)
+        # finite: charts draw it
+        return Measured(decibels(max(self.signal, 1e-300), self.noise), share, None, self.parts.judged().lost)
+
+
+class Meter:
+    """Compares graphs with the float one on the judged data, and on others beside where these are few.
+
+    Few inputs say little of the worst ones, which make most of the error: real PP-OCRv4's recogniser had 20 dB on six
+    judged lines, and 15.8 on 200 others. Calibration data are many. They are measured for themselves: added up with
+    the judged ones each would hide the other.
+    """
+
+    def __init__(self, reference: ir.Model, judged: Batches, target: Target, beside: Batches | None = None) -> None:
+        self._reference = session_of(reference, (), optimized=False)
+        self._groups = [judged]
+        if beside is not None and sum(1 for _ in islice(judged(), _ENOUGH)) < _ENOUGH:
+            stride = max(1, sum(1 for _ in beside()) // _ENOUGH)
+            self._groups.append(lambda: islice(beside(), 0, stride * _ENOUGH, stride))
+        sample = next(iter(judged()), None)
+        if sample is None:
+            raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
+        self._indices, self._joints = indices_of(reference.graph), joints_of(reference.graph)
+        self._names = [value.name or "" for value in reference.graph.outputs]
+        self._scores = [array.ndim == _SCORES_RANK and array.shape[1] > 1 for array in _run(self._reference, sample)]
+        if target.agreement is not None and not any(self._scores):
+            what = "no output is scores of classes (N, classes)"
+            raise QuantizeError(what, where="target", hint="ask for an SQNR instead")
+
+    def measure(self, model: ir.Model) -> Measured:
+        """Runs the quantized graph on the judged data, as it says; the worst of what is measured for itself."""
+        # Without onnxruntime's optimizer, which would fuse what the plan rounds (see `session_of`).
+        session = session_of(model, (), optimized=False)
+        return _worst([self._measured(session, batches) for batches in self._groups])
+
+    def _measured(self, session: onnxruntime.InferenceSession, batches: Batches) -> Measured:
+        outputs = [
+            _Output(is_scores, name in self._indices, self._joints.get(name, ()))
+            for name, is_scores in zip(self._names, self._scores, strict=True)
+        ]
+        for batch in batches():
+            pairs = zip(outputs, _run(self._reference, batch), _run(session, batch), strict=True)
+            for output, expected, actual in pairs:
+                output.add(expected, actual)
+        return _worst([output.measured() for output in outputs])
+
+
+def _worst(several: Sequence[Measured]) -> Measured:
+    """The worst of each figure."""
+    agreements = [item.agreement for item in several if item.agreement is not None]
+    equal = [item.index_agreement for item in several if item.index_agreement is not None]
+    return Measured(
+        sqnr_db=min(item.sqnr_db for item in several),
+        agreement=min(agreements, default=None),
+        index_agreement=min(equal, default=None),
+        lost_parts=max(item.lost_parts for item in several),
+    )
+
+
+def _run(session: onnxruntime.InferenceSession, batch: Mapping[str, Array]) -> list[Array]:
+    with mapped("target"):
+        return list(session.run(None, dict(batch)))
