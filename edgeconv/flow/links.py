@@ -127,7 +127,7 @@ def _of_variant(
         with progress.stage(f"{artifact.path.name} read back"):
             try:
                 file = opened(artifact, graph)
-            except EmitError as error:
+            except (EmitError, RewriteError) as error:  # the latter of constants that it states no numbers for
                 name, reason = artifact.path.name, f"it cannot be read: {error}"
                 yield name, [LinkResult(Link.WRITING, Verdict.FAIL, where=name, reason=reason)]
                 continue
@@ -181,6 +181,7 @@ def opened(artifact: Artifact, graph: Graph) -> File:
 
     Raises:
         EmitError: it cannot be read.
+        RewriteError: a constant of it cannot be computed: a scale per channel along an axis of another size, say.
     """
     from edgeconv.parity.writing import OnnxFile, TfliteFile
 

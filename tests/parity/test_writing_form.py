@@ -79,3 +79,15 @@ def test_a_file_whose_nodes_are_not_in_order_is_refused_with_the_node(tmp_path: 
     assert wrong.verdict is Verdict.FAIL
     assert "it cannot be read: " in wrong.reason
     assert f"{nodes[-1].op_type} y: it reads {nodes[-2].output[0]}, which a later node computes" in wrong.reason
+
+
+def test_scales_along_an_axis_of_another_size_are_told_of_the_file(tmp_path: Path) -> None:
+    made = made_of("int8")
+    contents, path = emitted(made, "onnx"), tmp_path / "net.onnx"
+    model = onnx.load_from_string(contents.data)
+    (weight,) = (node for node in model.graph.node if "conv.weight" in node.output)
+    (axis,) = (attribute for attribute in weight.attribute if attribute.name == "axis")
+    axis.i = 1 - axis.i
+    wrong = judged(made, {"x": X}, contents, model.SerializeToString(), path)
+    assert wrong.verdict is Verdict.FAIL
+    assert "it cannot be read: conv.weight" in wrong.reason
