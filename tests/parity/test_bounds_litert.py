@@ -299,3 +299,24 @@ def test_of_what_is_no_number_a_kernel_may_make_any_integer() -> None:
     x[1, 7] = np.nan
     (bound,) = of_tflite(file, file.operators[0], {file.operators[0].inputs[0]: x}, arithmetic=Arithmetic())
     assert np.array_equal(np.isinf(bound.worst), np.isnan(x))
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize(("name", "exponent"), [("TANH", -12), ("TANH", -11), ("TANH", -10), ("LOGISTIC", -12)])
+def test_tables_of_16_bits_and_fixed_point_arithmetic_are_within_their_steps(
+    name: str, exponent: int, kernels: str
+) -> None:
+    """Over every number that there is."""
+    every = np.arange(-32768, 32768)
+    x = quantized(Spec((65536,)), "int16", 2.0**exponent, 0)
+    data = file_of(name, [x], [replace(x, scale=2.0**-15)])
+    graph = tflite.read(data)
+    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=KERNELS[kernels], num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], every.astype(np.int16))
+    interpreter.invoke()
+    arithmetic = Arithmetic(runtime="tflite" if kernels == "reference" else kernels)
+    (bound,) = of_tflite(graph, graph.operators[0], {graph.inputs[0]: every}, arithmetic=arithmetic)
+    used = bound.used(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])).max()
+    assert used <= 1
+    assert used == 1 or kernels == "reference" or exponent == -10

@@ -10,13 +10,13 @@ from types import MappingProxyType
 import numpy as np
 
 from edgeconv.errors import ParityError
-from edgeconv.graph.resize_kernels import integer_steps, linear_weights
 from edgeconv.parity.bounds import _formulas as formulas
 from edgeconv.parity.bounds import _recurrent as recurrent
 from edgeconv.parity.bounds import _resize as resize
 from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
 from edgeconv.parity.bounds._bound import Bound, bound_of, carried_over, either
 from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
+from edgeconv.parity.bounds._kernels_apart import kernels_apart
 from edgeconv.parity.bounds._sums import linear
 from edgeconv.parity.bounds._tflite_kinds import CARRIED, CLAMPED_SUMS, JUMPS, NOTHING_ROUNDED, ONE_STEP
 from edgeconv.reference.tflite import Operator, TfliteGraph, evaluate_operator
@@ -211,19 +211,10 @@ def _steps(call: Call, arithmetic: Arithmetic) -> Bounded | None:
     exactly = arithmetic.runtime == "tflite" and call.operator.name not in ONE_STEP
     if not call.quantized or exactly:
         return None
-    step = np.ones(())
-    if call.operator.name == "RESIZE_BILINEAR":
-        step = step + math.floor(_places_off(call))
+    step = np.ones(()) + kernels_apart(call)
     if call.operator.name == "QUANTIZE" and call.source(0).floating:
         step = np.where(np.isnan(call[0]), np.inf, step)  # no integer stands for it: a kernel casts it to any
     return Bounded(step, step, step, arithmetic)
-
-
-def _places_off(call: Call) -> float:
-    """The steps between TFLite's own kernels, whose places are in 1024ths of an element, and XNNPACK's exact ones."""
-    modes = call.flag("align_corners"), call.flag("half_pixel_centers")
-    sizes = zip(call.source(0).shape[1:3], call.result.shape[1:3], strict=True)
-    return integer_steps([linear_weights(*pair, *modes) for pair in sizes], *modes, call.result.dtype)
 
 
 def _function(name: str) -> Rule:
