@@ -91,6 +91,8 @@ MODULES = {
     "norm": (lambda: nn.Sequential(nn.Conv2d(3, 12, 1), nn.Flatten(2), nn.LayerNorm(16, eps=1e-6)), (1, 3, 4, 4)),
     "mean": (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.AvgPool2d(2)), (1, 3, 12, 12)),
     "pool": (lambda: nn.Sequential(nn.ReLU(), nn.AvgPool2d(7, 1)), (1, 3, 12, 12)),
+    # Two matrices, one of which the graph has in floats.
+    "parts": (lambda: nn.Sequential(nn.Conv2d(3, 6, 1), nn.AdaptiveAvgPool2d((4, 5))), (1, 3, 10, 14)),
 }
 
 
@@ -122,6 +124,7 @@ def _shifted(model: schema.ModelT, at: int, *, scale: bool) -> bytes | None:
     [
         *(("matrix", "fp16", False), ("norm", "fp16", False), ("norm", "fp32", False), ("norm", "int8", False)),
         *(("mean", "int8", True), ("mean", "int16x8", True), ("pool", "int8", True), ("pool", "int16x8", True)),
+        *(("parts", "int8", True), ("parts", "int16x8", True)),
     ],
 )
 def test_one_unit_of_any_number_of_a_file_is_told(name: str, variant: str, scale: bool, tmp_path: Path) -> None:

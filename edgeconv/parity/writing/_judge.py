@@ -166,9 +166,25 @@ class _Writing:
                 for what, held, stated in pairs:
                     if held != stated:
                         yield tensor, f"tensor {tensor}: its {what} is {held:.9g}, the graph's {name} has {stated:.9g}"
+        yield from self._other_scales()
         yield from self.file.misread()
         for name in self.file.unused:
             yield name, f"constant {name} is read by no operator"
+
+    def _other_scales(self) -> Iterator[tuple[str, str]]:
+        """Floats of the graph's that a file has as integers of one scale: it is the largest number's share."""
+        for name, other in self.matching.partners.items():
+            held, due = self.file.constants[name], self.graph.constants[other]
+            if other not in self.matching.rounded or len(np.unique(self.file.half_steps(name))) > 1:
+                continue
+            if held.dtype != np.float64 or due.dtype == np.float64 or held.size != due.size:
+                continue
+            exact = np.zeros(held.shape)  # in the file's order: rounding keeps which number is the larger
+            exact.put(np.argsort(held, axis=None, kind="stable"), np.sort(due.astype(np.float64), axis=None))
+            wrong = np.flatnonzero(~self.file.is_stored(name, exact, np.zeros(held.shape)))
+            if wrong.size and np.isfinite(due).all():
+                numbers = f"{held.flat[wrong[0]]:.9g}, which its scale does not make of {exact.flat[wrong[0]]:.9g}"
+                yield name, f"constant {name}: of the numbers of the graph's {other} it has {numbers}"
 
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
         """What both sides compute from; of small numbers, where others do not tell a number of the writer's own."""
