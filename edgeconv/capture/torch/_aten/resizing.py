@@ -150,7 +150,13 @@ def _coordinates(align_corners: bool) -> str:
 
 
 def _resize(b: Builder, x: ir.Value, scale_factors: Sequence[float] | None, **attributes: Any) -> ir.Value:
-    """Resize by scales if torch was given scales, as its coordinates then follow them; by sizes otherwise."""
+    """Resize by scales if torch was given scales, as its coordinates then follow them; by sizes otherwise.
+
+    With aligned corners they follow the sizes alone, which scales only give where they make whole numbers of elements.
+    """
+    if attributes["coordinate_transformation_mode"] == "align_corners" and scale_factors is not None:
+        lengths = np.array(sizes_of(x)[2:]) * np.array(scale_factors, np.float32).astype(np.float64)
+        scale_factors = scale_factors if np.array_equal(lengths, b.shape[2:]) else None
     if scale_factors is None:
         return b.add("Resize", x, None, None, b.ints(*b.shape), shape=b.shape, **attributes)
     # ONNX, Resize: one scale for each axis, batch and channels too.
