@@ -58,7 +58,7 @@ def test_scales_that_are_none(tmp_path: Path, scale: float) -> None:
         with pytest.raises(CaptureError, match="node quant: its scale cannot be one") as caught:
             captured(quantized(tmp_path / "m.onnx", scale))
     assert "m.onnx" in str(caught.value)
-    assert "quantise the model again" in str(caught.value)
+    assert "quantize the model again" in str(caught.value)
 
 
 @pytest.mark.parametrize("scale", [2e-38, 0.1, 1e38])

@@ -89,7 +89,7 @@ def _check_scale(node: ir.Node) -> None:
         what = "its scale" if numbers.size == 1 else f"{wrong.size} of its {numbers.size} scales"
         first = "" if wrong.size == 1 else "the first of them "
         what = f"{what} cannot be one: {first}{'is ' if first else ''}{wrong.flat[0]:g}"
-        raise refused(node, what, "quantise the model again: scales are positive, at least 1.2e-38, and finite")
+        raise refused(node, what, "quantize the model again: scales are positive, at least 1.2e-38, and finite")
 
 
 def _check_shapes(node: ir.Node) -> None:

@@ -114,12 +114,15 @@ class Walk:
         known: dict[Hashable, Array] = {**self._file.constants, **inputs}
         noisy: list[dict[Hashable, Array]] = [{} for _ in range(_AGAIN)]
         last = {key: part for part in self._file.parts for key in part.inputs}
+        varying: set[Hashable] = set(inputs)
         judged: list[LayerOff] = []
         loose: set[Hashable] = set()
         for part in self._file.parts:
             # 1. The results, of the module's values where those before were found to be these; and how far the file's
             # rounded constants may move them.
             results = part.compute(known)
+            if not varying.isdisjoint(part.inputs):
+                varying.update(part.outputs)
             again = self._again(part, known, noisy)
             for at, key in enumerate(part.outputs[: len(results)]):
                 array, steps = results[at], self._file.ranges.get(key)
@@ -130,6 +133,8 @@ class Walk:
                 deviation = self._deviation(part, array, around, known, loose)
                 # 2. Which value of the module each result is, and whether it is within its bound.
                 layer, due = self._best(key, part, array, deviation, candidates, values, outputs)
+                if not layer.holds and varying.isdisjoint(part.inputs):
+                    layer = LayerOff(key, part, None)  # made of constants alone: like a value by chance, if at all
                 kept = None if layer.holds else array
                 layer = replace(layer, direct=loose.isdisjoint(part.inputs), array=kept)
                 judged.append(layer)

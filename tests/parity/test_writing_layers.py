@@ -1,0 +1,38 @@
+"""Layers of a file of integers on the module's own values: what only resembles one of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeconv.parity.writing._alike import Alike
+from edgeconv.parity.writing._layers import Walk, first_wrong
+from edgeconv.parity.writing._real_file import Part, RealFile
+
+PLACES = np.stack(np.meshgrid(np.arange(10.0), np.arange(10.0)), -1).reshape(100, 2) + 0.5
+
+
+def _file(offset: float = 0.0) -> RealFile:
+    """Places of anchors, made of a constant as the file runs, and added to its input."""
+    parts = (
+        Part("RESHAPE", ("table",), ("anchors",), lambda values: [values["table"].reshape(100, 2) + offset]),
+        Part("ADD", ("x", "anchors"), ("boxes",), lambda values: [values["x"] + values["anchors"]]),
+    )
+    return RealFile(parts, ("x",), ("boxes",), {"table": PLACES.reshape(-1)}, {}, {}, {})
+
+
+def _first_wrong(file: RealFile) -> str | None:
+    x = np.random.default_rng(4).standard_normal((100, 2))
+    values = {"corners": PLACES + x / 20, "boxes": x + PLACES}
+    layers = Walk(file, reach=0.5, factors=False).layers({"x": x}, values, {"boxes": Alike("boxes", (0, 1))})
+    wrong = first_wrong(layers, ("boxes",))
+    return None if wrong is None else str(wrong.tensor)
+
+
+def test_what_is_made_of_constants_alone_is_no_wrong_layer_where_it_resembles_one() -> None:
+    """The grid of a detector is near to its boxes' corners, which are the grid and small offsets."""
+    assert _first_wrong(_file()) is None
+
+
+def test_a_wrong_number_in_it_is_told() -> None:
+    """What reads it is no value of the module then, and it is where that begins."""
+    assert _first_wrong(_file(0.5)) == "anchors"
