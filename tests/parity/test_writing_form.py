@@ -15,8 +15,10 @@ from torch import nn
 
 from edgeconv.capture import capture
 from edgeconv.core.verdicts import Verdict
+from edgeconv.errors import ParityError
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Quantization, variants_of
+from edgeconv.parity.writing import read_back
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
 
@@ -78,7 +80,10 @@ def test_a_file_whose_nodes_are_not_in_order_is_refused_with_the_node(tmp_path: 
     wrong = judged(made, {"x": X}, contents, model.SerializeToString(), path)
     assert wrong.verdict is Verdict.FAIL
     assert "it cannot be read: " in wrong.reason
-    assert f"{nodes[-1].op_type} y: it reads {nodes[-2].output[0]}, which a later node computes" in wrong.reason
+    why = f"{nodes[-1].op_type} y reads {nodes[-2].output[0]}, which a later node computes"
+    assert why in wrong.reason
+    with pytest.raises(ParityError, match=why):  # as a file of another converter
+        read_back(path)
 
 
 def test_scales_along_an_axis_of_another_size_are_told_of_the_file(tmp_path: Path) -> None:

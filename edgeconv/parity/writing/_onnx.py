@@ -15,6 +15,7 @@ from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._node_order import IN_ORDER, misplaced
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
 from edgeconv.reference import OPERATORS
@@ -39,7 +40,8 @@ class OnnxFile:
 
     def __init__(self, path: Path, graph: Graph) -> None:
         model = ir.load(path)
-        _check_order(model.graph)
+        if why := misplaced(model.graph):
+            raise EmitError(why, hint=IN_ORDER)
         _with_real_borders(model.graph, graph)
         initializers = model.graph.initializers.items()
         self.unused = tuple(name for name, item in initializers if not item.uses() and not item.is_graph_output())
@@ -146,19 +148,6 @@ class OnnxFile:
         stored = [value for value in graph.outputs if value.is_initializer()]
         made = [*(value for node in graph for value in node.outputs), *stored]
         return [name for name in dict.fromkeys(value.name or "" for value in made) if name in self.names]
-
-
-def _check_order(graph: ir.Graph) -> None:
-    """Refuses a file whose nodes do not follow from those before them (ONNX specification, IR, Graphs)."""
-    later = {value for node in graph for value in node.outputs}
-    for node in graph:
-        for value in node.inputs:
-            if value is not None and value in later:
-                where = f"{node.op_type} {node.outputs[0].name}"
-                raise EmitError(
-                    f"it reads {value.name}, which a later node computes", where=where, hint="sort the nodes"
-                )
-        later.difference_update(node.outputs)
 
 
 def _with_real_borders(graph: ir.Graph, beside: Graph) -> None:

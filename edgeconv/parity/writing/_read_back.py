@@ -17,6 +17,7 @@ from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import misread, spell_out
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._node_order import IN_ORDER, misplaced
 from edgeconv.parity.writing._real_file import RealFile, real_onnx, real_tflite
 from edgeconv.parity.writing._tflite_integers import tflite_integers, tflite_misread
 from edgeconv.reference import OPERATORS, evaluate, tflite
@@ -73,7 +74,7 @@ def read_back(path: Path) -> ReadBack:
     """Reads a file.
 
     Raises:
-        ParityError: it has neither of the two suffixes, cannot be read, or is no ONNX file.
+        ParityError: it has neither of the two suffixes, cannot be read, is no ONNX file, or its nodes are not in order.
         EmitError: it is no TFLite file, or damaged.
     """
     if is_onnx(path):
@@ -92,6 +93,8 @@ class _Onnx:
             model = ir.from_proto(onnx.load_model_from_string(data))
         except DecodeError as error:
             raise ParityError("is no ONNX file", where=str(path), hint="give one that a converter wrote") from error
+        if why := misplaced(model.graph):
+            raise ParityError(why, where=str(path), hint=IN_ORDER)
         ir.external_data.set_base_dir(model.graph, path.parent)
         kinds = {node.op_type for node in model.graph.all_nodes()}
         spell_out(model, all_of_them=True)  # QLinearConv and its like, in operators that the reference knows
