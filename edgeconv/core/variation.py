@@ -2,7 +2,8 @@
 
 A ratio of the whole output's energies hides a channel behind larger ones, and what a channel varies behind its mean. A
 channel says nothing where its error has more than half of the energy of its own variation (3 dB, `SAYS_NOTHING_DB`): a
-constant has all of it, and what is left of a number explains less than half of it.
+constant has all of it, and what is left of a number explains less than half of it. Channels that vary less than a
+hundredth of their size are not judged.
 
 Of channels of one unit, class scores say, one that hardly varies beside the others may drown in the noise that is
 accepted of all, and is no fault: a class that no input shows. Three kinds of channels are therefore judged:
@@ -41,7 +42,7 @@ _WIDER = 10.0  # the range of channels beside which others are parts of their ow
 _LEAST_SHARE = 1 / 20  # of the channels: one of a hundred is a feature that no input shows, and no part
 _FURTHER_OFF = 4.0  # the power of a channel's error over that of the others', beyond which it is no common noise
 _LEAST_TO_COMPARE = 10.0  # of the others' variation to their error, in power
-_LEAST_VARIATION = 1e-7  # relative to the channel's RMS: below it, float32 shows no variation
+_LEAST_VARIATION = 1 / 100  # of the size: what hardly varies beside its mean, as heat maps of random weights (0.3 %)
 _NOTHING_LEFT = 1e-12  # relative to the whole output: float64's rounding, such as the mean of what was normalized
 
 

@@ -21,7 +21,8 @@ def indices_of(graph: ir.Graph) -> frozenset[str]:
     1. What ranks elements (ArgMax, ArgMin, TopK's second result) makes indices.
     2. Integers that are made of indices and constants are indices, too: the column of a place in a flattened map, a
        label out of a table.
-    3. As floats they stay indices as long as they are only moved; what is computed with them then is a quantity.
+    3. Answers of yes and no are classes of two.
+    4. As floats indices stay indices as long as they are only moved; what is computed with them then is a quantity.
     """
     known, computed = set[ir.Value](), set[ir.Value]()  # indices, and what is computed with indices alone
     for node in graph:
@@ -31,7 +32,8 @@ def indices_of(graph: ir.Graph) -> frozenset[str]:
                 computed.add(value)
                 if ranked or value.dtype not in _FLOATS or _moved(node, known):
                     known.add(value)
-    return frozenset(value.name or "" for value in graph.outputs if value in known)
+    answers = {value for value in graph.outputs if value.dtype is ir.DataType.BOOL}
+    return frozenset(value.name or "" for value in graph.outputs if value in known | answers)
 
 
 def _ranked(node: ir.Node, at: int) -> bool:

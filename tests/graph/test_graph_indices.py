@@ -22,6 +22,7 @@ INDICES: dict[str, Callable[[Tensor], Tensor]] = {
     "a label of each class": lambda x: LABELS[x.argmax(1)],
     "row and column of a place": lambda x: torch.cat([x.flatten(2).argmax(2) // 8, x.flatten(2).argmax(2) % 8], 1),
     "written as small integers": lambda x: x.argmax(1).to(torch.uint8),
+    "yes or no": lambda x: x > 0,
     "written as floats": lambda x: x.argmax(1).float().flatten(1),
 }
 NUMBERS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -114,7 +114,9 @@ def test_a_part_that_is_rounding_of_float64_is_not_lost() -> None:
 
 def test_what_a_mean_hides_is_lost_and_what_is_short_is_not() -> None:
     boxes = RANDOM.uniform(0.0, 640.0, (1, 4, 100))
-    assert lost(boxes + 1e6 + RANDOM.standard_normal(boxes.shape) * 500, boxes + 1e6) == (4, 4)
+    far = boxes + 1e4
+    assert lost(far + RANDOM.standard_normal(boxes.shape) * 500, far) == (4, 4)
+    assert lost(far * 0 + 1e5, boxes + 1e5) == (0, 0), "less than a hundredth of its size"
     assert lost(boxes + 1.0, boxes) == (0, 0)
     assert lost(np.zeros((1, 9)), np.ones((1, 9))) == (0, 0)
     assert lost(np.full(40, 3.0), RANDOM.standard_normal(40) + 3.0) == (1, 1), "without channels it is one"
