@@ -10,8 +10,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
+from edgeconv.core import Array
 from edgeconv.graph.resize_kernels import MOST_STEPS, integer_steps, linear_weights
 from edgeconv.graph.windows import counted_elements, stated_pads, strides_of
 
@@ -72,17 +74,37 @@ def _resize(site: Site) -> tuple[int, str]:
         return 2, "it is a product of matrices for the rows and one for the columns, and each rounds"  # measured 2
     steps = _linear_steps(site) if mode == "linear" else 0.0
     if steps > MOST_STEPS.get(site.dtype, 0.0):
-        return _EXACT if site.dtype == "int16" else (2, "it is a product of matrices, whose weights are rounded")
+        most = _of_matrices(site) if site.dtype == "int16" else 2
+        return most, "it is a product of matrices, whose weights are rounded"
     return (math.floor(steps + 1), "the kernel's places are in 1024ths of an element") if steps >= 1 else _EXACT
+
+
+def _of_matrices(site: Site) -> int:
+    """The steps between one rounding and two products by 16-bit matrices of integers of 16 bits."""
+    # Half a step for the product between the two. Each weight is off by half a unit at most, and of what is off that
+    # share of the largest integer is added to the result: all of a row's, of both axes.
+    weights = [float(np.abs(matrix - _as_int16(matrix)).sum(axis=1).max()) for matrix in _matrices(site)[0]]
+    return math.floor(0.5 + 2.0**15 * sum(weights) + 1)
+
+
+def _as_int16(matrix: Array) -> Array:
+    unit = float(np.abs(matrix).max()) / 32767
+    return np.asarray(np.round(matrix / unit) * unit)
 
 
 def _linear_steps(site: Site) -> float:
     """The largest error of the integer RESIZE_BILINEAR kernel, in steps."""
+    matrices, modes = _matrices(site)
+    return integer_steps(matrices, *modes, site.dtype)
+
+
+def _matrices(site: Site) -> tuple[list[Array], tuple[bool, bool]]:
+    """The (output, input) weights of a linear Resize for each axis; whether it aligns corners, and pixel centers."""
     sizes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(site.node)]
     places = site.node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
     modes = places == "align_corners", places not in ("align_corners", "asymmetric")
     pairs = [(a, b) for a, b in zip(*sizes, strict=True) if isinstance(a, int) and isinstance(b, int)]
-    return integer_steps([linear_weights(*pair, *modes) for pair in pairs], *modes, site.dtype)
+    return [linear_weights(*pair, *modes) for pair in pairs], modes
 
 
 def _largest_factor(node: ir.Node) -> float:
