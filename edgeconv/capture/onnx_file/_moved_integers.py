@@ -1,8 +1,9 @@
-"""Integers that are moved, picked or an exponent, and dequantized later: dequantized first, as QDQ has it.
+"""Integers that are moved, picked, clipped or an exponent, and dequantized later: dequantized first, as QDQ has it.
 
 Quantizers that write integer operators (QOperator, and exports of other frameworks) reshape, pad, pool or join the
-integers themselves. Later stages know pairs around operators of real numbers. One scale for all is a factor above zero
-and moves nothing: ``scale * (op(q) - zero)`` is ``op(scale * (q - zero))``, number for number.
+integers themselves; brevitas clips integers of 8 bits to the range of fewer. Later stages know pairs around operators
+of real numbers. One scale for all is a factor above zero and moves nothing: ``scale * (op(q) - zero)`` is
+``op(scale * (q - zero))``, number for number.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _MOVING = having_any([Trait.MOVES, Trait.LARGEST, Trait.SMALLEST])
 _OF_ALL = frozenset({"Concat", "Max", "Min"})
 """Whose operands are all moved; of the others the first is, beside Pad's value."""
 _VALUE = 2  # which operand of Pad it is
+_BOUNDS = 1, 2  # which operands of Clip they are
 
 
 def settle_moved_integers(graph: ir.Graph) -> None:
@@ -50,6 +52,9 @@ def _moves(node: ir.Node) -> bool:
     if node.op_type == "Pad":
         value = input_of(node, _VALUE)
         return value is None or constant(value) is not None
+    if node.op_type == "Clip":
+        bounds = [input_of(node, at) for at in _BOUNDS]
+        return all(bound is None or constant(bound) is not None for bound in bounds)
     return node.op_type in _MOVING
 
 
@@ -76,6 +81,10 @@ def _exchange(graph: ir.Graph, mover: ir.Node, moved: ir.Value, reader: ir.Node)
     if mover.op_type == "Pad" and mover.attributes.get_string("mode", "constant") == "constant":
         operands += [None] * (_VALUE + 1 - len(operands))
         operands[_VALUE] = steps.constant(_real_value(constant(operands[_VALUE]), reader), "value")
+    if mover.op_type == "Clip":
+        for at in _BOUNDS:
+            if input_of(mover, at) is not None:
+                operands[at] = steps.constant(_real_value(constant(operands[at]), reader), "bound")
     copied = ir.Node("", mover.op_type, operands, list(mover.attributes.values()), num_outputs=len(mover.outputs))
     for old, new in zip(mover.outputs, copied.outputs, strict=True):
         steps.name(new, "moved")
@@ -85,7 +94,7 @@ def _exchange(graph: ir.Graph, mover: ir.Node, moved: ir.Value, reader: ir.Node)
 
 
 def _real_value(integer: Array | None, reader: ir.Node) -> Array:
-    """What an integer that is padded with stands for; one that is left out is 0, which is not the zero point."""
+    """What a bound or an integer that is padded with stands for; one left out is 0, which is not the zero point."""
     nothing = np.zeros((), np.int64)
     numbers = [constant(input_of(reader, at)) for at in (1, 2)]
     scale, zero = (nothing if number is None else number.reshape(()) for number in numbers)
