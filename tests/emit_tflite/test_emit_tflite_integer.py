@@ -292,8 +292,9 @@ def test_what_onnxruntime_quantized_is_accepted(
     quantized = ir.load(tmp_path / "quantized.onnx")
     ShapeInferencePass()(quantized)
     emitted = tflite.to_tflite(quantized, metadata={}, io="int8")
-    assert emitted.notes == ()
-    assert float_parts_of_tflite(emitted.data) == []
+    # It quantizes neither a PReLU nor what follows up to the Resize's result: no range of these is known.
+    names = {note.split("'")[1].split("/")[0] for note in emitted.notes}
+    assert names == {"slopes", "max_pool2d", "upsample_bilinear2d"}
     assert _steps(tflite, quantized, emitted, (1, 3, 16, 16), "reference") <= 2  # of 27 operators, ending in 1/256
 
 

@@ -73,5 +73,5 @@ def test_a_broken_contract_is_a_rewrite_error(monkeypatch):
     passes = {rewrite.name: type(rewrite.make()) for rewrite in REWRITES}
     idle = lambda self, model: ir.passes.PassResult(model, False)  # noqa: E731
     monkeypatch.setattr(passes["fold-batch-norm"], "call", idle)
-    with pytest.raises(RewriteError, match="rewrite fold-batch-norm: the BatchNormalization of bn could be rewritten"):
+    with pytest.raises(RewriteError, match="fold-batch-norm: the BatchNormalization of node_bn could be rewritten"):
         optimize(conv_bn_relu())
