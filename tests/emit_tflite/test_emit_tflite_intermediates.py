@@ -121,7 +121,7 @@ def test_what_is_allowed_is_needed_and_enough(tflite: Any, tmp_path: Path, name:
 
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
 def test_nothing_is_allowed_to_a_kernel_that_rounds_once(tflite: Any, tmp_path: Path, scheme: str) -> None:
-    size = (16, 6) if scheme == "int8" else (7, 5)  # of int8, places in 1024ths of an element are none of 12 to 7
+    size = (16, 6)  # of 12 and 12: each place is a whole number of 1024ths of an element, as the kernel has them
     module = nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.Upsample(size=size, mode="bilinear"), nn.Sigmoid())
     arrays = _noise(1, 8, 24, 24)
     graph, artifact = _quantized(
