@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,37 @@ def test_last_windows_of_average_pools_are_divided_by_what_counts(
     step = np.diff(np.unique(np.round(exact, 6))).min()
     assert np.abs(_run(emitted, _inputs(7)) - exact).max() <= 1.01 * step
     assert float_parts_of_onnx(emitted.data) == []
+
+
+class _Normalized(nn.Module):
+    """A head whose ReLU stands alone between integers, and whose scores have a large bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower, self.norm, self.scores = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 4, 1)
+        self.scores.bias.data[:] = -4.6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.scores(torch.relu(self.norm(self.tower(x))))
+        return y
+
+
+@pytest.mark.parametrize("ratio", [0.9, 1.02, 1.4])
+def test_onnxruntime_scales_no_bias_behind_two_pairs(ratio: float, tmp_path: Path) -> None:
+    """It makes one pair of two, with another scale: a bias was 2 % off, and a layer computed in float."""
+    torch.manual_seed(0)
+    graph = _graph(_Normalized())
+    plan = make_plan(graph, calibrate(graph, [{"x": _inputs(seed)} for seed in range(4)]))
+    clamp = next(node for node in graph.graph if node.op_type == "Relu")
+    before, behind = (value.name or "" for value in (clamp.inputs[0], clamp.outputs[0]) if value is not None)
+    top = (127 - plan.tensors[before].zero_point) * plan.tensors[before].scale
+    changed = replace(plan.tensors[behind], scale=float(np.float32(top * ratio / 255)))
+    quantized = apply(graph, replace(plan, tensors={**plan.tensors, behind: changed}))
+    emitted, options = to_onnx(quantized, metadata={}), onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(emitted.data, options)
+    optimized = onnx.load(options.optimized_model_filepath).graph
+    assert [node.op_type for node in optimized.node].count("QLinearConv") == 2
+    expected = evaluate(quantized, {"x": _inputs(9)}, keep=["y"])["y"]
+    assert np.abs(_run(emitted, _inputs(9)) - expected).max() <= 1.01 * plan.tensors["y"].scale
