@@ -287,6 +287,25 @@ def test_a_clamp_that_capture_leaves_out_is_seen_where_no_sample_reaches_it(
         assert "on inputs beyond the sample's" in linked.links[0].reason
 
 
+class _Peaks(nn.Module):
+    """Where the largest scores are, and the scores: on large inputs many are 1 alike, and any may be the largest."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = x.sigmoid().flatten(1)
+        return scores.topk(4)[1] % 9, scores
+
+
+@pytest.mark.parametrize(("output", "is_judged"), [(0, False), (1, True)])
+def test_a_choice_among_saturated_scores_is_no_question_of_capture(output: int, is_judged: bool) -> None:
+    case = Case(_Peaks())
+    larger = {name: 64 * array for name, array in case.sample.inputs.items()}
+    names = list(case.run.outputs[0])
+    (computed,) = source_of(_Peaks()).run([Sample("larger", larger)], names, "float64").outputs
+    others = {name: array + 500 * (at == output) for at, (name, array) in enumerate(computed.items())}
+    link = rewriting(case.captured, case.rewritten, case.sample.inputs, case.run.outputs[0], [(larger, others)])
+    assert (link.verdict is Verdict.FAIL) == is_judged, link.reason
+
+
 def test_what_rounding_costs_is_told_of_each_output() -> None:
     unrounded = {"boxes": np.array([1000.0, 0.0]), "scores": np.array([0.5, 0.25])}
     rounded = {"boxes": np.array([1000.1, 0.0]), "scores": np.array([0.5, 0.26])}

@@ -49,6 +49,7 @@ _FEW = 2.0**-7  # of GAMMA: 64 roundings
 _OF_CAPTURE = "what the graph computes that was captured of the module"
 _OF_REWRITES = "what the graph computed of the same before it was rewritten"
 _AT_CAPTURE = "{} of the captured graph is {:.3g} from the module's, as capture rounds numbers of its own to float32"
+_JUMPS = having_any((Trait.PIECEWISE_CONSTANT, Trait.COMPARES, Trait.RANKS))
 _Allowance = Callable[[], Array]
 _At = tuple[Mapping[str, Array], Array]
 
@@ -169,12 +170,15 @@ class _Rewriting:
     def of_module_beyond(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Iterator[_Place]:
         """The module's outputs of larger inputs beside the captured graph's: a clamp that it lacks shows here alone.
 
-        Whether numbers that large are finite is no question of the user's. A graph of integers saturates on them.
+        Whether numbers that large are finite is no question of the user's. A graph of integers saturates on them. What
+        jumps does so anywhere on them: scores that are all 1 behind a sigmoid are ties, and any may be the largest.
         """
         if self.before.quantizers:
             return
-        values = self.before.values(inputs, {}, list(outputs))
-        for name, actual in outputs.items():
+        jumping = _jumping(self.before.model.graph)
+        smooth = {name: actual for name, actual in outputs.items() if name not in jumping}
+        values = self.before.values(inputs, {}, list(smooth))
+        for name, actual in smooth.items():
             expected, array = values[name], np.asarray(actual)
             at = inputs, expected
             allowances = (partial(self._carried_to, name, at), partial(self._rounded_at_capture, name, array, at))
@@ -335,6 +339,20 @@ class _Rewriting:
         if at is None:
             self.note = _AT_CAPTURE.format(name, magnitude(distance))
         return _largest(compute, unmoved, HALF_UNIT, distance)
+
+
+def _jumping(graph: ir.Graph) -> set[str]:
+    """The values behind what no small change of its operands moves by little: ranks, comparisons, step functions."""
+    jumping: set[str] = set()
+    for node in graph:
+        operands = [value for value in node.inputs if value is not None]
+        of_floats = any(value.dtype is not None and value.dtype.is_floating_point() for value in operands)
+        is_step = node.op_type in _JUMPS or any(value.name in jumping for value in operands)
+        for result in node.outputs:
+            is_integer = result.dtype is not None and not result.dtype.is_floating_point()
+            if result.name and (is_step or (of_floats and is_integer)):
+                jumping.add(result.name)
+    return jumping
 
 
 def _repeated(graph: Graph, held: Mapping[str, Array]) -> dict[str, Array]:
