@@ -10,6 +10,7 @@ import pytest
 from edgeconv.core import Array, Comparison, Fidelity, Parts, Run, Sample, TensorSpec, Verdict
 from edgeconv.parity import Integers, compare, held_to_all
 from edgeconv.parity._fidelity import used_share
+from edgeconv.parity._groups import Group, OwnScale
 
 COUNT, CLASSES = 40, 5
 RANDOM = np.random.default_rng(5)
@@ -211,3 +212,21 @@ def test_a_map_that_is_all_background_fails_though_nine_tenths_agree() -> None:
     row = _indices(40)
     assert row.verdict is Verdict.FAIL
     assert row.reason == "40 indices are wrong, and one number everywhere would have 40 wrong: they say nothing"
+
+
+@pytest.mark.parametrize("float32_error", [0.0, 8.0, 16.0])
+def test_a_failed_row_says_whether_float32_itself_is_as_far_off(float32_error: float) -> None:
+    """The place of the largest of scores that are equal in float32: no layer in float brings it back."""
+    places = np.full((COUNT, 1, 1), 32.0)
+    scales = {"y": OwnScale(None, (Group(np.arange(1), 32.0, float32_error),))}
+    (found,) = compare(
+        run(places / 2),
+        run(places, "torch-float64"),
+        SAMPLES,
+        artifact="m.tflite",
+        tolerance=Fidelity(sqnr_db=20.0),
+        output_names=["y"],
+        scales=scales,
+    )
+    assert found.verdict is Verdict.FAIL
+    assert ("float32's own" in found.reason) is (float32_error >= 16.0)
