@@ -17,6 +17,7 @@ from edgeconv.errors import EdgeconvError, RewriteError
 from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Evidence, cause_of
+from edgeconv.parity.rewriting._jumps import jumping_values
 from edgeconv.parity.rewriting._signs import Signs, is_short
 from edgeconv.parity.writing import (
     GAMMA,
@@ -49,7 +50,6 @@ _FEW = 2.0**-7  # of GAMMA: 64 roundings
 _OF_CAPTURE = "what the graph computes that was captured of the module"
 _OF_REWRITES = "what the graph computed of the same before it was rewritten"
 _AT_CAPTURE = "{} of the captured graph is {:.3g} from the module's, as capture rounds numbers of its own to float32"
-_JUMPS = having_any((Trait.PIECEWISE_CONSTANT, Trait.COMPARES, Trait.RANKS))
 _Allowance = Callable[[], Array]
 _At = tuple[Mapping[str, Array], Array]
 
@@ -175,7 +175,7 @@ class _Rewriting:
         """
         if self.before.quantizers:
             return
-        jumping = _jumping(self.before.model.graph)
+        jumping = jumping_values(self.before.model.graph)
         smooth = {name: actual for name, actual in outputs.items() if name not in jumping}
         values = self.before.values(inputs, {}, list(smooth))
         for name, actual in smooth.items():
@@ -339,20 +339,6 @@ class _Rewriting:
         if at is None:
             self.note = _AT_CAPTURE.format(name, magnitude(distance))
         return _largest(compute, unmoved, HALF_UNIT, distance)
-
-
-def _jumping(graph: ir.Graph) -> set[str]:
-    """The values behind what no small change of its operands moves by little: ranks, comparisons, step functions."""
-    jumping: set[str] = set()
-    for node in graph:
-        operands = [value for value in node.inputs if value is not None]
-        of_floats = any(value.dtype is not None and value.dtype.is_floating_point() for value in operands)
-        is_step = node.op_type in _JUMPS or any(value.name in jumping for value in operands)
-        for result in node.outputs:
-            is_integer = result.dtype is not None and not result.dtype.is_floating_point()
-            if result.name and (is_step or (of_floats and is_integer)):
-                jumping.add(result.name)
-    return jumping
 
 
 def _repeated(graph: Graph, held: Mapping[str, Array]) -> dict[str, Array]:
