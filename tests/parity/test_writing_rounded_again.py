@@ -16,6 +16,7 @@ from edgeconv.capture import capture, open_onnx
 from edgeconv.core.verdicts import Verdict
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.parity.writing import HALF_UNIT
 from edgeconv.parity.writing._constants import match
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
@@ -86,3 +87,17 @@ def test_a_number_between_two_integers_may_become_either_one() -> None:
     held[4] += scale
     found = match({"w": due}, {"w": held}, lambda _: np.full(held.shape, scale / 2), rounded_again={"w"})
     assert list(found.faults) == ["w"]
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_bias_that_stays_what_it_is_has_its_scale_to_the_last_unit(up: bool) -> None:
+    """An .onnx file has the graph's own integers: nothing is rounded again there, but for what a scale was before."""
+    integers = np.random.default_rng(0).integers(-200_000, 200_000, 16)
+    scales = np.random.default_rng(1).uniform(1e-6, 4e-6, 16).astype(np.float32)
+    due = integers * scales.astype(np.float64)
+    altered = scales.copy()
+    altered[5] = np.nextafter(scales[5], np.float32(up), dtype=np.float32)
+    held = integers * altered.astype(np.float64)
+    found = match({"b": due}, {"b": held}, lambda _: np.abs(held) * HALF_UNIT, rounded_again={"b"})
+    assert "b" in found.faults
+    assert not match({"b": due}, {"b": due}, lambda _: np.abs(due) * HALF_UNIT, rounded_again={"b"}).faults

@@ -130,7 +130,9 @@ class _Match:
             if other in found:
                 alike = [name for name in alike if name == other and name not in self.partners]
             held = {name: _saturated(due, ends(name), named_alike=name == other) for name in alike}
-            moved = {name: _moved_back(self.file[name], held[name], steps(name)) for name in alike}
+            moved = {
+                name: moved_back(self.file[name], held[name], self._most_rounded(name, other, steps)) for name in alike
+            }
             near = {name: array for name, array in moved.items() if array is not None}
             if near:
                 # One of its own name comes first: another constant's integers may happen to be as near, or nearer.
@@ -230,8 +232,19 @@ class _Match:
         Terms that the graph has as integers are rounded again, where the file's have other steps.
         """
         is_rounded = self.graph[other].dtype != np.float64 or other in self._rounded_again
-        array = self.file[name]
-        return _most_rounded(array, steps(name)) if is_rounded and array.dtype == np.float64 else np.zeros(())
+        is_integer = self.file[name].dtype == np.float64
+        return self._most_rounded(name, other, steps) if is_rounded and is_integer else np.zeros(())
+
+    def _most_rounded(self, name: str, other: str, steps: Callable[[str], Array]) -> Array:
+        """How far integers of the file's may be from what was rounded to them: half a step.
+
+        The steps of what is rounded again are products of scales, which are float32: a number that lies between two
+        integers may become either. Integers that stay what they are have no step here but the rounding of their scale,
+        which one that is a unit off exceeds.
+        """
+        half, rounding = steps(name), HALF_UNIT * np.abs(self.file[name])
+        is_again = (other in self._rounded_again) & (half > 2 * rounding)
+        return np.asarray(_nearest(half) + np.where(is_again, 2 * rounding, 0.0))
 
     def is_mostly_the_graphs(self, name: str, numbers: Array) -> bool:
         """Whether most numbers of a constant are the graph's: the others are not the writer's own.
@@ -387,17 +400,12 @@ def as_integers(array: Array, due: Array, half: Array, ends: tuple[float, float]
     """
     if array.dtype != np.float64 or due.dtype == np.float64 or array.size != due.size:
         return None
-    return _moved_back(array, _saturated(due, ends, named_alike=False), half)
+    return moved_back(array, _saturated(due, ends, named_alike=False), _nearest(half))
 
 
-def _moved_back(array: Array, due: Array, half: Array) -> Array | None:
-    """A file's constant in the graph's order of axes, where all numbers are within half a step of the graph's."""
-    return moved_back(array, due, _most_rounded(array, half))
-
-
-def _most_rounded(array: Array, half: Array) -> Array:
-    """How far integers may be from what was rounded to them: half a step, of a number and a scale that are float32."""
-    return np.asarray(half * (1 + 2.0**-20) + 2 * HALF_UNIT * np.abs(array))
+def _nearest(half: Array) -> Array:
+    """Half a step, and what float32 makes of it."""
+    return half * (1 + 2.0**-20)
 
 
 def _saturated(due: Array, ends: tuple[float, float], *, named_alike: bool) -> Array:
