@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from edgeconv.core import Array
 from edgeconv.parity.writing._ends import lowered, mixed, negated, raised
+from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
-from edgeconv.parity.writing._steps import Steps
 
 
 @dataclass(frozen=True)
@@ -31,16 +30,6 @@ class Operands:
     known: Collection[str] = frozenset()
 
 
-class _File(Protocol):
-    @property
-    def names(self) -> frozenset[str]: ...
-    @property
-    def read(self) -> frozenset[str]: ...
-    @property
-    def looked_up(self) -> Mapping[str, Steps]: ...
-    def alike(self, held: Collection[str]) -> frozenset[str]: ...
-
-
 class Source:
     """Where the operands come from.
 
@@ -50,7 +39,7 @@ class Source:
         rounded: the graph's constants as the file has them, by name.
     """
 
-    def __init__(self, graph: Graph, file: _File, rounded: Mapping[str, Array]) -> None:
+    def __init__(self, graph: Graph, file: File, rounded: Mapping[str, Array]) -> None:
         self._graph, self._file, self._rounded = graph, file, rounded
         self._names = graph.chosen(file.names & graph.named)
         self._moved = graph.moved_from(self._names)
