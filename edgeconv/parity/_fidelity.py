@@ -13,7 +13,7 @@ from edgeconv.core.affine import decibels
 from edgeconv.core.variation import LEAST_NUMBERS, SaysNothing, says_nothing
 from edgeconv.parity._check import check
 from edgeconv.parity._indices import index_counts, index_shares
-from edgeconv.parity._metrics import Measured, measure, worst_of
+from edgeconv.parity._metrics import Measured, measure, used_of, worst_of
 from edgeconv.parity._picture import picture
 
 _MOST_STEPS = 255  # of 8 bits, from end to end
@@ -199,32 +199,26 @@ def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str,
         yield f"SQNR is {metrics.sqnr_db:.2f} dB, at least {bound.sqnr_db:g} is asked for", used
     if metrics is not None and bound.cosine is not None:
         text = f"the cosine is {metrics.cosine:.6f}, at least {bound.cosine:g} is asked for"
-        yield text, _ratio(1.0 - metrics.cosine, 1.0 - bound.cosine)
+        yield text, used_of(1.0 - metrics.cosine, 1.0 - bound.cosine)
     if bound.agreement is not None and "agree" in row.top1:
         agree = row.top1["agree"]
         text = (
             f"the class is the reference's in {agree} of {count} samples, at least {bound.agreement:.4g} is asked for"
         )
-        yield text, _ratio(1.0 - agree / count, 1.0 - bound.agreement)
+        yield text, used_of(1.0 - agree / count, 1.0 - bound.agreement)
     if bound.accuracy_drop is not None and row.top1.get("labelled"):
         labelled = row.top1["labelled"]
         drop = 100.0 * (row.top1["reference"] - row.top1["correct"]) / labelled
         text = f"top-1 lost {drop:.2f} points, at most {bound.accuracy_drop:g} are allowed"
-        yield text, _ratio(max(0.0, drop), bound.accuracy_drop)
+        yield text, used_of(max(0.0, drop), bound.accuracy_drop)
     if bound.lost_parts is not None and row.parts.get("lost"):
         lost = "{lost} of {all} parts of the output say nothing".format(**row.parts)
-        yield f"{lost}, at most {bound.lost_parts} may", _ratio(row.parts["lost"], bound.lost_parts)
+        yield f"{lost}, at most {bound.lost_parts} may", used_of(row.parts["lost"], bound.lost_parts)
     if bound.lsb is not None and row.lsb:
         most = max(abs(steps) for steps in row.lsb)
-        yield f"it is {most} steps from the graph's integers, at most {bound.lsb} are allowed", _ratio(most, bound.lsb)
+        yield f"it is {most} steps from the graph's integers, at most {bound.lsb} are allowed", used_of(most, bound.lsb)
 
 
 def _amplitude_ratio(sqnr_db: float, least_db: float) -> float:
     """The error's amplitude over the largest allowed one."""
     return float(10.0 ** ((least_db - sqnr_db) / 20.0))
-
-
-def _ratio(value: float, most: float) -> float:
-    if most > 0.0:
-        return value / most
-    return 0.0 if value <= 0.0 else float("inf")

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeconv.core import Array, Fidelity
 from edgeconv.core.variation import LEAST_NUMBERS
+from edgeconv.parity._metrics import used_of
 
 _LEAST_OF_OTHERS = 0.5  # of what one number everywhere would have wrong: as much as 3 dB are of what a channel varies
 
@@ -35,14 +36,8 @@ def index_shares(counts: Mapping[str, int], bound: Fidelity) -> Iterator[tuple[s
             f"{counts['equal']:,} of {counts['all']:,} indices are the reference's, "
             f"at least {bound.index_agreement:.4g} is asked for"
         )
-        yield text, _ratio(1.0 - counts["equal"] / counts["all"], 1.0 - bound.index_agreement)
+        yield text, used_of(1.0 - counts["equal"] / counts["all"], 1.0 - bound.index_agreement)
     others = counts["all"] - counts["constant"]
     if bound.lost_parts == 0 and others >= LEAST_NUMBERS:
         text = f"{wrong:,} indices are wrong, and one number everywhere would have {others:,} wrong: they say nothing"
         yield text, wrong / (others * _LEAST_OF_OTHERS)
-
-
-def _ratio(value: float, most: float) -> float:
-    if most > 0.0:
-        return value / most
-    return 0.0 if value <= 0.0 else float("inf")

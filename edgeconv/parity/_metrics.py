@@ -197,3 +197,10 @@ def _rel_floor(b: Array) -> float:
         total += _dot(y, y)
     rms = float(np.sqrt(total / b.size))
     return REL_FLOOR_OF_RMS * rms if rms > 0.0 else 1.0
+
+
+def used_of(value: float, most: float) -> float:
+    """The used share of a threshold, 0 for nothing; infinite where none is allowed and there is some."""
+    if most > 0.0:
+        return value / most
+    return 0.0 if value <= 0.0 else float("inf")
