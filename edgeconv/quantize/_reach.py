@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgeconv.core.affine import scaled, spread
 from edgeconv.graph.constants import exact
-from edgeconv.graph.edit import constant, input_of, only_reader
+from edgeconv.graph.edit import constant, input_of, only_reader, producer_of
 from edgeconv.graph.pairs import PICKS
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._structure import weight_axis
@@ -105,6 +105,5 @@ def _weight(node: ir.Node) -> npt.NDArray[np.float64] | None:
 
 
 def _dequantize(node: ir.Node) -> ir.Node | None:
-    weight = input_of(node, 1)
-    producer = weight.producer() if weight is not None else None
+    producer = producer_of(input_of(node, 1))
     return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
