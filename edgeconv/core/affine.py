@@ -85,7 +85,7 @@ def quantized(
 
 def dequantized(integers: Array, scale: Any, zero_point: Any, precision: _Precision = np.float64) -> Array:
     """The real numbers that integers stand for, in the precision that they are computed in; see `quantized`."""
-    parameters = (np.asarray(each, precision) for each in (scale, zero_point))
+    parameters = (np.asarray(parameter, precision) for parameter in (scale, zero_point))
     return np.asarray(scaled(integers.astype(precision), *parameters))
 
 

@@ -54,17 +54,17 @@ class _Search:
     """
 
     negative: frozenset[str]
-    known: dict[ir.Value, list[tuple[ir.Node | None, Domain]]]
+    memo: dict[ir.Value, list[tuple[ir.Node | None, Domain]]]
 
     def read(self, value: ir.Value, depth: int) -> list[tuple[ir.Node | None, Domain]]:
         """The domains of all readers of a value, at most so many operators away."""
-        if value not in self.known:
+        if value not in self.memo:
             domains: list[tuple[ir.Node | None, Domain]] = []
             if depth:
                 for use in value.uses():
                     domains += self._used(value, use.node, use.idx, depth)
-            self.known[value] = domains
-        return self.known[value]
+            self.memo[value] = domains
+        return self.memo[value]
 
     def _used(self, value: ir.Value, node: ir.Node, index: int, depth: int) -> Iterator[tuple[ir.Node | None, Domain]]:
         rule = READERS.get(node.op_type, {}).get(index)

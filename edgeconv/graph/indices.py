@@ -24,16 +24,16 @@ def indices_of(graph: ir.Graph) -> frozenset[str]:
     3. Answers of yes and no are classes of two.
     4. As floats indices stay indices as long as they are only moved; what is computed with them then is a quantity.
     """
-    known, computed = set[ir.Value](), set[ir.Value]()  # indices, and what is computed with indices alone
+    indices, computed = set[ir.Value](), set[ir.Value]()  # indices, and what is computed with indices alone
     for node in graph:
         for at, value in enumerate(node.outputs):
             ranked = _ranked(node, at)
             if ranked or _of_indices(node, computed):
                 computed.add(value)
-                if ranked or value.dtype not in _FLOATS or _moved(node, known):
-                    known.add(value)
+                if ranked or value.dtype not in _FLOATS or _moved(node, indices):
+                    indices.add(value)
     answers = {value for value in graph.outputs if value.dtype is ir.DataType.BOOL}
-    return frozenset(value.name or "" for value in graph.outputs if value in known | answers)
+    return frozenset(value.name or "" for value in graph.outputs if value in indices | answers)
 
 
 def _ranked(node: ir.Node, at: int) -> bool:
@@ -49,6 +49,6 @@ def _of_indices(node: ir.Node, computed: set[ir.Value]) -> bool:
     return len(others) < len(read) and all(source.dtype is ir.DataType.BOOL for source in others)
 
 
-def _moved(node: ir.Node, known: set[ir.Value]) -> bool:
+def _moved(node: ir.Node, indices: set[ir.Value]) -> bool:
     """Whether a node's results are indices as floats; an embedding that is looked up by an index is none."""
-    return node.op_type in _MOVES | {"Cast"} and node.inputs[0] in known
+    return node.op_type in _MOVES | {"Cast"} and node.inputs[0] in indices

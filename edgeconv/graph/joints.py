@@ -18,10 +18,10 @@ def joints_of(graph: ir.Graph) -> dict[str, tuple[Parts, ...]]:
     Where two operands of a Concat have different parts along another axis (a detector whose scales are joined of
     different parts), that axis counts as undivided.
     """
-    known = divisions_of(graph)
+    divisions = divisions_of(graph)
     joints = {}
     for value in graph.outputs:
-        divisions = sorted(known.get(value, {}).items())
-        if divisions:
-            joints[value.name or ""] = tuple(Parts(axis, sizes) for axis, sizes in divisions)
+        axes = sorted(divisions.get(value, {}).items())
+        if axes:
+            joints[value.name or ""] = tuple(Parts(axis, sizes) for axis, sizes in axes)
     return joints

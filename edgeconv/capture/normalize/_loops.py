@@ -70,9 +70,9 @@ def _unroll(graph: ir.Graph, node: ir.Node, count: int) -> None:
         copied = body.clone(allow_outer_scope_values=True)
         operands = (_constant(graph, node, np.array(run)), _constant(graph, node, np.array(True)), *carried)
         stated = zip(copied.inputs, operands, strict=True)
-        _, *made = splice(graph, node, copied, {value: given for value, given in stated if given is not None})
-        carried = list(made[: len(carried)])
-        for scan, result in zip(scans, made[len(carried) :], strict=True):
+        _, *results = splice(graph, node, copied, {value: operand for value, operand in stated if operand is not None})
+        carried = list(results[: len(carried)])
+        for scan, result in zip(scans, results[len(carried) :], strict=True):
             scan.append(result)
     joined = [_joined(graph, node, scan) if scan else None for scan in scans]
     for output, value in zip(node.outputs, (*carried, *joined), strict=True):

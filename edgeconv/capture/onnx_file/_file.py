@@ -84,7 +84,7 @@ def lifted(proto: onnx.ModelProto, opsets: range, where: str) -> onnx.ModelProto
             proto = inliner.inline_local_functions(proto, True)
             _check(proto)  # a function may read, or return, names that its nodes do not define
     integers = [node for node in proto.graph.node if is_spelled(node)]
-    _check_operators(proto.graph, where, known=integers)
+    _check_operators(proto.graph, where, exempt=integers)
     _check_masks(proto.graph, opset_of(proto), where)
     _check_statistics(proto.graph, where)
     own, target = opset_of(proto), min(max(opset_of(proto), opsets[0], least_opset(proto, integers)), opsets[-1])
@@ -161,9 +161,9 @@ def _check_stated_once(opsets: Iterable[onnx.OperatorSetIdProto], where: str) ->
             raise CaptureError(what, where=where, hint="export it again: which of them it means cannot be told")
 
 
-def _check_operators(graph: onnx.GraphProto, where: str, known: Iterable[onnx.NodeProto] = ()) -> None:
-    """Refuses operators of other domains, except for nodes that are known."""
-    read = {id(node) for node in known}
+def _check_operators(graph: onnx.GraphProto, where: str, exempt: Iterable[onnx.NodeProto] = ()) -> None:
+    """Refuses operators of other domains, but for exempt nodes."""
+    read = {id(node) for node in exempt}
     strange = [node for node in every_node(graph) if node.domain not in STANDARD and id(node) not in read]
     if strange:
         node = strange[0]

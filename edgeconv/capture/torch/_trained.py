@@ -80,8 +80,8 @@ def rounding(scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, li
     if axis is not None:
         zeros = zero_point.to(torch.int32)
         return lambda x: torch.fake_quantize_per_channel_affine(x, scale, zeros, axis, *limits)
-    one, zero = float(scale), int(zero_point)
-    return lambda x: torch.fake_quantize_per_tensor_affine(x, one, zero, *limits)
+    step, zero = float(scale), int(zero_point)
+    return lambda x: torch.fake_quantize_per_tensor_affine(x, step, zero, *limits)
 
 
 def freeze_recorded(graph_module: torch.fx.GraphModule) -> None:

@@ -77,8 +77,8 @@ def _has_the_roundings(rewritten: onnx.GraphProto, original: onnx.GraphProto) ->
     before, after = _roundings(original), _roundings(rewritten)
     if any(name not in before or before[name].numbers != rounding.numbers for name, rounding in after.items()):
         return False
-    kept = {before[name].computation for name in after}
-    return all(rounding.computation in kept for rounding in before.values())
+    remaining = {before[name].computation for name in after}
+    return all(rounding.computation in remaining for rounding in before.values())
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ def _roundings(graph: onnx.GraphProto) -> dict[str, _Rounding]:
     """The roundings of a graph in the order of its operators, by the name of their result."""
     constants = _constants(graph)
     computations: dict[str, Hashable] = {name: _bytes(array) for name, array in constants.items()}
-    found = {}
+    roundings = {}
     for node in graph.node:
         attributes = tuple(sorted(attribute.SerializeToString() for attribute in node.attribute))
         key = hash((node.op_type, attributes, tuple(computations.get(name, name) for name in node.input)))
         computations |= {name: (key, index) for index, name in enumerate(node.output)}
         if node.op_type in _PAIR and node.input[0] not in constants:
             scale, point = (_bytes(constants.get(name)) for name in (*node.input[1:], "")[:2])
-            found[node.output[0]] = _Rounding((node.op_type, scale, point), key)
-    return found
+            roundings[node.output[0]] = _Rounding((node.op_type, scale, point), key)
+    return roundings
 
 
 def _constants(graph: onnx.GraphProto) -> Mapping[str, Array]:

@@ -52,10 +52,10 @@ class Bounded:
         return cls.later(Later(_entering, (values, error)), arithmetic, worst=error, likely=error)
 
     @classmethod
-    def later(cls, later: Later, arithmetic: Arithmetic, **known: Array) -> Bounded:
-        """Of value, worst and likely errors that are left until one asks for a part that is not known."""
+    def later(cls, later: Later, arithmetic: Arithmetic, **parts: Array) -> Bounded:
+        """Of value, worst and likely errors that are left until one asks for a part that is not among these."""
         result = object.__new__(cls)
-        result.__dict__.update(known, arithmetic=arithmetic, _later=later)
+        result.__dict__.update(parts, arithmetic=arithmetic, _later=later)
         return result
 
     def __getattr__(self, name: str) -> Array:

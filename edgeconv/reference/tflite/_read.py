@@ -82,8 +82,8 @@ def _check_order(graph: TfliteGraph) -> None:
     for at, operator in enumerate(graph.operators):
         where = f"operator {at} ({operator.name})"
         for index in operator.inputs:
-            known = index < 0 or index in valued
-            require(known, f"{where} reads {graph.tensors[max(index, 0)].name!r}, which nothing has computed yet")
+            is_computed = index < 0 or index in valued
+            require(is_computed, f"{where} reads {graph.tensors[max(index, 0)].name!r}, which nothing has computed yet")
         for index in operator.outputs:
             what = f"{where} writes {graph.tensors[index].name!r}, which has a value already"
             require(index not in valued, what)

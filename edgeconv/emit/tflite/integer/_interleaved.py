@@ -99,8 +99,8 @@ def interleaved(graph: Graph, operator: Operator) -> list[Operator] | None:
     )
     bias = _picked(graph, operator.inputs[2], order)
     x, before = _gathered(graph, image, pixels, channels, f"{result.name}/pixels")
-    made = (*result.shape[:2], layer.width // pixels, pixels * result.shape[3])
-    inner = _like(result, f"{result.name}/interleaved", made)
+    shape = (*result.shape[:2], layer.width // pixels, pixels * result.shape[3])
+    inner = _like(result, f"{result.name}/interleaved", shape)
     options = {name: value for name, value in operator.options.items() if name != "depthMultiplier"}
     behind = _spread(graph, inner, result, (pixels, groups, channels * layer.multiplier))
     return [*before, Operator("CONV_2D", [x, blocks, bias], [inner], options), *behind]

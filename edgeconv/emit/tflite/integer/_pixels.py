@@ -81,17 +81,17 @@ class _Shape:
     def depthwise_time_ns(self) -> float:
         return self.rows * self.count * -(-self.results // _WIDTH) * (1.4 + 0.72 * self.taps * self.size)
 
-    def packed(self, read: int, made: int) -> _Shape | None:
-        """The same with so many pixels read as one, and so many made as one; None where they do not come out even."""
-        step = made * self.stride
-        if self.width % read or self.count % made or step % read:
+    def packed(self, read: int, written: int) -> _Shape | None:
+        """The same with so many pixels read as one, and written as one; None where they do not come out even."""
+        step = written * self.stride
+        if self.width % read or self.count % written or step % read:
             return None
         first, last = -self.begin // read, (step - self.stride - self.begin + self.size - 1) // read
-        columns = replace(self, width=self.width // read, count=self.count // made, size=last - first + 1)
+        columns = replace(self, width=self.width // read, count=self.count // written, size=last - first + 1)
         return replace(
             columns,
             channels=self.channels * read,
-            results=self.results * made,
+            results=self.results * written,
             stride=step // read,
             begin=-first,
         )
@@ -148,11 +148,11 @@ def _packed(graph: Graph, operator: Operator, pad: Operator | None) -> list[Oper
         options["strideW"], begin,
     )  # fmt: skip
     depthwise = operator.code == "DEPTHWISE_CONV_2D"
-    found = _fastest(shape, depthwise, source)
-    if found is None:
+    fastest = _fastest(shape, depthwise, source)
+    if fastest is None:
         return [operator]
-    read, made, columns = found
-    weight, bias = _repeated(graph, operator, shape, columns, read, made)
+    read, written, columns = fastest
+    weight, bias = _repeated(graph, operator, shape, columns, read, written)
     rows = _Rows(graph, [])
     x = rows.reshaped(source, (*source.shape[:2], columns.width, columns.channels), f"{result.name}/pixels")
     rows_end = (result.shape[1] - 1) * options["strideH"] + taps - source.shape[1] - above
@@ -164,17 +164,17 @@ def _packed(graph: Graph, operator: Operator, pad: Operator | None) -> list[Oper
         x = rows.padded(x, before, after, f"{result.name}/pad")
     options = {name: value for name, value in options.items() if name != "depthMultiplier"}
     options |= {"strideW": columns.stride, "padding": SAME if same else VALID}
-    inner = result if made == 1 else _like(result, (*result.shape[:2], columns.count, columns.results), "packed")
+    inner = result if written == 1 else _like(result, (*result.shape[:2], columns.count, columns.results), "packed")
     rows.operators.append(Operator("CONV_2D", [x, weight, bias], [inner], options))
-    if made > 1:
+    if written > 1:
         rows.operators.append(reshape(graph, inner, result))
     return rows.operators
 
 
 def _is_same(side: tuple[int, int], length: tuple[int, int, int]) -> bool:
-    """Whether TFLite's SAME pads an axis so, of so many elements that are read and made, and such a stride."""
-    (begin, end), (read, made, stride) = side, length
-    return begin + end >= 0 and begin == (begin + end) // 2 and made == -(-read // stride)
+    """Whether TFLite's SAME pads an axis so, of so many elements that are read and written, and such a stride."""
+    (begin, end), (read, written, stride) = side, length
+    return begin + end >= 0 and begin == (begin + end) // 2 and written == -(-read // stride)
 
 
 def _padding(operator: Operator, pad: Operator | None) -> tuple[int, int]:
@@ -192,15 +192,15 @@ def _padding(operator: Operator, pad: Operator | None) -> tuple[int, int]:
 
 
 def _fastest(shape: _Shape, depthwise: bool, source: Tensor) -> tuple[int, int, _Shape] | None:
-    """The pixels that are read and made as one, and the shape that this gives; None where too little is gained."""
+    """The pixels that are read and written as one, and the shape that this gives; None where too little is gained."""
     best, now_ns = None, shape.depthwise_time_ns if depthwise else shape.time_ns
     limit_ns = min(now_ns * (1 - _LEAST_GAIN), now_ns - _LEAST_SAVED_NS)
-    for read, made, columns in _choices(shape):
+    for read, written, columns in _choices(shape):
         moved = [int(np.prod(source.shape[1:]))] * (read > 1)  # of one image, as the times: an open batch has none
-        moved += [shape.rows * shape.count * shape.results] * (made > 1)
+        moved += [shape.rows * shape.count * shape.results] * (written > 1)
         time_ns = columns.time_ns + sum(_RESHAPE_NS + count * _MOVED_NS for count in moved)
         if time_ns < limit_ns:
-            best, limit_ns = (read, made, columns), time_ns
+            best, limit_ns = (read, written, columns), time_ns
     return best
 
 
@@ -209,31 +209,31 @@ _RESHAPE_NS, _MOVED_NS = 300.0, 0.02  # of a RESHAPE, and of each byte of it
 
 def _choices(shape: _Shape) -> Iterator[tuple[int, int, _Shape]]:
     for read in range(1, _MOST_PIXELS + 1):
-        for made in range(1, _MOST_PIXELS + 1):
-            columns = shape.packed(read, made)
+        for written in range(1, _MOST_PIXELS + 1):
+            columns = shape.packed(read, written)
             if columns is not None and columns.weights <= max(_MOST_WEIGHTS, 2 * shape.weights):
-                yield read, made, columns
+                yield read, written, columns
 
 
 def _repeated(
-    graph: Graph, operator: Operator, shape: _Shape, columns: _Shape, read: int, made: int
+    graph: Graph, operator: Operator, shape: _Shape, columns: _Shape, read: int, written: int
 ) -> tuple[Tensor, Tensor]:
-    """Weights and biases of each pixel that is made, at the pixels that it reads."""
+    """Weights and biases of each pixel that is written, at the pixels that it reads."""
     weight, bias = operator.inputs[1], operator.inputs[2]
     assert weight.data is not None  # `_is_plain` looked
     assert bias.data is not None
     assert weight.quantization is not None
     assert bias.quantization is not None
     plain = _dense(weight.data) if operator.code == "DEPTHWISE_CONV_2D" else weight.data
-    line = np.zeros((made, shape.results, shape.taps, columns.size * read, shape.channels), plain.dtype)
-    for pixel in range(made):
+    line = np.zeros((written, shape.results, shape.taps, columns.size * read, shape.channels), plain.dtype)
+    for pixel in range(written):
         start = columns.begin * read - shape.begin + pixel * shape.stride
         line[pixel, :, :, start : start + shape.size] = plain
     packed = line.reshape(columns.results, shape.taps, columns.size, columns.channels)
-    scales, products = (tensor.quantization.moved(0).repeated(made) for tensor in (weight, bias))  # type: ignore[union-attr]
+    scales, products = (tensor.quantization.moved(0).repeated(written) for tensor in (weight, bias))  # type: ignore[union-attr]
     return (
         graph.constant(packed, weight.name, scales),
-        graph.constant(np.tile(bias.data, made), bias.name, products),
+        graph.constant(np.tile(bias.data, written), bias.name, products),
     )
 
 

@@ -129,15 +129,15 @@ def add_bias(graph: Graph) -> None:
                 continue
             if not (bias.data.size,) == source.shape[-1:] == bias.shape[-1:]:
                 continue
-            layer, made = last, source
+            layer, product = last, source
             if last.code == "RESHAPE" and last.inputs[0].shape[-1:] == source.shape[-1:]:
-                made = last.inputs[0]
-                layer = producers.get(made, last)
+                product = last.inputs[0]
+                layer = producers.get(product, last)
             # A layer with an activation adds its bias before that, and one with a bias has it already.
             if not _takes_bias(layer) or operator.keeps_float != layer.keeps_float:
                 continue
-            alone = all(_is_alone(graph, tensor, consumers) for tensor in {made, source})
-            if alone and made.dtype == np.float32 and all(_is_unrounded(t, result) for t in (made, source)):
+            alone = all(_is_alone(graph, tensor, consumers) for tensor in {product, source})
+            if alone and product.dtype == np.float32 and all(_is_unrounded(t, result) for t in (product, source)):
                 layer.inputs[2] = graph.constant(bias.data.reshape(-1), bias.name)
                 last.outputs = operator.outputs
                 producers[result] = last

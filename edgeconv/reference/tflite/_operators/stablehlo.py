@@ -75,10 +75,10 @@ def _padded(call: Call, x: Array, value: Array, padding: tuple[int, ...]) -> Arr
     pairs = list(zip(padding[::2], padding[1::2], strict=True))
     if any(size + min(low, 0) + min(high, 0) < 0 for size, (low, high) in zip(x.shape, pairs, strict=True)):
         raise call.refuse(f"cuts off more than there is: {pairs} of {list(x.shape)}")
-    kept = tuple(slice(max(-low, 0), size - max(-high, 0)) for size, (low, high) in zip(x.shape, pairs, strict=True))
+    slices = tuple(slice(max(-low, 0), size - max(-high, 0)) for size, (low, high) in zip(x.shape, pairs, strict=True))
     wider = [(max(low, 0), max(high, 0)) for low, high in pairs]
-    call.sized([size + low + high for size, (low, high) in zip(x[kept].shape, wider, strict=True)])
-    return np.pad(x[kept], wider, constant_values=value)
+    call.sized([size + low + high for size, (low, high) in zip(x[slices].shape, wider, strict=True)])
+    return np.pad(x[slices], wider, constant_values=value)
 
 
 def _dilate(call: Call) -> Array:

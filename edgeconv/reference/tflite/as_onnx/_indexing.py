@@ -64,8 +64,8 @@ def _one_hot(site: Site) -> None:
 def _arg(kind: str) -> Rule:
     def rule(site: Site) -> None:
         axis = site.call.axis(site.ints(1)[0], len(site.shape(0)))
-        found = site.node(kind, [site[0]], axis=axis, keepdims=0)
-        site.give(site.node("Cast", [found], to=int(element_type(site.call.result))))
+        index = site.node(kind, [site[0]], axis=axis, keepdims=0)
+        site.give(site.node("Cast", [index], to=int(element_type(site.call.result))))
 
     return rule
 

@@ -167,8 +167,8 @@ def _svdf(site: Site) -> None:
     # 1. The state forgets its oldest column, and gets the newest.
     newest = site.as_stored(site.node("MatMul", [site[0], site.weights(1, (1, 0))]), 4)
     before = site.node("Reshape", [site[4], site.sizes([batch, filters, memory])])
-    kept = site.node("Slice", [before, *map(site.sizes, ([1], [memory], [2]))])
-    whole = site.node("Concat", [kept, site.node("Unsqueeze", [newest, site.sizes([2])])], axis=2)
+    recent = site.node("Slice", [before, *map(site.sizes, ([1], [memory], [2]))])
+    whole = site.node("Concat", [recent, site.node("Unsqueeze", [newest, site.sizes([2])])], axis=2)
     # 2. Each filter weighs its memory; `rank` filters in a row make one unit.
     weighed = site.node("ReduceSum", [site.node("Mul", [whole, site[2]]), site.sizes([2])], keepdims=0)
     parts = site.node("Reshape", [weighed, site.sizes([batch, filters // rank, rank])])

@@ -147,8 +147,8 @@ def _all_or_any(kind: str) -> Rule:
     def rule(site: Site) -> None:
         axes = sorted({site.call.axis(axis, len(site.shape(0))) for axis in site.ints(1)})
         whole = site.node("Cast", [site[0]], to=int(ir.DataType.INT32))
-        found = site.node(kind, [whole, site.sizes(axes)], keepdims=int(site.call.flag("keep_dims")))
-        site.give(site.node("Cast", [found], to=int(ir.DataType.BOOL)))
+        reduced = site.node(kind, [whole, site.sizes(axes)], keepdims=int(site.call.flag("keep_dims")))
+        site.give(site.node("Cast", [reduced], to=int(ir.DataType.BOOL)))
 
     return rule
 
