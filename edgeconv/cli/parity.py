@@ -25,7 +25,7 @@ from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:
     from edgeconv.flow.foreign import Ends
-    from edgeconv.flow.judge import Proof
+    from edgeconv.flow.proof import Proof
     from edgeconv.flow.prove import MakeProof, Rebuild
     from edgeconv.flow.source import Source
     from edgeconv.progress import Progress

@@ -13,13 +13,18 @@ Runtimes with an environment of their own: `ENVIRONMENTS`, `install`.
 
 from __future__ import annotations
 
-from edgeconv.devices._device import Device, start
-from edgeconv.devices._environments import ENVIRONMENTS, install
-from edgeconv.devices._integer_probe import INTEGER_KERNELS, SATURATING
-from edgeconv.devices._module import run_module
-from edgeconv.devices._run import Sessions, run_artifact, run_intermediates
-from edgeconv.devices._session import Session, file_inputs
-from edgeconv.devices._table import AGENT, DEVICES, all_devices, find
+from typing import TYPE_CHECKING
+
+from edgeconv.core.package import on_first_use
+
+if TYPE_CHECKING:
+    from edgeconv.devices._device import Device, start
+    from edgeconv.devices._environments import ENVIRONMENTS, install
+    from edgeconv.devices._integer_probe import INTEGER_KERNELS, SATURATING
+    from edgeconv.devices._module import run_module
+    from edgeconv.devices._run import Sessions, run_artifact, run_intermediates
+    from edgeconv.devices._session import Session, file_inputs
+    from edgeconv.devices._table import AGENT, DEVICES, all_devices, find
 
 __all__ = [
     "AGENT",
@@ -39,3 +44,15 @@ __all__ = [
     "run_module",
     "start",
 ]
+
+# Each comes on first use: an export without proof runs nothing.
+_PLACES = {
+    "edgeconv.devices._device": ("Device", "start"),
+    "edgeconv.devices._environments": ("ENVIRONMENTS", "install"),
+    "edgeconv.devices._integer_probe": ("INTEGER_KERNELS", "SATURATING"),
+    "edgeconv.devices._module": ("run_module",),
+    "edgeconv.devices._run": ("Sessions", "run_artifact", "run_intermediates"),
+    "edgeconv.devices._session": ("Session", "file_inputs"),
+    "edgeconv.devices._table": ("AGENT", "DEVICES", "all_devices", "find"),
+}
+__getattr__ = on_first_use(__name__, {name: module for module, names in _PLACES.items() for name in names})

@@ -22,10 +22,11 @@ from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import coverage_of
 from edgeconv.flow.file_names import JSON, golden_name
 from edgeconv.flow.job import job_of
-from edgeconv.flow.judge import Proof, judge, with_float32
+from edgeconv.flow.judge import judge, with_float32
 from edgeconv.flow.links import not_judged
 from edgeconv.flow.output import Staging, staged
-from edgeconv.flow.prove import check_devices, first_environment, reference_of
+from edgeconv.flow.proof import Proof, check_devices
+from edgeconv.flow.prove import first_environment, reference_of
 from edgeconv.flow.record import read_report, write_report
 from edgeconv.flow.source import OnnxSource, Source, TorchSource
 from edgeconv.graph.indices import indices_of

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from edgeconv import errors
 from edgeconv.capture import open_onnx, settled_shapes
@@ -16,8 +17,7 @@ from edgeconv.core.quantization_options import Override
 from edgeconv.core.variants import VARIANTS
 from edgeconv.errors import NO_TORCH, CaptureError, DeviceError, EmitError, QuantizeError, RecipeError, RewriteError
 from edgeconv.flow.arguments import Expected, checked_samples
-from edgeconv.flow.judge import Proof
-from edgeconv.flow.prove import check_devices
+from edgeconv.flow.proof import Proof, check_devices
 from edgeconv.flow.source import OnnxSource, Source, TorchSource, with_other_batch
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Quantization
@@ -36,7 +36,9 @@ from edgeconv.recipe import (
     seeds_of,
     with_inputs,
 )
-from edgeconv.report import TargetSearch
+
+if TYPE_CHECKING:
+    from edgeconv.report import TargetSearch
 
 _QUANTIZATION = "pass an edgeconv.Quantization: Quantization(batches=…)"
 # With the longest suffix it is still a name that a commit's journal takes (`edgeconv.flow.journal`, 200 characters).

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from edgeconv.core import Artifact, Comparison, Fidelity, Run, Sample, Tolerance, Verdict
-from edgeconv.core.defaults import DEVICE_TIMEOUT_S
-from edgeconv.core.variants import DEFAULT_FIDELITY
+from edgeconv.core import Artifact, Comparison, Run, Sample, Tolerance, Verdict
 from edgeconv.core.verdicts import LinkResult
-from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, all_devices, find
+from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, find
 from edgeconv.errors import NO_SAMPLE, ParityError
+from edgeconv.flow.proof import Proof
 from edgeconv.flow.running import judged_running
 from edgeconv.flow.source import OnnxSource, Source
 from edgeconv.parity import (
@@ -54,33 +53,6 @@ class _Planned:
     unfused: _MakeRun | None = None
     judge_running: _JudgeRunning | None = None
     moved: _MakeRun | None = None
-
-
-@dataclass(frozen=True)
-class Proof:
-    """How artifacts are proven: samples, devices, bounds, time limit.
-
-    Attributes:
-        samples: the inputs.
-        devices: names; None is "every device that runs here" (a missing runtime is then a skipped row; when it
-            was named, it is an error before anything is exported).
-        tolerance: the bound of every comparison of float32 with float32.
-        bounds: acceptance thresholds of each variant that approximates, by its name.
-        timeout_s: for one artifact on one device, seconds.
-        facts: what the report's environment says beside versions and CPU, e.g. seeds.
-    """
-
-    samples: tuple[Sample, ...]
-    devices: tuple[str, ...] | None = None
-    tolerance: Tolerance = field(default_factory=Tolerance)
-    bounds: Mapping[str, Fidelity] = field(default_factory=lambda: dict(DEFAULT_FIDELITY))
-    timeout_s: float = DEVICE_TIMEOUT_S
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def device_names(self) -> tuple[str, ...]:
-        """The devices in the report's order."""
-        return tuple(all_devices()) if self.devices is None else self.devices
 
 
 def judge(

@@ -57,6 +57,10 @@ class Staging:
         self._files[name] = hashlib.sha256(data).hexdigest()
         return path
 
+    def checksum(self, name: str) -> str:
+        """The SHA-256 of a file that was written."""
+        return self._files[name]
+
     def write_parts(self, name: str, parts: Iterable[Array]) -> str:
         """Writes a file that is not held in one piece, as `write` does one that is; returns its checksum.
 

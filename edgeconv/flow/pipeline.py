@@ -33,14 +33,13 @@ from edgeconv.flow.arguments import (
     output_folder,
     stated_samples,
 )
-from edgeconv.flow.half_range import beyond_half
 from edgeconv.flow.job import Job, job_of, stated_job
 from edgeconv.flow.output import staged
-from edgeconv.flow.prove import check_devices, prove
+from edgeconv.flow.proof import check_devices
 from edgeconv.flow.record import discard_outdated
 from edgeconv.flow.rewriting import rewritten
 from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
-from edgeconv.flow.target import measured, with_confirmation, with_target, with_thresholds
+from edgeconv.flow.target import with_confirmation, with_target, with_thresholds
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.flow.writing import emit_file, intermediates_of, write_c, write_file, write_plans
@@ -48,11 +47,12 @@ from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, Recipe, place_of
-from edgeconv.report import LEFT_OUT, Report, TargetSearch
 from edgeconv.rewrite import selected
 
 if TYPE_CHECKING:
     import torch
+
+    from edgeconv.report import Report, TargetSearch
 
 _DEFAULT = Quantization()
 
@@ -301,12 +301,18 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
         removal = discard_outdated(staging, out, artifacts)
         notes = _notes(model, variants, written) + removal.notes
         if job.proof is not None:
+            from edgeconv.flow.half_range import beyond_half
+
             notes += beyond_half(artifacts, variants, job.proof.samples)
         for note in notes:
             progress.note(note)
         # 4. Devices, comparisons, report. All files appear when the block ends.
         report = None
         if job.proof is not None:
+            # Half of the package, which an export without proof does without.
+            from edgeconv.flow.prove import prove
+            from edgeconv.report import LEFT_OUT
+
             left_out = {LEFT_OUT: ", ".join(sorted(job.skip_rewrites))} if job.skip_rewrites else {}
             report = prove(
                 staging,
@@ -345,6 +351,8 @@ def rebuilt_variants(
     Raises:
         EdgeconvError: as `export_recipe`.
     """
+    from edgeconv.report import LEFT_OUT
+
     variants = [item.variant for item in artifacts if floats or item.variant not in ("fp32", "fp16")]
     if not variants:
         return ()
@@ -372,6 +380,8 @@ def _target_search(job: Job, variants: Sequence[Variant], progress: Progress) ->
     """The report's section on the search for a target, with sizes and latencies measured."""
     for variant in variants:
         if job.target_search is not None and variant.search is not None:
+            from edgeconv.flow.target_points import measured
+
             return measured(job.target_search, variant, variant.search, job, partial(emit_file, job, {}), progress)
     return None
 

@@ -23,16 +23,16 @@ from edgeconv.core import (
     Tolerance,
     Verdict,
 )
-from edgeconv.devices import Device, find
-from edgeconv.errors import DEVICES, DeviceError, ParityError, Wording
+from edgeconv.errors import DEVICES, ParityError
 from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import with_coverage
 from edgeconv.flow.environment import proof_environment
 from edgeconv.flow.file_names import golden_name
-from edgeconv.flow.judge import Proof, judge, with_float32
+from edgeconv.flow.judge import judge, with_float32
 from edgeconv.flow.layers import carried_over, judged_by_layer
 from edgeconv.flow.links import with_links
 from edgeconv.flow.output import Staging, staged
+from edgeconv.flow.proof import Proof, check_devices
 from edgeconv.flow.record import read_report, require_unchanged, write_report
 from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.source import OnnxSource, Source
@@ -59,42 +59,6 @@ MakeProof = Callable[[tuple[str, ...]], Proof]
 """Makes the proof for variants, by their names."""
 Rebuild = Callable[[Sequence[Artifact], Report], tuple[Variant, ...]]
 """Makes anew the variants of integers that files of an earlier report were written from, with their intermediates."""
-
-
-def check_devices(names: Sequence[str] | None, where: str | Wording = "") -> None:
-    """Refuses devices that were named and cannot be had, before any work is done; `where` they were named.
-
-    One that has answered is not started again: several recipes, or exports of one process, name the same ones.
-
-    Raises:
-        DeviceError: unknown (with the nearest known name), or its runtime is not installed or does not start.
-    """
-    for device in [_named(name, where) for name in names or ()]:
-        command = _command_of(device)
-        if command in _ANSWERED:
-            continue
-        device.probe()
-        if command is not None:
-            _ANSWERED.add(command)
-
-
-def _named(name: str, where: str | Wording) -> Device:
-    try:
-        return find(name)
-    except DeviceError as error:
-        raise DeviceError(error.what, where=error.where or where, hint=error.hint) from error
-
-
-_ANSWERED: set[tuple[str, ...]] = set()
-"""Commands of devices that have answered their probe in this process."""
-
-
-def _command_of(device: Device) -> tuple[str, ...] | None:
-    """The command that reaches it now, none for torch; None where it is not installed, which its probe explains."""
-    try:
-        return tuple(device.command()) if device.command else ()
-    except DeviceError:
-        return None
 
 
 def prove(

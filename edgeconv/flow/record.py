@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeconv.core import Artifact
 from edgeconv.core.named_files import read_named, sha256_of
@@ -19,7 +20,9 @@ from edgeconv.emit.c_array import c_files_of
 from edgeconv.errors import ParityError
 from edgeconv.flow.file_names import HTML, JSON, JUNIT, artifact_name, golden_name
 from edgeconv.flow.output import Staging, settle
-from edgeconv.report import GOLDEN_SHA256, Report
+
+if TYPE_CHECKING:
+    from edgeconv.report import Report
 
 _NOT_MADE = "it is not made any more"
 _JUDGED = "judged file"
@@ -184,6 +187,8 @@ def _refuse_link(file: Path) -> None:
 
 def _recorded(report: Report) -> dict[str, str]:
     """The SHA-256 of every file that the report names."""
+    from edgeconv.report import GOLDEN_SHA256
+
     checksums = {name: sha256 for item in report.artifacts for name, sha256 in item.checksums.items()}
     if report.golden:
         checksums[report.golden] = str(report.environment.get(GOLDEN_SHA256, ""))

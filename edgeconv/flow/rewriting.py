@@ -14,7 +14,6 @@ from edgeconv.graph.constants import give_exact, take_exact
 from edgeconv.graph.summary import summarize
 from edgeconv.progress import Progress
 from edgeconv.rewrite import optimize
-from edgeconv.rewrite.open_batch import free_batch
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,8 @@ def rewritten(
         # Variants must not depend on whether the export is proved, so they see no float64 faces of constants.
         faces = take_exact(model)
         if source.batched:
+            from edgeconv.rewrite.open_batch import free_batch
+
             model = free_batch(model, inputs=source.batched, symbol=source.symbol)
             captured = None if captured is None else _freed(source, captured)
         rewriting = None
@@ -79,6 +80,8 @@ def _require_elements(graph: ir.Graph) -> None:
 
 def _freed(source: Source, captured: ir.Model) -> ir.Model | None:
     """A captured graph with its batch open; None where an operator that the rewrites take away cannot carry it."""
+    from edgeconv.rewrite.open_batch import free_batch
+
     try:
         return free_batch(captured, inputs=source.batched, symbol=source.symbol)
     except RewriteError:

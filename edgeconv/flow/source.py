@@ -18,13 +18,11 @@ from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdic
 from edgeconv.core.defaults import BATCH, DEVICE_TIMEOUT_S
 from edgeconv.core.domain import Domain, draw
 from edgeconv.core.threads import one_thread
-from edgeconv.devices import find, run_artifact, run_module
 from edgeconv.errors import FIXED_BATCH, CaptureError, EdgeconvError, RewriteError
 from edgeconv.flow.output import temporary
 from edgeconv.graph.domains import INDICES, domains_of
 from edgeconv.recipe.foreign import state_restored
 from edgeconv.rewrite import optimize
-from edgeconv.rewrite.open_batch import free_batch
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -181,6 +179,8 @@ class TorchSource:
         timeout_s: float = DEVICE_TIMEOUT_S,
     ) -> Run:
         """See `Source`; runs in this process, without a limit."""
+        from edgeconv.devices import run_module
+
         with state_restored(), self.within():
             return run_module(self.module, samples, input_names=self.input_names, output_names=outputs, dtype=precision)
 
@@ -317,6 +317,8 @@ class OnnxSource:
         }
 
     def _run_file(self, samples: Sequence[Sample], outputs: Sequence[str], timeout_s: float) -> Run:
+        from edgeconv.devices import find, run_artifact
+
         ranks = {value.name: len(value.shape or ()) for value in self._graph(CAPTURED_BATCH).graph.outputs}
         with temporary() as folder:
             path = folder / self.file.path.name
@@ -384,6 +386,8 @@ def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str], exa
     """
     if not batched:
         return graph_of(CAPTURED_BATCH)
+    from edgeconv.rewrite.open_batch import free_batch
+
     try:
         model = graph_of(CAPTURED_BATCH)
     except CaptureError as error:

@@ -5,35 +5,31 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgeconv.bench import BenchRow, Effort, bench, read_file
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
 from edgeconv.core.defaults import INT8_SQNR_DB
 from edgeconv.core.search_target import Target
 from edgeconv.core.variants import DEFAULT_FIDELITY, MIXED
-from edgeconv.devices import Device, find
 from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
 from edgeconv.flow.job import Job
-from edgeconv.flow.judge import Proof, judge
 from edgeconv.flow.output import temporary
+from edgeconv.flow.proof import Proof
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Batches, is_quantized
 from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
-from edgeconv.parity import Golden, used_share
-from edgeconv.progress import Progress, Silent
-from edgeconv.quantize import Search, Step
+from edgeconv.progress import Silent
 from edgeconv.recipe import Recipe, names_data
-from edgeconv.report import TargetPoint, TargetSearch
+
+if TYPE_CHECKING:
+    from edgeconv.parity import Golden
 
 TARGETED = ("int8", "int16x8")
 """Variants that can have a search target: the others compute in float anyway, and differ only in what is stored."""
 _HELD_OUT = 4  # one calibration batch in four, where nothing else can judge
-_PREFERRED = ("onnxruntime", "litert")  # devices that latency is measured on: one per format, what people deploy to
-_EFFORT = Effort(rounds=6, runs=5, turn_ms=400.0)  # enough to order variants; `edgeconv bench` takes more
 
 Emit = Callable[[Variant, str, str], Emitted]
 
@@ -49,6 +45,8 @@ def with_target(job: Job, recipe: Recipe, target: Target) -> Job:
         QuantizeError: the variant is not of `TARGETED`, or the source is quantized already.
         RecipeError: the recipe names no data to calibrate on.
     """
+    from edgeconv.report import TargetSearch
+
     data, variant = recipe.quantize, job.variants[0]
     if variant not in TARGETED:
         raise QuantizeError(
@@ -106,6 +104,8 @@ def with_thresholds(job: Job, model: ir.Model) -> Job:
     quantization = dataclasses.replace(job.quantization, judged=judged, threshold=threshold)
     if not mixed:
         return dataclasses.replace(job, quantization=quantization)
+    from edgeconv.report import TargetSearch
+
     target = _targets_of(bounds[MIXED])[0]
     target_search = TargetSearch(MIXED, target.sqnr_db, target.agreement, words, 0)
     quantization = dataclasses.replace(quantization, target=target)
@@ -150,6 +150,8 @@ class _Reference:
     @cached_property
     def golden(self) -> Golden:
         """Inputs and outputs."""
+        from edgeconv.parity import Golden
+
         reference = self._job.source.run(self._proof.samples, self._outputs, "float64")
         return Golden(self._proof.samples, reference, joints=self._joints, indices=self._indices)
 
@@ -158,6 +160,8 @@ def _confirmed(
     job: Job, proof: Proof, targets: Sequence[Target], emit: Emit, reference: _Reference, variant: Variant
 ) -> bool:
     """Whether the variant's files reach the targets on every device that can run them."""
+    from edgeconv.flow.judge import judge  # the runtimes, as below: few exports search for a target
+
     with temporary() as folder:
         artifacts = []
         for format_, layout in job.files(variant):
@@ -189,6 +193,8 @@ def reached(rows: Sequence[Comparison], target: Target) -> bool:
 
 def _says_nothing(row: Comparison) -> bool:
     """Whether parts, or indices, miss their own thresholds, whatever the whole output's distance."""
+    from edgeconv.parity import used_share
+
     if not isinstance(row.tolerance, Fidelity):
         return False
     own = Fidelity(sqnr_db=None, lost_parts=row.tolerance.lost_parts, index_agreement=row.tolerance.index_agreement)
@@ -200,64 +206,6 @@ def _judges_by(bound: Fidelity | None, target: Target) -> bool:
     if bound is None:
         return False
     return bound.sqnr_db == target.sqnr_db if target.sqnr_db is not None else bound.agreement == target.agreement
-
-
-def measured(
-    target_search: TargetSearch, variant: Variant, search: Search, job: Job, emit: Emit, progress: Progress
-) -> TargetSearch:
-    """The search with a point per step: size of the step's files, and latency on one device per format.
-
-    Args:
-        target_search: of `with_target`.
-        variant: that was chosen.
-        search: what was tried for it.
-        job: says what is made, and on which devices it is proven.
-        emit: makes a file of a variant: (variant, format, layout).
-        progress: notified of the stages.
-    """
-    files_of_steps: list[dict[str, Path]] = []
-    with temporary() as folder:
-        for number, step in enumerate(search.steps):
-            step_variant = dataclasses.replace(variant, model=step.model, plan=step.plan)
-            files: dict[str, Path] = {}
-            # The first layout of each format: of a dict the last entry stays.
-            for format_, layout in dict(job.files(step_variant)[::-1]).items():
-                with progress.stage(f"target search: {len(step.kept)} layers in float, {format_}"):
-                    files[format_] = folder / f"{number}.{format_}"
-                    files[format_].write_bytes(emit(step_variant, format_, layout).data)
-            files_of_steps.append(files)
-        paths = [path for files in files_of_steps for path in files.values()]
-        formats = {format_ for files in files_of_steps for format_ in files}
-        rows = bench([read_file(path) for path in paths], _devices(job, formats), effort=_EFFORT, progress=progress)
-        points = tuple(
-            _point(step, files, rows, chosen=step is search.best)
-            for step, files in zip(search.steps, files_of_steps, strict=True)
-        )
-    return dataclasses.replace(target_search, layers=len(search.layers), points=points)
-
-
-def _point(step: Step, files: Mapping[str, Path], rows: Sequence[BenchRow], *, chosen: bool) -> TargetPoint:
-    own_rows = [row for row in rows if row.file.artifact.path in files.values()]
-    return TargetPoint(
-        kept=len(step.kept),
-        layers=step.kept,
-        sqnr_db=step.measured.sqnr_db,
-        agreement=step.measured.agreement,
-        chosen=chosen,
-        size_bytes={format_: path.stat().st_size for format_, path in files.items()},
-        latency_ms={row.device: row.latency.median_ms for row in own_rows if row.latency is not None},
-    )
-
-
-def _devices(job: Job, formats: set[str]) -> list[Device]:
-    """For each format one of the job's devices: onnxruntime or litert if named, else the first that takes it."""
-    named = [find(name) for name in (job.proof.device_names if job.proof is not None else ())]
-    chosen = {}
-    for format_ in sorted(formats):
-        fit = [device for device in named if format_ in device.formats]
-        fit.sort(key=lambda device: device.name not in _PREFERRED)
-        chosen.update({device.name: device for device in fit[:1]})
-    return list(chosen.values())
 
 
 def _with_threshold(job: Job, variant: str, target: Target) -> Proof | None:

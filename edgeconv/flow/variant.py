@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -12,9 +13,11 @@ from edgeconv.core import Array, Emitted, IntegerTensor, Run, Sample, TensorSpec
 from edgeconv.core.threads import one_thread
 from edgeconv.emit.c_array import Golden, to_c
 from edgeconv.errors import NO_SAMPLE, ParityError
-from edgeconv.parity import Integers
-from edgeconv.parity.coverage import Observe
 from edgeconv.recipe import FORMATS
+
+if TYPE_CHECKING:
+    from edgeconv.parity import Integers
+    from edgeconv.parity.coverage import Observe
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Variant:
 
     def integers(self, samples: Sequence[Sample], observe: Observe | None = None) -> Integers | None:
         """What the quantized graph computes exactly on samples; None for one without quantized outputs."""
+        from edgeconv.parity import Integers
+
         scales = {value.name or "": _scale_of(value) for value in self.model.graph.outputs}
         quantized = {name: scale for name, scale in scales.items() if scale is not None}
         if not quantized:

@@ -19,7 +19,6 @@ from edgeconv.core.variants import MIXED
 from edgeconv.emit.tflite import check_size
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, PAIR_SAFE, QuantizeError
 from edgeconv.flow.variant import Variant
-from edgeconv.parity import metrics
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, checked_batches
 from edgeconv.rewrite.relu6 import relu6_as_relu
@@ -379,6 +378,7 @@ class _Quantizer:
 
     def _effect(self, model: ir.Model, changed: ir.Model, count: int) -> str:
         """A note on the SQNR that writing ReLU6 as ReLU leaves in the float graph."""
+        from edgeconv.parity import metrics
         from edgeconv.reference import evaluate
 
         written = f"ReLU6 is written as ReLU in {count} places"

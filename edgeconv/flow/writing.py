@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 
 from edgeconv.core import Artifact, Emitted, IntegerTensor
 from edgeconv.core.package import VERSION
 from edgeconv.emit.c_array import C_SUFFIXES
-from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.flow.file_names import artifact_name, data_name, plan_name
 from edgeconv.flow.job import Job
@@ -33,7 +31,7 @@ def write_file(
         format_,
         variant.name,
         layout,
-        sha256=hashlib.sha256(emitted.data).hexdigest(),
+        sha256=staging.checksum(file_name),
         inputs=emitted.inputs,
         outputs=emitted.outputs,
         size_bytes=len(emitted.data) + sum(map(len, emitted.external)),
@@ -49,6 +47,8 @@ def emit_file(job: Job, metadata: Mapping[str, str], variant: Variant, format_: 
     """The bytes of one file of a variant, in memory."""
     model, encoding = variant.model, {"weights": variant.weights, "io": variant.io}
     if format_ == "onnx":
+        from edgeconv.emit.onnx import to_onnx
+
         beside = data_name(artifact_name(job.name, variant.name, format_, layout))
         keep = variant.keep_roundings
         return to_onnx(model, metadata=metadata, opset=job.opset, data_name=beside, keep_roundings=keep, **encoding)

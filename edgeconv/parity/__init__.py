@@ -13,16 +13,20 @@ To explain: `explained_by_fusion`, for rows of which `asks_of_all` is true.
 
 from __future__ import annotations
 
-from edgeconv.parity._check import check
-from edgeconv.parity._compare import compare, verdict
-from edgeconv.parity._fidelity import Integers, held_to_all, used_share
-from edgeconv.parity._fused import asks_of_all, explained_by_fusion
-from edgeconv.parity._groups import OwnScale, float32_errors, shaken
-from edgeconv.parity._kernels import Site as KernelSite
-from edgeconv.parity._kernels import allowance
-from edgeconv.parity._layers import judge_layers, layer_steps, unjudged_layers
-from edgeconv.parity._metrics import REL_FLOOR_OF_RMS, metrics
-from edgeconv.parity.golden import Golden, golden_bytes, load_golden
+from typing import TYPE_CHECKING
+
+from edgeconv.core.package import on_first_use
+
+if TYPE_CHECKING:
+    from edgeconv.parity._check import check
+    from edgeconv.parity._compare import compare, verdict
+    from edgeconv.parity._fidelity import Integers, held_to_all, used_share
+    from edgeconv.parity._fused import asks_of_all, explained_by_fusion
+    from edgeconv.parity._groups import OwnScale, float32_errors, shaken
+    from edgeconv.parity._kernels import KernelSite, allowance
+    from edgeconv.parity._layers import judge_layers, layer_steps, unjudged_layers
+    from edgeconv.parity._metrics import REL_FLOOR_OF_RMS, metrics
+    from edgeconv.parity.golden import Golden, golden_bytes, load_golden
 
 __all__ = [
     "REL_FLOOR_OF_RMS",
@@ -47,3 +51,17 @@ __all__ = [
     "used_share",
     "verdict",
 ]
+
+# Each comes on first use: an export without proof compares nothing.
+_PLACES = {
+    "edgeconv.parity._check": ("check",),
+    "edgeconv.parity._compare": ("compare", "verdict"),
+    "edgeconv.parity._fidelity": ("Integers", "held_to_all", "used_share"),
+    "edgeconv.parity._fused": ("asks_of_all", "explained_by_fusion"),
+    "edgeconv.parity._groups": ("OwnScale", "float32_errors", "shaken"),
+    "edgeconv.parity._kernels": ("KernelSite", "allowance"),
+    "edgeconv.parity._layers": ("judge_layers", "layer_steps", "unjudged_layers"),
+    "edgeconv.parity._metrics": ("REL_FLOOR_OF_RMS", "metrics"),
+    "edgeconv.parity.golden": ("Golden", "golden_bytes", "load_golden"),
+}
+__getattr__ = on_first_use(__name__, {name: module for module, names in _PLACES.items() for name in names})

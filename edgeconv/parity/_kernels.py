@@ -21,7 +21,7 @@ _EXACT = 0, ""
 
 
 @dataclass(frozen=True)
-class Site:
+class KernelSite:
     """An operator, the scales of its operand and its result, and the element type of these integers."""
 
     node: ir.Node
@@ -30,19 +30,19 @@ class Site:
     dtype: str
 
 
-def allowance(site: Site) -> tuple[int, str]:
+def allowance(site: KernelSite) -> tuple[int, str]:
     """The steps that an operator's kernel may be off, and why; (0, "") where it rounds once."""
     rule = _RULES.get((site.node.op_type, site.dtype)) or _RULES.get((site.node.op_type, ""))
     return _EXACT if rule is None else rule(site)
 
 
-def _tanh(site: Site) -> tuple[int, str]:
+def _tanh(site: KernelSite) -> tuple[int, str]:
     # The table's steps are 0.0417: straight lines are off by 0.0417² / 8 · 0.0962 · 2 = 1.4 of 32768 parts, its entries
     # and the argument, which is rounded first, by the rest. Measured: 3 for arguments to ±1 and ±4, 2 to ±8 and ±16.
     return 3, "the int16 kernel draws straight lines between 256 entries of a table"
 
 
-def _softmax(site: Site) -> tuple[int, str]:
+def _softmax(site: KernelSite) -> tuple[int, str]:
     # Measured 2, 14 and 195 for 2, 8 and 100 classes one of which has all; int8, whose kernel is another, is exact.
     shape = site.node.outputs[0].shape
     classes = shape[site.node.attributes.get_int("axis", -1)] if shape is not None else 2
@@ -52,14 +52,14 @@ def _softmax(site: Site) -> tuple[int, str]:
     ), "the int16 kernel counts classes that are more than 10 below the greatest as e^-10: 2 steps each"
 
 
-def _exp(site: Site) -> tuple[int, str]:
+def _exp(site: KernelSite) -> tuple[int, str]:
     # With arguments to ±r a line is off by r² / 32 steps of the result, and the last entry lies one integer off: r
     # steps. Measured 2, 5, 10 and 23 for r of 1, 4, 8 and 16.
     r = 32768 * site.source
     return math.floor(r + r * r / 32 + 1), "the int16 kernel draws straight lines between 512 entries of a table"
 
 
-def _average(site: Site) -> tuple[int, str]:
+def _average(site: KernelSite) -> tuple[int, str]:
     # AVERAGE_POOL_2D rounds to its operand's steps, and what multiplies it by k / count has int8 steps of its own: half
     # a step each, as often as the factor says. Measured 2 for 2x2 with padding 1, of which the factor is 4.
     factor = _largest_factor(site.node)
@@ -68,7 +68,7 @@ def _average(site: Site) -> tuple[int, str]:
     return math.floor(factor * site.source / site.result + 1), "it is a pooling and a product by what padding left out"
 
 
-def _resize(site: Site) -> tuple[int, str]:
+def _resize(site: KernelSite) -> tuple[int, str]:
     mode = site.node.attributes.get_string("mode", "nearest")
     if mode == "cubic":
         return 2, "it is a product of matrices for the rows and one for the columns, and each rounds"  # measured 2
@@ -79,7 +79,7 @@ def _resize(site: Site) -> tuple[int, str]:
     return (math.floor(steps + 1), "the kernel's places are in 1024ths of an element") if steps >= 1 else _EXACT
 
 
-def _of_matrices(site: Site) -> int:
+def _of_matrices(site: KernelSite) -> int:
     """The steps between one rounding and two products by 16-bit matrices of integers of 16 bits."""
     # Half a step for the product between the two. Each weight is off by half a unit at most, and of what is off that
     # share of the largest integer is added to the result: all of a row's, of both axes.
@@ -92,13 +92,13 @@ def _as_int16(matrix: Array) -> Array:
     return np.asarray(np.round(matrix / unit) * unit)
 
 
-def _linear_steps(site: Site) -> float:
+def _linear_steps(site: KernelSite) -> float:
     """The largest error of the integer RESIZE_BILINEAR kernel, in steps."""
     matrices, modes = _matrices(site)
     return integer_steps(matrices, *modes, site.dtype)
 
 
-def _matrices(site: Site) -> tuple[list[Array], tuple[bool, bool]]:
+def _matrices(site: KernelSite) -> tuple[list[Array], tuple[bool, bool]]:
     """The (output, input) weights of a linear Resize for each axis; whether it aligns corners, and pixel centers."""
     sizes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(site.node)]
     places = site.node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
@@ -128,7 +128,7 @@ def _ends(node: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
     return node.inputs[0], node.outputs[0]
 
 
-_RULES: Mapping[tuple[str, str], Callable[[Site], tuple[int, str]]] = {
+_RULES: Mapping[tuple[str, str], Callable[[KernelSite], tuple[int, str]]] = {
     ("Tanh", "int16"): _tanh,
     ("Softmax", "int16"): _softmax,
     ("Exp", "int16"): _exp,

@@ -22,7 +22,7 @@ from edgeconv.graph.edit import producer_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
 from edgeconv.parity._fidelity import failed, steps_apart
-from edgeconv.parity._kernels import Site, allowance
+from edgeconv.parity._kernels import KernelSite, allowance
 
 _HELD = "/held"  # suffix of the graph inputs that take a runtime's integers
 
@@ -149,7 +149,7 @@ class _Cut:
         sites = []
         for node in nodes:
             source = next((scales[value] for value in node.inputs if value in scales), tensor.scale)
-            sites.append(Site(node, source, tensor.scale, tensor.dtype))
+            sites.append(KernelSite(node, source, tensor.scale, tensor.dtype))
         return max(map(allowance, sites), default=(0, ""))
 
     def _cut(self, node: ir.Node, tensor: IntegerTensor) -> str:

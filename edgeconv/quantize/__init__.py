@@ -29,28 +29,33 @@ Mixed precision
 
 from __future__ import annotations
 
-from edgeconv.core.search_target import Measured, Target
-from edgeconv.quantize._absorb import absorb_biases
-from edgeconv.quantize._adaround import adaround
-from edgeconv.quantize._advice import advice
-from edgeconv.quantize._apply import apply
-from edgeconv.quantize._bias import correct_biases
-from edgeconv.quantize._bounds import bounds_of
-from edgeconv.quantize._calibrate import Calibration, calibrate
-from edgeconv.quantize._equalize import equalize
-from edgeconv.quantize._exponents import exponents_of
-from edgeconv.quantize._fronts import fronts
-from edgeconv.quantize._make_plan import keep_operators, make_plan
-from edgeconv.quantize._mask_outputs import round_masks
-from edgeconv.quantize._observers import OBSERVERS
-from edgeconv.quantize._pairs import overflowing
-from edgeconv.quantize._patterns import matching, with_names
-from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
-from edgeconv.quantize._reorder import orders_of, reorder
-from edgeconv.quantize._rounding import round_weights
-from edgeconv.quantize._search import TARGET, Search, Step, search
-from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
-from edgeconv.quantize._unrounded import round_between
+from typing import TYPE_CHECKING
+
+from edgeconv.core.package import on_first_use
+
+if TYPE_CHECKING:
+    from edgeconv.core.search_target import Measured, Target
+    from edgeconv.quantize._absorb import absorb_biases
+    from edgeconv.quantize._adaround import adaround
+    from edgeconv.quantize._advice import advice
+    from edgeconv.quantize._apply import apply
+    from edgeconv.quantize._bias import correct_biases
+    from edgeconv.quantize._bounds import bounds_of
+    from edgeconv.quantize._calibrate import Calibration, calibrate
+    from edgeconv.quantize._equalize import equalize
+    from edgeconv.quantize._exponents import exponents_of
+    from edgeconv.quantize._fronts import fronts
+    from edgeconv.quantize._make_plan import keep_operators, make_plan
+    from edgeconv.quantize._mask_outputs import round_masks
+    from edgeconv.quantize._observers import OBSERVERS
+    from edgeconv.quantize._pairs import overflowing
+    from edgeconv.quantize._patterns import matching, with_names
+    from edgeconv.quantize._plan import SCHEMES, Plan, TensorParameters, WeightParameters
+    from edgeconv.quantize._reorder import orders_of, reorder
+    from edgeconv.quantize._rounding import round_weights
+    from edgeconv.quantize._search import TARGET, Search, Step, search
+    from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
+    from edgeconv.quantize._unrounded import round_between
 
 __all__ = [
     # Calibration
@@ -95,3 +100,30 @@ __all__ = [
     "Target",
     "TARGET",
 ]
+
+# Each comes on first use: an export of floats quantizes nothing.
+_PLACES = {
+    "edgeconv.core.search_target": ("Measured", "Target"),
+    "edgeconv.quantize._absorb": ("absorb_biases",),
+    "edgeconv.quantize._adaround": ("adaround",),
+    "edgeconv.quantize._advice": ("advice",),
+    "edgeconv.quantize._apply": ("apply",),
+    "edgeconv.quantize._bias": ("correct_biases",),
+    "edgeconv.quantize._bounds": ("bounds_of",),
+    "edgeconv.quantize._calibrate": ("Calibration", "calibrate"),
+    "edgeconv.quantize._equalize": ("equalize",),
+    "edgeconv.quantize._exponents": ("exponents_of",),
+    "edgeconv.quantize._fronts": ("fronts",),
+    "edgeconv.quantize._make_plan": ("keep_operators", "make_plan"),
+    "edgeconv.quantize._mask_outputs": ("round_masks",),
+    "edgeconv.quantize._observers": ("OBSERVERS",),
+    "edgeconv.quantize._pairs": ("overflowing",),
+    "edgeconv.quantize._patterns": ("matching", "with_names"),
+    "edgeconv.quantize._plan": ("SCHEMES", "Plan", "TensorParameters", "WeightParameters"),
+    "edgeconv.quantize._reorder": ("orders_of", "reorder"),
+    "edgeconv.quantize._rounding": ("round_weights",),
+    "edgeconv.quantize._search": ("TARGET", "Search", "Step", "search"),
+    "edgeconv.quantize._sensitivity": ("Sensitivity", "keep_in_float", "sensitivity"),
+    "edgeconv.quantize._unrounded": ("round_between",),
+}
+__getattr__ = on_first_use(__name__, {name: module for module, names in _PLACES.items() for name in names})

@@ -20,14 +20,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeconv.core.package import on_first_use
-from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, TIMEOUT, seconds_of
-from edgeconv.report._report import Report, excess_of
-from edgeconv.report._target_search import TargetPoint, TargetSearch
 
 if TYPE_CHECKING:
+    from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, TIMEOUT, seconds_of
     from edgeconv.report._html import to_html
     from edgeconv.report._json import from_json, to_json
     from edgeconv.report._junit import to_junit
+    from edgeconv.report._report import Report, excess_of
+    from edgeconv.report._target_search import TargetPoint, TargetSearch
 
 __all__ = [
     "GOLDEN_SHA256",
@@ -44,13 +44,15 @@ __all__ = [
     "to_junit",
 ]
 
-# The files come on first use: they need pydantic, jinja2 and Pillow, and an export without proof writes none.
+# Each comes on first use: the files need pydantic, jinja2 and Pillow, and an export without proof writes none.
+_PLACES = {
+    "_fields": ("GOLDEN_SHA256", "LEFT_OUT", "TIMEOUT", "seconds_of"),
+    "_html": ("to_html",),
+    "_json": ("from_json", "to_json"),
+    "_junit": ("to_junit",),
+    "_report": ("Report", "excess_of"),
+    "_target_search": ("TargetPoint", "TargetSearch"),
+}
 __getattr__ = on_first_use(
-    __name__,
-    {
-        "from_json": "edgeconv.report._json",
-        "to_html": "edgeconv.report._html",
-        "to_json": "edgeconv.report._json",
-        "to_junit": "edgeconv.report._junit",
-    },
+    __name__, {name: f"edgeconv.report.{module}" for module, names in _PLACES.items() for name in names}
 )

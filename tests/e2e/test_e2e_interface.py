@@ -14,7 +14,7 @@ from torch import nn
 import edgeconv
 from edgeconv.cli import run
 from edgeconv.devices import AGENT, Device
-from edgeconv.flow.prove import check_devices
+from edgeconv.flow.proof import check_devices
 
 X = torch.zeros(1, 3, 8, 8)
 
@@ -113,7 +113,7 @@ def test_a_device_that_has_answered_is_not_asked_again_until_its_command_is_anot
     count, serve = f"open({str(started)!r}, 'a').write('.')", f"runpy.run_path({str(AGENT)!r}, run_name='__main__')"
     code = f"import runpy; {count}; {serve}"
     command = [sys.executable, "-c", code, "onnxruntime"]
-    monkeypatch.setattr("edgeconv.flow.prove.find", lambda name: Device(name, name, ("onnx",), lambda: command))
+    monkeypatch.setattr("edgeconv.devices.find", lambda name: Device(name, name, ("onnx",), lambda: command))
     for _ in range(2):
         check_devices(["counted"])
         assert started.read_text() == "."

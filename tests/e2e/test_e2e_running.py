@@ -20,7 +20,7 @@ from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Tolerance, V
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.devices import Device, Sessions, find
 from edgeconv.flow import judge
-from edgeconv.flow.judge import Proof
+from edgeconv.flow.proof import Proof
 from edgeconv.flow.prove import repeat
 from edgeconv.flow.record import read_report
 from edgeconv.flow.running import judged_running

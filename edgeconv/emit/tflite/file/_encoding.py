@@ -9,7 +9,6 @@ import numpy as np
 from edgeconv.core.precision import to_float16
 from edgeconv.emit.half_precision import is_held
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
-from edgeconv.emit.tflite.integer._convert import make_integer
 from edgeconv.emit.tflite.simplify._shared_memory import copy_shared
 from edgeconv.errors import EmitError
 
@@ -54,7 +53,11 @@ def encode(graph: Graph, encoding: Encoding, *, integer: bool) -> tuple[str, ...
     Returns:
         Notes for the user.
     """
-    notes = make_integer(graph, io=encoding.io) if integer else ()
+    notes: tuple[str, ...] = ()
+    if integer:
+        from edgeconv.emit.tflite.integer._convert import make_integer  # with its room, which files of floats need not
+
+        notes = make_integer(graph, io=encoding.io)
     _store_int8(graph)
     if encoding.halves:
         graph.all_halves = _store_halves(graph)
