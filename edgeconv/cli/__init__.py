@@ -24,6 +24,7 @@ from typer.exceptions import TyperException
 
 from edgeconv.cli import bench, bisect, completion, cost, devices, export, init, inspect, operators, parity, quantize
 from edgeconv.cli._blame import blame, lacking
+from edgeconv.cli._deferred import defer_sympy
 from edgeconv.cli._streams import OutputError, prepare, say, tell, writing
 from edgeconv.cli._supervisor import (
     LATE,
@@ -125,6 +126,7 @@ def main() -> None:
     """Entry point of the ``edgeconv`` script."""
     prepare()  # before the pipe to the child, which would take the place of a closed stream
     switch_off_telemetry()
+    defer_sympy()
     if completion.VARIABLE in os.environ:
         sys.exit(completion.answer(_commands()))  # at once: somebody waits for it at a key
     sys.exit(supervised(lambda: run(sys.argv[1:])))

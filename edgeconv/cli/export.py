@@ -104,7 +104,8 @@ def command(
                 tell_failures(result.report)
             else:
                 show_report(result.report, folder)
-        results.append(_summary(recipe.name, folder, result))
+        if as_json:
+            results.append(_summary(recipe.name, folder, result))
     if as_json:
         say(json.dumps(results, indent=2))
     return FAILED if failed else OK

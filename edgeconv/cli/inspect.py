@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,14 +16,10 @@ from edgeconv.cli._supervisor import writes_to
 from edgeconv.cli.exit_codes import FAILED, OK
 from edgeconv.core.named_files import is_onnx, read_named
 from edgeconv.errors import EdgeconvError, EmitError, printable
-from edgeconv.flow.inspection.integers_onnx import float_parts_of_onnx
-from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
-from edgeconv.flow.inspection.onnx import read_onnx
-from edgeconv.flow.inspection.tflite import read_tflite
 from edgeconv.flow.output import settle
 
 _T = TypeVar("_T")
-_READERS: Mapping[str, Callable[[bytes], dict[str, Any]]] = {".onnx": read_onnx, ".tflite": read_tflite}
+_SUFFIXES = (".onnx", ".tflite")
 
 
 def command(
@@ -88,10 +84,12 @@ def _as_onnx(file: Path, out: Path, as_json: bool) -> int:
 
 def _integer_only(file: Path, as_json: bool) -> int:
     """Prints what is float in a file; returns `FAILED` if anything is."""
+    from edgeconv.flow.inspection.integers_onnx import float_parts_of_onnx
+    from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
+
     data = _read(file)
-    reader = float_parts_of_onnx if is_onnx(file) else float_parts_of_tflite
-    _named_errors(file, _READERS[file.suffix.lower()], data)
-    parts = _named_errors(file, reader, data)
+    _inside(file, data)
+    parts = _named_errors(file, float_parts_of_onnx if is_onnx(file) else float_parts_of_tflite, data)
     if as_json:
         say(json.dumps({"file": file.name, "integer_only": not parts, "float": parts}, indent=2))
         return FAILED if parts else OK
@@ -104,8 +102,16 @@ def _integer_only(file: Path, as_json: bool) -> int:
 
 def _facts_of(file: Path) -> dict[str, Any]:
     data = _read(file)
-    inside = _named_errors(file, _READERS[file.suffix.lower()], data)
+    inside = _inside(file, data)
     return {"file": file.name, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **inside}
+
+
+def _inside(file: Path, data: bytes) -> dict[str, Any]:
+    """What is in a file, by its suffix."""
+    from edgeconv.flow.inspection.onnx import read_onnx
+    from edgeconv.flow.inspection.tflite import read_tflite
+
+    return _named_errors(file, read_onnx if is_onnx(file) else read_tflite, data)
 
 
 def _named_errors(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
@@ -119,7 +125,7 @@ def _named_errors(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
 def _read(file: Path) -> bytes:
     where = str(file)
     settle(file.parent)
-    if file.suffix.lower() not in _READERS and file.is_file():
+    if file.suffix.lower() not in _SUFFIXES and file.is_file():
         kind = f"the suffix {file.suffix} is not known" if file.suffix else "the file has no suffix"
         raise EmitError(kind, where=where, hint="give an .onnx or .tflite file")
     return read_named(file, kind=".onnx or .tflite", error=EmitError)

@@ -1,4 +1,4 @@
-"""What each verb leaves alone when it starts: torch takes a second and 200 MB, numpy a tenth of one.
+"""What each verb leaves alone when it starts: torch takes a second and 200 MB, sympy a quarter, numpy a tenth.
 
 Verbs thought of: importing edgeconv, `--help` of the program and of a verb, `--version`, `completion`, `init`,
 `inspect` of both formats, `devices`, exports of an .onnx file to both formats, with a file that calculates shapes and
@@ -20,23 +20,32 @@ from onnx import TensorProto, helper, numpy_helper
 # Packages that are dear to import, beside what only tests need.
 HEAVY = (
     *("torch", "onnxruntime", "onnxscript", "onnxsim", "onnx", "onnx_ir", "ai_edge_litert", "numpy", "scipy"),
-    *("pydantic", "jinja2", "PIL", "rich", "safetensors", "uv"),
+    *("pydantic", "jinja2", "PIL", "rich", "safetensors", "uv", "sympy.core"),
 )
+# Rooms of ours, of which a package whose names come on first use is no part.
+ROOMS = ("bench", "devices", "emit.onnx", "parity", "quantize", "report", "rewrite.open_batch")
 _CODE = """
 import json, sys
 from edgeconv.cli import run
-code = run(sys.argv[2:])
-print(json.dumps([code, [name for name in json.loads(sys.argv[1]) if name in sys.modules]]), file=sys.stderr)
+from edgeconv.cli._deferred import defer_sympy
+defer_sympy()  # as `main` does
+code = run(sys.argv[1:])
+print(json.dumps([code, list(sys.modules)]), file=sys.stderr)
 """
 
 
-def _imported(*arguments: str) -> set[str]:
-    """The heavy packages that a command line has imported, in a process of its own."""
-    command = [sys.executable, "-c", _CODE, json.dumps(HEAVY), *arguments]
+def _modules(*arguments: str) -> set[str]:
+    """The modules that a command line has imported, in a process of its own."""
+    command = [sys.executable, "-c", _CODE, *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     code, names = json.loads(done.stderr.splitlines()[-1])
     assert code == 0, done.stderr
     return set(names)
+
+
+def _imported(*arguments: str) -> set[str]:
+    """The heavy packages among `_modules`."""
+    return _modules(*arguments) & set(HEAVY)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +108,23 @@ def test_inspecting_a_file_imports_its_format_alone(network: Path, tmp_path: Pat
 def test_an_onnx_file_becomes_tflite_without_torch_and_runtimes(network: Path, tmp_path: Path) -> None:
     imported = _imported("export", str(network), "--format", "tflite", "--no-parity", "--out", str(tmp_path))
     assert imported <= {"numpy", "pydantic", "onnx", "onnx_ir", "ai_edge_litert"}  # the last holds the schema
+
+
+def test_an_export_without_proof_leaves_the_rooms_of_other_exports_alone(network: Path, tmp_path: Path) -> None:
+    """Half of the package proves, quantizes or measures; what is not compiled yet takes half a second more."""
+    modules = _modules("export", str(network), "--format", "tflite", "--no-parity", "--out", str(tmp_path))
+    assert {room for room in ROOMS for name in modules if name.startswith(f"edgeconv.{room}.")} == set()
+    unused = {f"edgeconv.flow.{name}" for name in ("prove", "judge", "half_range", "target_points")}
+    assert modules & {"edgeconv.emit.tflite.integer._convert", *unused} == set()
+
+
+def test_sympy_comes_where_dimensions_are_calculated_with() -> None:
+    code = (
+        "from edgeconv.cli._deferred import defer_sympy; defer_sympy(); import sys, onnx_ir as ir;"
+        "batch = ir.SymbolicDim('batch'); shape = ir.Shape([batch, 3]); before = 'sympy.core' in sys.modules;"
+        "print(before, (batch * 8).evaluate({'batch': 2}), 'sympy.core' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "16", "True"]
 
 
 def test_an_onnx_file_becomes_both_formats_without_torch(network: Path, tmp_path: Path) -> None:
