@@ -66,9 +66,12 @@ class FoldConstantsPass(ir.passes.InPlacePass):
 
     def _computed(self, node: ir.Node, opset: int) -> Sequence[Array] | None:
         """The results of a node on constants, floats in float64; None when it is not to be folded."""
-        operands = [_like(value) if node.op_type == "EyeLike" else unrounded(value) for value in node.inputs]
-        if any(array is None and value is not None for array, value in zip(operands, node.inputs, strict=True)):
-            return None
+        operands: list[Array | None] = []
+        for value in node.inputs:
+            array = _like(value) if node.op_type == "EyeLike" else unrounded(value)
+            if array is None and value is not None:
+                return None  # before a weight further on is read, as of each layer
+            operands.append(array)
         try:
             results = evaluate_node(node, operands, opset=opset)
         except RewriteError as error:
