@@ -199,6 +199,40 @@ def test_damaged_files_are_refused_for_what_is_wrong(change: Callable[[Any], Non
         tflite.read(_changed(_conv(), change))
 
 
+def _signature(inputs: dict[str, int], outputs: dict[str, int], subgraph: int = 0) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = "serve", subgraph
+        signature.inputs, signature.outputs = ([_entry(*item) for item in side.items()] for side in (inputs, outputs))
+        model.signatureDefs = [signature]
+
+    return change
+
+
+def _entry(name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name.strip(), index
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_signature({"x": 1}, {"y": 3}), "names 'x' as input, whose tensor is no input of the graph"),
+        (_signature({"x": 0}, {"y": 0}), "names 'y' as output, whose tensor is no output of the graph"),
+        (_signature({"x": 99}, {"y": 3}), "whose tensor is no input of the graph"),
+        (_signature({}, {"y": 3}), "names the input 'x0' 0 times"),
+        (_signature({"x": 0, "z": 0}, {"y": 3}), "names the input 'x0' 2 times"),
+        (_signature({"x": 0}, {"y": 3, "y ": 3}), "has 2 outputs named 'y'"),
+        (_signature({"x": 0}, {"y": 3}, subgraph=4), "is of subgraph 4, which the file does not have"),
+    ],
+)
+def test_a_signature_names_the_ends_of_the_graph(change: Callable[[Any], None], message: str) -> None:
+    assert tflite.read(_changed(_conv(), _signature({"x": 0}, {"y": 3, "again": 3}))).outputs == (3,)
+    with pytest.raises(EmitError, match=f"signature 'serve' .*{message}"):
+        tflite.read(_changed(_conv(), change))
+
+
 def test_options_of_another_operator() -> None:
     def change(model: Any) -> None:
         operator = model.subgraphs[0].operators[0]

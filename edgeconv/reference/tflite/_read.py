@@ -47,7 +47,8 @@ def read(source: Path | str | bytes) -> TfliteGraph:
     Returns:
         The graph of the first subgraph. Every index in it is in range, every constant has the size of its shape and
         type, and every scale is positive and finite. Operators write no tensor twice, and no constant or input; what
-        they read, and every output, is an input, a constant, a variable or the result of an earlier operator.
+        they read, and every output, is an input, a constant, a variable or the result of an earlier operator. A
+        signature of the graph names each of its inputs once, and no other; its outputs are the graph's.
 
     Raises:
         EmitError: the file cannot be read, is damaged or no TFLite file, or holds what is not read here: sparse
@@ -68,6 +69,7 @@ def read(source: Path | str | bytes) -> TfliteGraph:
         indices_of(graph, "Outputs"),
     )
     _check_order(read_graph)
+    _check_signatures(model, read_graph)
     return read_graph
 
 
@@ -90,6 +92,40 @@ def _check_order(graph: TfliteGraph) -> None:
             valued.add(index)
     for index in graph.outputs:
         require(index in valued, f"nothing computes the output {graph.tensors[index].name!r}")
+
+
+def _check_signatures(model: Any, graph: TfliteGraph) -> None:
+    """Checks that who calls by a signature's names reaches the ends of the graph.
+
+    Runtimes take whatever tensors a signature names: an inner one is written and computed over, or read when its
+    memory is another's already.
+    """
+    for at in range(model.SignatureDefsLength()):
+        signature = model.SignatureDefs(at)
+        where = f"signature {text_of(signature.SignatureKey(), f'signature {at}')!r}"
+        subgraph = signature.SubgraphIndex()
+        require(subgraph < model.SubgraphsLength(), f"{where} is of subgraph {subgraph}, which the file does not have")
+        if subgraph:
+            continue  # of a graph that is not read here
+        inputs, outputs = (
+            [(item.TensorIndex(), text_of(item.Name(), where)) for item in items] for items in _entries(signature)
+        )
+        for side, entries, ends in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
+            for index, name in entries:
+                require(index in ends, f"{where} names {name!r} as {side}, whose tensor is no {side} of the graph")
+            names = Counter(name for _, name in entries)
+            for name, count in names.items():
+                require(count == 1, f"{where} has {count} {side}s named {name!r}")
+        stated = Counter(index for index, _ in inputs)
+        for index in graph.inputs:
+            name = graph.tensors[index].name
+            require(stated[index] == 1, f"{where} names the input {name!r} {stated[index]} times")
+
+
+def _entries(signature: Any) -> tuple[list[Any], list[Any]]:
+    """What a signature says of inputs and outputs."""
+    inputs = [signature.Inputs(at) for at in range(signature.InputsLength())]
+    return inputs, [signature.Outputs(at) for at in range(signature.OutputsLength())]
 
 
 def _tensors(data: bytes, model: Any, graph: Any) -> tuple[Tensor, ...]:
