@@ -10,6 +10,8 @@ from edgeconv.parity.writing._ends import lowered, mixed, negated, raised
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
 
+_Arrays = Mapping[str, Array]
+
 
 @dataclass(frozen=True)
 class Operands:
@@ -47,9 +49,9 @@ class Source:
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
         """The sample's; then others, which leave no channel all zero, no two alike, and no clamp unreached.
 
-        Those of a float graph are the same numbers in another order, and larger; then of the other sign, as a slope or
-        a clamp is on one side of a kink alone. Those of a quantized one, which saturate, are in another order, and then
-        spread over all that their integers stand for. There are none where the file computes all as the graph does.
+        Floats are the same numbers in another order, and larger; then of the other sign, as a slope or clamp is on one
+        side of a kink alone. Integers, which saturate, are in another order, and then spread over all that they stand
+        for. There are none where the file computes all as the graph does.
         """
         graph, rounded = self._graph, self._rounded
         values = graph.values(inputs, rounded, self._names)
@@ -59,19 +61,29 @@ class Source:
         if not names:
             return
         others = {name: mixed(array) for name, array in inputs.items()}
-        changes = [{name: mixed(values[name]) for name in free}]
-        if not graph.quantizers:
-            others = {name: raised(array) for name, array in others.items()}
-            changes = [{name: raised(array) for name, array in changes[0].items()}]
-            kept = graph.never_negative
-            changes.append({name: array if name in kept else negated(array) for name, array in changes[0].items()})
-        else:
-            steps = {name: graph.steps(name) for name in free if name in graph.quantizers}
-            kept = graph.never_negative
-            spread = {name: of.spread(values[name].shape, negative=name not in kept) for name, of in steps.items()}
-            changes.append({**changes[0], **spread})
-        for changed in changes:
-            yield Operands(others, changed, graph.held(others, changed, rounded, names), all_finite=False)
+        mixed_values = {name: mixed(values[name]) for name in free}
+        for changed_inputs, changed in self._beyond(others, mixed_values):
+            expected = graph.held(changed_inputs, changed, rounded, names)
+            yield Operands(changed_inputs, changed, expected, all_finite=False)
+
+    def _beyond(self, inputs: _Arrays, values: _Arrays) -> Iterator[tuple[_Arrays, _Arrays]]:
+        """Inputs and held values that pass the kinks which the sample's own numbers do not."""
+        graph = self._graph
+        signed = {name: array for name, array in values.items() if name not in graph.never_negative}
+        spread = {
+            name: graph.steps(name).spread(array.shape, negative=name in signed)
+            for name, array in values.items()
+            if name in graph.quantizers
+        }
+        if graph.quantizers:
+            yield inputs, values
+        # What is quantized saturates; a layer that stays float between others is past its kinks as a float graph's is.
+        free = {name: raised(array) for name, array in values.items()} | spread
+        larger = {name: raised(array) for name, array in inputs.items() if name not in graph.quantized_inputs}
+        yield {**inputs, **larger}, free
+        if not graph.quantizers or larger or free.keys() - spread.keys():
+            other_sign = {name: negated(free[name]) for name in signed.keys() - spread.keys()}
+            yield {**inputs, **{name: negated(array) for name, array in larger.items()}}, {**free, **other_sign}
 
     def small(self, inputs: Mapping[str, Array]) -> Operands:
         """The sample's numbers in another order, and so small that what is added to a variance counts."""
