@@ -163,3 +163,18 @@ def test_channels_of_a_layer_that_are_lost_alone_are_parts() -> None:
 )
 def test_positions_are_no_channels(shape: tuple[int, ...], joints: tuple[Parts, ...], axis: int | None) -> None:
     assert channel_axis(shape, joints) == axis
+
+
+def test_a_channel_far_from_zero_is_lost_beside_one_that_varies_well() -> None:
+    """Means of 2 ± 1.5 beside logarithms of -3 ± 0.01, rounded to the steps of one range: joined, and of one layer."""
+    center, deviation = np.array([2.0, -1.0, -3.0, -2.0]), np.array([1.5, 0.8, 0.01, 0.3])
+    exact = [RANDOM.standard_normal((1, 4)) * deviation + center for _ in range(30)]
+    step = (max(one.max() for one in exact) - min(one.min() for one in exact)) / 255
+    coarse = [np.rint(one / step) * step for one in exact]
+    joints = (Parts(1, (2, 2)), Parts(1, (4,)))
+    assert [says_nothing(zip(coarse, exact, strict=True), [joint]).lost for joint in joints] == [1, 1]
+    for verdict, reason in (verdict_of(coarse, exact, Fidelity()), verdict_of(exact, exact, Fidelity())):
+        assert (verdict is Verdict.FAIL) == ("1 of 4 channels say nothing" in reason) == (reason != "")
+    # Where all vary little nothing is said: heat maps of random weights.
+    little = [(one - center) * 0.01 / deviation + 3.0 for one in exact]
+    assert says_nothing([(np.rint(one / 0.1) * 0.1, one) for one in little], ()).lost == 0
