@@ -22,7 +22,7 @@ from edgeconv.quantize._graph import named
 from edgeconv.quantize._histogram import Histogram
 from edgeconv.quantize._observers import OBSERVERS, Range
 from edgeconv.quantize._onnxruntime import session
-from edgeconv.quantize._parts import PartCounts
+from edgeconv.quantize._parts import Joined, PartCounts
 from edgeconv.quantize._patterns import overrides_by_value
 from edgeconv.quantize._plan import REQUESTED
 from edgeconv.quantize._read_elements import ReadElements
@@ -48,8 +48,7 @@ class Calibration:
         bounds: of values and constants beyond which their readers cannot tell numbers apart, by name.
         infinite: the values that were infinite, as constants of the graph made them, and matter so.
         channels: of the values that the graph ends in (`edgeconv.quantize._channels`), by name.
-        parts: of the joined values that the graph ends in (`edgeconv.quantize._parts`): the width of each part's range,
-            by the value's name and the axis.
+        parts: of the joined values that the graph ends in (`edgeconv.quantize._parts`), by name and axis.
     """
 
     observer: str
@@ -58,7 +57,7 @@ class Calibration:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     infinite: frozenset[str] = frozenset()
     channels: Mapping[str, Channels] = field(default_factory=dict)
-    parts: Mapping[str, Mapping[int, npt.NDArray[np.float64]]] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[int, Joined]] = field(default_factory=dict)
     percentile: float = QuantizationOptions.percentile
     overrides: Mapping[str, Override] = field(default_factory=dict)
     _ranges: dict[tuple[str, int, str], Range] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -149,7 +148,7 @@ def calibrate(
         bounds,
         frozenset(counts.infinite),
         channels.channels(),
-        parts.widths(),
+        parts.joined(),
         options.percentile,
         overrides,
     )

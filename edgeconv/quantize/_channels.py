@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.graph.divisions import place_after, sizes_of, unlike_channels
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.integer_rules import MOVING
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import is_activation, named
@@ -24,7 +24,7 @@ from edgeconv.quantize._structure import Structure, layer_of
 _RANKS_OF_FEATURES = (2, 3)  # vectors and series; an image's channels are alike
 _WITH_CONSTANTS = {"Add", "Div", "Mul", "Pow", "Sub"}
 _TAIL = MOVING | _WITH_CONSTANTS | {"Exp", "LogSoftmax", "Resize", "Sigmoid", "Softmax", "Softplus", "Tanh"}
-"""Not the rectifiers: what they make are features, of which some are rarely above zero."""
+"""Not the rectifiers: what they make are features, of which some are rarely above zero; nor a Clip from zero on."""
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Channels:
 
     Attributes:
         axis: along which they lie.
-        low: the smallest number of each, at most 0: shape (channels,).
-        high: the largest, at least 0.
+        low: the smallest number of each: shape (channels,).
+        high: the largest.
         sums: of the numbers, and of their squares: shape (2, channels).
         count: of the numbers of one channel.
     """
@@ -48,7 +48,7 @@ class Channels:
     @staticmethod
     def of(axis: int, count: int) -> Channels:
         """So many channels of which nothing was seen yet."""
-        return Channels(axis, np.zeros(count), np.zeros(count), np.zeros((2, count)), 0)
+        return Channels(axis, np.full(count, np.inf), np.full(count, -np.inf), np.zeros((2, count)), 0)
 
     def add(self, array: Array) -> None:
         """Looks at one batch."""
@@ -62,7 +62,17 @@ class Channels:
     @property
     def widths(self) -> npt.NDArray[np.float64]:
         """The width of each channel's range, which holds zero."""
+        return np.asarray(np.maximum(self.high, 0.0) - np.minimum(self.low, 0.0))
+
+    @property
+    def spans(self) -> npt.NDArray[np.float64]:
+        """How far each channel's numbers lie apart."""
         return self.high - self.low
+
+    @property
+    def mean_squares(self) -> npt.NDArray[np.float64]:
+        """Of each channel's numbers."""
+        return np.asarray(self.sums[1] / max(1, self.count))
 
     @property
     def variances(self) -> npt.NDArray[np.float64]:
@@ -110,10 +120,18 @@ def tail_of(graph: ir.Graph) -> set[ir.Node]:
             continue
         if layer_of(node) is not None:
             tail.add(node)
-        elif node.op_type in _TAIL and (node.op_type not in _WITH_CONSTANTS or len(_computed(node)) == 1):
+        elif _keeps_channels(node):
             tail.add(node)
             waiting += _computed(node)
     return tail
+
+
+def _keeps_channels(node: ir.Node) -> bool:
+    """Whether a node moves channels, or computes each of their numbers for itself, and is no rectifier."""
+    if node.op_type == "Clip":
+        least = constant(input_of(node, 1))
+        return least is None or bool((least < 0).all())
+    return node.op_type in _TAIL and (node.op_type not in _WITH_CONSTANTS or len(_computed(node)) == 1)
 
 
 def axes_of(graph: ir.Graph, structure: Structure) -> dict[ir.Value, int]:
@@ -126,11 +144,11 @@ def axes_of(graph: ir.Graph, structure: Structure) -> dict[ir.Value, int]:
             rank = len(node.outputs[0].shape or ())
             # The value before a fused clamp has no parameters of its own and is not counted; nor have vectors channels.
             fused = structure.layers[layer.name].output if layer.name in structure.layers else node.outputs[0]
-            if fused is node.outputs[0] and rank > 1:
+            if rank > 1 and (fused is node.outputs[0] or fused.producer() in tail):
                 axes[fused] = rank - 1 if node.op_type == "MatMul" else 1
             continue
         axis = _axis_behind(node, axes)
-        if axis is not None:
+        if axis is not None and not axes.keys() & set(node.outputs):
             axes |= dict.fromkeys(node.outputs, axis)
     makers = {value: value.producer() for value in axes}
     return {value: axes[value] for value, maker in makers.items() if maker is not None and maker.op_type not in MOVING}

@@ -1,4 +1,4 @@
-"""The parts that values are joined of, up to the outputs: what range each has on the user's data.
+"""The parts that values are joined of, up to the outputs: what was seen of each on the user's data.
 
 What only functions of one number, moves, products and sums of elements, and pools come between is still read apart: by
 an application behind the outputs, or by what takes one part out again.
@@ -7,6 +7,7 @@ an application behind the outputs, or by what takes one part out again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,13 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.graph.divisions import Divisions, divisions_of, of_parts
 from edgeconv.graph.traits import Trait, having
+from edgeconv.quantize._channels import Channels
 from edgeconv.quantize._graph import named
 from edgeconv.quantize._structure import Structure
 
 _MIXES = having(Trait.LAYER) | {"Attention", "Einsum", "GRU", "LSTM", "RNN"}
 """Each of their numbers is a sum over channels."""
+_RANK_OF_VECTORS = 2
 
 
 class Tail:
@@ -56,8 +59,30 @@ def _leads_on(node: ir.Node, read_apart: Set[ir.Node]) -> bool:
     return any(value.is_graph_output() or any(use.node in read_apart for use in value.uses()) for value in node.outputs)
 
 
+@dataclass(frozen=True)
+class Joined:
+    """What was seen of a value along an axis along which it is joined.
+
+    Attributes:
+        sizes: of the parts.
+        channels: what was seen at each place of the axis.
+        holds_channels: whether these are channels, and no positions: there are as many numbers of each at least.
+    """
+
+    sizes: tuple[int, ...]
+    channels: Channels
+    holds_channels: bool
+
+    @property
+    def widths(self) -> npt.NDArray[np.float64]:
+        """The width of each part's range, which holds zero: shape (parts,)."""
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        low = np.minimum.reduceat(np.minimum(self.channels.low, 0.0), starts)
+        return np.asarray(np.maximum.reduceat(np.maximum(self.channels.high, 0.0), starts) - low)
+
+
 class PartCounts:
-    """The extremes of the parts of the values in a graph's tail, as the batches come.
+    """What is seen along the axes along which the values in a graph's tail are joined, as the batches come.
 
     Args:
         graph: float32, NCHW.
@@ -71,27 +96,19 @@ class PartCounts:
         joined = {named(value): parts for value in made if (parts := tail.parts_of(value))}
         counted = {named(value) for value in structure.activations} - set(left_out)
         self._divisions = {name: parts for name, parts in joined.items() if name in counted}
-        self._seen: dict[str, dict[int, npt.NDArray[np.float64]]] = {}
+        self._seen: dict[str, dict[int, Joined]] = {}
 
     def add(self, values: Mapping[str, Array]) -> None:
         """Looks at the values of one batch."""
         for name, divisions in self._divisions.items():
             array = values[name]
-            for axis, parts in divisions.items():
-                if axis >= array.ndim or sum(parts) != array.shape[axis] or not array.size:
+            for axis, sizes in divisions.items():
+                if axis >= array.ndim or sum(sizes) != array.shape[axis] or not array.size:
                     continue  # an open batch that is joined
-                others = tuple(at for at in range(array.ndim) if at != axis)
-                starts = np.cumsum([0, *parts[:-1]])
-                extremes = np.stack(
-                    [
-                        np.minimum.reduceat(np.minimum(array.min(axis=others), 0.0), starts),
-                        np.maximum.reduceat(np.maximum(array.max(axis=others), 0.0), starts),
-                    ]
-                ).astype(np.float64)
-                before = self._seen.setdefault(name, {}).get(axis, extremes)
-                low, high = np.minimum(before[0], extremes[0]), np.maximum(before[1], extremes[1])
-                self._seen[name][axis] = np.stack([low, high])
+                holds_channels = array.ndim <= _RANK_OF_VECTORS or array.size >= array.shape[axis] ** 2
+                fresh = Joined(sizes, Channels.of(axis, sum(sizes)), holds_channels)
+                self._seen.setdefault(name, {}).setdefault(axis, fresh).channels.add(array)
 
-    def widths(self) -> dict[str, dict[int, npt.NDArray[np.float64]]]:
-        """The width of each part's range, which holds zero, by value and axis: shape (parts,)."""
-        return {name: {axis: high - low for axis, (low, high) in of.items()} for name, of in self._seen.items()}
+    def joined(self) -> dict[str, dict[int, Joined]]:
+        """What was seen, by the value's name and the axis."""
+        return self._seen
