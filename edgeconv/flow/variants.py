@@ -17,7 +17,7 @@ from edgeconv.core.quantization_options import Override, QuantizationOptions
 from edgeconv.core.search_target import Target
 from edgeconv.core.variants import MIXED
 from edgeconv.emit.tflite import check_size
-from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, PAIR_SAFE, QuantizeError
+from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, PAIR_SAFE, QuantizeError, TargetError
 from edgeconv.flow.variant import Variant
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, checked_batches
@@ -193,9 +193,14 @@ class _Quantizer:
         search = None
         target = self._settings.target if name == MIXED or MIXED not in self._names else None
         if target is not None:
-            search = self._search(name, prepared, plan, target)
-            plan, model = search.best.plan, search.best.model
-        else:
+            try:
+                search = self._search(name, prepared, plan, target)
+                plan, model = search.best.plan, search.best.model
+            except TargetError as unreached:
+                if name != MIXED:
+                    raise
+                notes = (*notes, f"{name}: {unreached}; no further layer stays float")
+        if search is None:
             with self._progress.stage(f"{name}: {self._rounding} rounding") as tell:
                 model = quantize.apply(self._rounded(prepared, plan, tell), plan)
         # 3. What the reader should know of it.
@@ -252,6 +257,7 @@ class _Quantizer:
                 reference=self._model,
                 confirmed=confirmed and (lambda step: confirmed(self._variant_of(name, step.model, step.plan))),
                 beside=self._clipped_batches if name == MIXED else None,
+                changed=self._settings.relu6_as_relu,
                 by_cost=name == MIXED,
                 progress=tell,
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 import onnx_ir as ir
@@ -73,6 +74,7 @@ def search(
     reference: ir.Model | None = None,
     confirmed: Callable[[Step], bool] | None = None,
     beside: Batches | None = None,
+    changed: bool = False,
     by_cost: bool = False,
     progress: Tell | None = None,
 ) -> Search:
@@ -87,45 +89,49 @@ def search(
         judged: data that neither ranges nor rounding nor the order were chosen by: the target is about these. They are
             read anew for each step and never held.
         reference: the float graph that the target compares with; `model` by default.
-        confirmed: has the last word on a step that reaches the target: what kernels make of it. Not asked about the
-            step with everything in float, beyond which there is none.
+        confirmed: has the last word on a step that reaches the target: what kernels make of it. Where it refuses the
+            first that the graph says is enough, it is asked about everything in float next.
         beside: data that the target has to hold on as well, where `judged` are few (below 30); some of them are read,
             evenly taken. None for none.
+        changed: whether the float graph was changed on purpose before it was quantized (ReLU6 written as ReLU).
         by_cost: orders the layers by the error that they make for each millisecond that they take longer in float, and
             not by the error alone.
         progress: is told how far it is, in one line.
 
     Raises:
-        TargetError: the target does not hold with all operators in float either.
+        TargetError: the target does not hold with all operators in float either, in the graph or where it is confirmed.
         QuantizeError: there is no data, or no output has classes to agree on.
     """
     tell = progress or (lambda _: None)
     meter = Meter(reference or model, judged, target, beside)
+    # 1. Everything in float: what that misses, no search reaches.
+    whole = _everything_in_float(model, plan, meter.measure)
+    if not target.holds(whole.measured):
+        raise _unreachable(target, whole.measured, changed=changed)
+    # 2. The order of the layers.
     rounded = tuned(plan)
     # not of the rounded model, whose weights lie on the grid already: quantizing them again loses nothing
     layers = sensitivity(model, plan, first(batches, ORDERED_BY), progress=tell)
     if by_cost:
         costs = float_costs(model, [item.layer for item in layers])
         layers = tuple(sorted(layers, key=lambda item: -item.share / costs[item.layer]))
-    ladder = _Ladder(model, plan, rounded, tuple(item.layer for item in layers), meter.measure)
-
-    whole = ladder.step(ladder.top)
-    if not target.holds(whole.measured):
-        raise TargetError(
-            _unreachable(whole.measured, target), where="target", hint="ask for less, or leave out relu6_as_relu"
-        )
+    ladder = _Ladder(model, plan, rounded, tuple(item.layer for item in layers), whole, meter.measure)
 
     def holds_as_rounded(count: int) -> bool:
         tell(f"{count} of {len(layers)} layers in float")
         return target.holds(ladder.step(count).measured)
 
+    @cache
     def reaches(count: int) -> bool:
         tell(f"rounding with {count} of {len(layers)} layers in float")
         step = ladder.rounded_for_itself(count, tuned)
         return count == ladder.top or (target.holds(step.measured) and (confirmed is None or confirmed(step)))
 
-    # First by weights that were rounded once (cheap), then near that count by weights rounded for each plan (dear).
+    # 3. First by weights that were rounded once (cheap), then near that count by weights rounded for each plan (dear).
     start = 0 if holds_as_rounded(0) else _between(0, ladder.top, holds_as_rounded)
+    fails = start == ladder.top or not reaches(start)
+    if confirmed is not None and fails and not confirmed(ladder.step(ladder.top)):
+        raise _unreachable(target, None, changed=changed)
     best = _least(start, ladder.top, reaches)
     return Search(ladder.steps(), ladder.step(best), layers)  # the steps that `_least` made, too
 
@@ -154,15 +160,26 @@ def _between(missed: int, reached: int, reaches: Callable[[int], bool]) -> int:
     return reached
 
 
-def _unreachable(measured: Measured, target: Target) -> str:
-    """With nothing quantized, only a graph that computes something else from the start can miss a target."""
-    asked, reached = f"an SQNR of {target.sqnr_db:g} dB", f"{measured.sqnr_db:.1f} dB"
-    if target.agreement is not None:
-        asked, reached = f"an agreement of {target.agreement:g}", f"{measured.agreement or 0.0:.4g}"
-    return (
-        f"{asked} cannot be reached: with every layer in float it is {reached}, "
-        "as the graph was changed before it was quantised (ReLU6 written as ReLU)"
-    )
+def _unreachable(target: Target, measured: Measured | None, *, changed: bool) -> TargetError:
+    """What a graph with nothing quantized misses: of what was measured, or where that is None, on the devices."""
+    asked = f"an SQNR of {target.sqnr_db:g} dB" if target.agreement is None else f"an agreement of {target.agreement:g}"
+    if measured is None:
+        reached = "the files miss it on the devices"
+    elif target.agreement is not None and (measured.agreement or 0.0) < target.agreement:
+        reached = f"it is {measured.agreement or 0.0:.4g}"
+    elif target.sqnr_db is not None and measured.sqnr_db < target.sqnr_db:
+        reached = f"it is {measured.sqnr_db:.1f} dB"
+    elif target.lost_parts is not None and measured.lost_parts > target.lost_parts:
+        reached = f"{measured.lost_parts} parts or channels of an output say nothing"
+    else:
+        reached = f"{measured.index_agreement or 0.0:.4g} of an output's indices agree"
+    why = "its outputs turn on differences that float32 rounds away (choices among equal scores, say)"
+    hint = "leave such outputs out of the model, or judge them by other thresholds"
+    if changed:
+        why = "the graph was changed before it was quantised (ReLU6 written as ReLU)"
+        hint = "ask for less, or leave out relu6_as_relu"
+    what = f"{asked} cannot be reached: with every layer in float {reached}, as {why}"
+    return TargetError(what, where="target", hint=hint)
 
 
 def first(batches: Batches, count: int) -> Batches:
@@ -177,11 +194,17 @@ class _Ladder:
     """
 
     def __init__(
-        self, model: ir.Model, plan: Plan, rounded: ir.Model, order: tuple[str, ...], measure: Callable[..., Measured]
+        self,
+        model: ir.Model,
+        plan: Plan,
+        rounded: ir.Model,
+        order: tuple[str, ...],
+        whole: Step,
+        measure: Callable[[ir.Model], Measured],
     ) -> None:
         self._model, self._plan, self._rounded = model, plan, rounded
         self._order, self._measure = order, measure
-        self._steps: dict[int, Step] = {}
+        self._steps = {self.top: dataclasses.replace(whole, kept=order)}
 
     @property
     def top(self) -> int:
@@ -192,8 +215,7 @@ class _Ladder:
         """The step with so many layers in float, their weights as they were and the others rounded as without it."""
         if count not in self._steps:
             in_float = self._order[:count]
-            whole = count == self.top
-            plan = _all_float(self._model) if whole else keep_in_float(self._model, self._plan, in_float, TARGET)
+            plan = keep_in_float(self._model, self._plan, in_float, TARGET)
             plan = dataclasses.replace(plan, scheme=self._plan.scheme)
             self._steps[count] = self._step(
                 in_float, plan, with_own_weights(self._rounded, self._model, plan.kept_float)
@@ -234,5 +256,7 @@ def with_own_weights(rounded: ir.Model, model: ir.Model, kept: Mapping[str, str]
     return restored
 
 
-def _all_float(model: ir.Model) -> Plan:
-    return Plan("int8", kept_float={name_of(node): TARGET for node in model.graph})
+def _everything_in_float(model: ir.Model, plan: Plan, measure: Callable[[ir.Model], Measured]) -> Step:
+    float_plan = Plan(plan.scheme, kept_float={name_of(node): TARGET for node in model.graph})
+    graph = apply(model, float_plan)
+    return Step((), float_plan, graph, measure(graph))

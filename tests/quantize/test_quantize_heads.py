@@ -137,3 +137,39 @@ def test_heads_hold_in_both_formats(name: str, variant: str, io: str, tmp_path: 
     assert result.report.verdict.value == "pass", [row.reason for row in result.report.comparisons]
     found = {(row.artifact, row.device, row.output): row.metrics.sqnr_db for row in result.report.comparisons}
     assert min(found.values()) >= least_db, found
+
+
+class _Places(nn.Module):
+    """What a map holds where a score is largest: float32 makes 1 of many scores, and takes the first of these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scores, self.map = nn.Conv2d(3, 1, 3, padding=1), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        place = (self.scores(x) * 60 + 20).sigmoid().flatten(2).argmax(2, keepdim=True).expand(1, 2, 1)
+        return self.map(x).flatten(2).gather(2, place)
+
+
+def test_what_float32_misses_is_not_searched_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(24)]
+    result = edgeconv.export(
+        _Places().eval(),
+        (torch.zeros(1, 3, 8, 8),),
+        tmp_path,
+        name="places",
+        input_names=["x"],
+        variants=("fp32", "int8-mixed"),
+        formats="onnx",
+        quantization=edgeconv.Quantization(batches=lambda: images[:8]),
+        samples=[edgeconv.Sample(f"image {index}", image) for index, image in enumerate(images[8:])],
+        devices=("onnxruntime",),
+    )
+    assert len(result.artifacts) == 2
+    (note,) = (note for note in result.notes if "cannot be reached" in note)
+    assert "with every layer in float the files miss it on the devices" in note
+    assert {row.artifact for row in result.report.comparisons if row.verdict.value == "fail"} >= {
+        "places.int8-mixed.onnx"
+    }

@@ -122,6 +122,18 @@ def test_a_target_beyond_the_float_graph_is_not_reached() -> None:
         _searched(model, Target(sqnr_db=20.0), reference=other)
 
 
+def test_a_target_that_devices_miss_with_everything_in_float_is_not_searched_for() -> None:
+    model, asked = mobile(seed=2, blocks=3), []
+
+    def confirmed(step: Step) -> bool:
+        asked.append(len(step.kept))
+        return False
+
+    with pytest.raises(TargetError, match="with every layer in float the files miss it on the devices"):
+        _searched(model, Target(sqnr_db=1.0), confirmed=confirmed, tuned=lambda plan: model)
+    assert asked == [0, 8]
+
+
 def test_classes_that_agree() -> None:
     model = mobile(seed=2)
     found = _searched(model, Target(agreement=1.0))
