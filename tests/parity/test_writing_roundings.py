@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgeconv.capture import capture
 from edgeconv.core.verdicts import Verdict
 from edgeconv.flow.variants import Quantization, Variant, variants_of
+from edgeconv.parity.writing._constants import half_steps
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
 
@@ -118,3 +119,13 @@ def test_a_sum_of_biases_that_is_a_unit_off_is_told(place: int, tmp_path: Path) 
     wrong = judged(made, inputs, contents, _with_next_half(contents.data, "input.bias", place), tmp_path / "net.tflite")
     assert wrong.verdict is Verdict.FAIL
     assert "input.bias" in wrong.reason
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_half_a_unit_of_the_largest_number_is_one_of_its_magnitude(dtype: type[np.floating]) -> None:
+    largest = np.finfo(dtype).max
+    numbers = np.array([largest, -largest, np.nextafter(largest, dtype(0)), np.inf, -1.0, 0.0], dtype)
+    halves = half_steps(numbers)
+    assert np.isfinite(halves).all()
+    assert halves[:3] == pytest.approx(halves[2])
+    assert halves[4] == np.spacing(dtype(1)) / 2
