@@ -351,7 +351,7 @@ def half_steps(array: Array) -> Array:
     """Half a unit in the last place of each number: what rounding once may have moved it by; float64."""
     # Above the largest number there is none, and its unit would be infinite; the one below is of the same unit.
     largest = np.nextafter(np.finfo(array.dtype).max, array.dtype.type(0))
-    return np.spacing(np.minimum(np.abs(array), largest)).astype(np.float64) / 2
+    return np.asarray(np.spacing(np.minimum(np.abs(array), largest)), np.float64) / 2
 
 
 def _is_same(array: Array, other: Array, names: tuple[str, str], known: _Known) -> bool:
