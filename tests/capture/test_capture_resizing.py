@@ -92,6 +92,13 @@ def test_a_size_that_the_rounded_factor_does_not_say(path: str, mode: str) -> No
     assert _check(Resize(mode, scale_factor=2.6), (4, 5), path, atol=1e-4) == ["Resize"]
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (1, 40), (7, 31)])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_antialiasing_between_corners(mode: str, size: tuple[int, int]) -> None:
+    """A single row is the first one of the input, and no average; of a single column torch 2.13 repeats one element."""
+    _check(Resize(mode, size=size, antialias=True, align_corners=True), (11, 13), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -102,6 +109,8 @@ def test_a_size_that_the_rounded_factor_does_not_say(path: str, mode: str) -> No
         {"mode": "bicubic", "scale_factor": 1.7},
         {"mode": "bicubic", "size": (11, 17)},
         {"mode": "bicubic", "size": (50, 40), "antialias": True},
+        {"mode": "bilinear", "size": (1, 5), "antialias": True, "align_corners": True},
+        {"mode": "bicubic", "size": (1, 5), "antialias": True, "align_corners": True},
     ],
 )
 def test_bytes_are_resized_to_the_same_bytes(options: dict[str, object]) -> None:

@@ -70,9 +70,7 @@ def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
     ) -> ir.Value:
         matrices = []
         for size, out, factor in zip(sizes_of(x)[2:], b.shape[2:], scale_factors or (None, None), strict=True):
-            # A factor that was passed counts, not the quotient of the sizes, which were rounded with it
-            # (area_pixel_compute_scale in ATen/native/UpSample.h).
-            scale = (size - 1) / max(out - 1, 1) if align_corners else 1 / factor if factor else size / out
+            scale = _scale_of(size, out, align_corners, factor)
             width = support * max(scale, 1.0)
             centre = scale * (np.arange(out) + 0.5)[:, None]
             places = np.arange(size)[None]
@@ -98,7 +96,7 @@ def _interpolations(
     matrices = []
     for size, out, factor in zip(sizes_of(x)[2:], b.shape[2:], scale_factors or (None, None), strict=True):
         indices = np.arange(out)
-        scale = (size - 1) / max(out - 1, 1) if align_corners else 1 / factor if factor else size / out
+        scale = _scale_of(size, out, align_corners, factor)
         places = indices * scale if align_corners else (indices + 0.5) * scale - 0.5
         # Negative places become 0, except for cubic kernels (area_pixel_compute_source_index, ATen/native/UpSample.h).
         places = places if support > 1 else np.maximum(places, 0)
@@ -110,6 +108,14 @@ def _interpolations(
             np.add.at(matrix, (indices, columns), kernel(offset - fraction))
         matrices.append(matrix)
     return matrices
+
+
+def _scale_of(size: int, out: int, align_corners: bool, factor: float | None) -> float:
+    """Elements of the input from one of the output to the next (area_pixel_compute_scale, ATen/native/UpSample.h)."""
+    if align_corners:
+        return (size - 1) / (out - 1) if out > 1 else 0.0  # a single output is the first element
+    # A factor that was passed counts, not the quotient of the sizes, which were rounded with it.
+    return 1 / factor if factor else size / out
 
 
 def _bytes(b: Builder, x: ir.Value, matrices: Sequence[Array]) -> ir.Value:
