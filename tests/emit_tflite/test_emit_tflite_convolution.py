@@ -119,6 +119,17 @@ def test_transposed_convolutions_of_any_window_run_on_every_runtime(
 
 
 @pytest.mark.parametrize(
+    ("stride", "padding", "groups"),
+    [((2, 2), (3, 2), 1), ((1, 1), (4, 3), 1), ((2, 3), (0, 5), 1), ((2, 1), (6, 2), 2), ((3, 3), (5, 7), 4)],
+)
+def test_transposed_convolutions_whose_padding_cuts_off_whole_inputs(
+    tflite: Any, stride: tuple[int, int], padding: tuple[int, int], groups: int
+) -> None:
+    layer = nn.ConvTranspose2d(4, 8, (3, 2), stride, padding, groups=groups)
+    _check(tflite, "ConvTranspose", layer, (1, 4, 9, 10))
+
+
+@pytest.mark.parametrize(
     ("size", "stride", "padded"),
     [(9, 2, False), (8, 2, True), (8, 1, False)],
     ids=["odd: SAME is torch's", "even: SAME would pad at the end", "stride 1"],

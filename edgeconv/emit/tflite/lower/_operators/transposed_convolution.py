@@ -74,11 +74,34 @@ def conv_transpose(low: Lowering, node: ir.Node) -> None:
 
 def _transposed(low: Lowering, layer: _Transposed) -> Tensor:
     """The result (N, H, W, O), in the first of the forms above that serves."""
+    layer = _reached(low, layer)
     windows, groups = layer.windows, layer.groups
     # TRANSPOSE_CONV knows no groups, and its shape, batch and all, is a constant: none for an open batch (`sizes`).
     if groups > 1 or all(window.stride == 1 for window in windows) or (low.sizes and not _squares(windows)):
         return _by_ordinary_convolution(low, replace(layer, scales=layer.scales and layer.scales.repeated(groups)))
     return _by_subpixels(low, layer) if _squares(windows) else _by_transpose_conv(low, layer)
+
+
+def _reached(low: Lowering, layer: _Transposed) -> _Transposed:
+    """The layer without the first rows and columns of its input, where padding beyond the kernel cuts them off whole.
+
+    A kernel that is smaller than its stride has zeros added up to it: else the output could begin between two elements.
+    """
+    if all(window.begin < window.extent for window in layer.windows):
+        return layer
+    sizes = [max(window.size, -(-(window.stride - 1) // window.dilation) + 1) for window in layer.windows]
+    zeros = [(0, size - window.size) for size, window in zip(sizes, layer.windows, strict=True)]
+    windows = [replace(window, size=size) for size, window in zip(sizes, layer.windows, strict=True)]
+    cut = [max(0, (window.begin - window.extent) // window.stride + 1) for window in windows]
+    windows = [
+        replace(window, begin=window.begin - skipped * window.stride, length=window.length - skipped)
+        for window, skipped in zip(windows, cut, strict=True)
+    ]
+    if any(window.length < 1 for window in windows):
+        low.refuse("its padding leaves nothing of its input")
+    batch, _, _, channels = layer.image.shape
+    image = low.slice(layer.image, (0, *cut, 0), (batch, *(window.length for window in windows), channels))
+    return replace(layer, image=image, weight=np.pad(layer.weight, [(0, 0), (0, 0), *zeros]), windows=windows)
 
 
 def _as_images(low: Lowering, volume: _Transposed) -> _Transposed:
