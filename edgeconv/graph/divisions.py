@@ -85,6 +85,7 @@ def _concatenated(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
         if other != axis and all(divisions.get(other) == parts for divisions in before)
     }
     own = [part for size, divisions in zip(sizes, before, strict=True) for part in divisions.get(axis, (size[axis],))]
+    own = [part for part in own if part]  # an operand may hold no elements
     return common | ({axis: tuple(own)} if len(own) > 1 else {})
 
 

@@ -191,13 +191,16 @@ def weight_parameters(
     if options.pair_safe and (partner := partners(layer)) is not None:
         scales = scales * safe_growth(channels, scales, partner)
     # 2. Not so fine that a runtime's multiplier is too small, or the bias leaves int32.
-    floor = np.full(len(scales), np.max(scales, initial=0.0) * _WEAKEST or 1.0)
+    typical = np.max(scales, initial=0.0)
+    if not typical and source is not None and result is not None:  # all are zero: the bias alone sets how fine it is
+        typical = result.scale / (source.scale * WEIGHT_LIMITS[1])
+    floor = np.full(len(scales), typical * _WEAKEST or 1.0)
     if source is not None and result is not None:
         floor = np.maximum(floor, _FINEST * result.scale / source.scale)
         bias = _bias_by_scale(layer, len(scales))
         floor = np.maximum(floor, bias / (source.scale * _MOST_BIAS))
     # a channel without weights takes a scale like its neighbours', which every runtime can rescale
-    scales = np.where(scales > 0, scales, np.max(scales, initial=0.0))
+    scales = np.where(scales > 0, scales, typical)
     axis = layer.axis if options.per_channel else None
     return WeightParameters(axis, tuple(normal(np.maximum(scales, floor)).tolist()))
 

@@ -194,3 +194,29 @@ def test_what_stays_float_is_told_to_whoever_reads_the_graph() -> None:
     }
     assert told == {"Exp": "it was asked for"}
     assert not any("edgeconv.keep_float" in node.metadata_props for node in model.graph)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+def test_a_layer_whose_weights_are_all_zero_makes_its_bias(scheme: str, per_channel: bool) -> None:
+    bias = np.array([-0.17, 0.14, 0.154, -0.021], np.float32)
+    g = Graph(0, input=(1, 3, 8, 8))
+    g.constant("weight", np.zeros((4, 3, 3, 3), np.float32))
+    g.add("Conv", ["input", "weight", g.constant("bias", bias)], "a")
+    model = g.model("a")
+    options = QuantizationOptions(per_channel=per_channel)
+    plan = make_plan(model, calibrate(model, data(model, 2)), scheme=scheme, options=options)
+    (made,) = outputs(evaluate, apply(model, plan), data(model, 1))
+    np.testing.assert_allclose(made, np.broadcast_to(bias[:, None, None], made.shape), atol=plan.tensors["a"].scale)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_operand_of_a_join_that_holds_no_elements_is_no_part(at: int) -> None:
+    g = Graph(0, input=(1, 4, 8, 8))
+    empty = g.constant("empty", np.zeros((1, 0, 8, 8), np.float32))
+    boxes = g.add("Mul", ["input", g.constant("large", np.float32(640.0))], "boxes")
+    operands = [boxes, g.add("Sigmoid", ["input"], "scores")]
+    g.add("Concat", [*operands[:at], empty, *operands[at:]], "joined", axis=1)
+    model = g.model("joined")
+    calibration = calibrate(model, data(model, 2))
+    assert calibration.parts["joined"][1].shape == (2,)
