@@ -1,9 +1,10 @@
 """What the proof says: the verdict of a comparison, and of each link of the chain from the module to a runtime.
 
 The chain. (1) The module computes what the rewritten graph computes with unrounded constants. (2) Its constants are
-rounded once. (3) The file, read back by an independent reader, computes what that graph computes. (4) A runtime
-computes what the file says, layer by layer on its own operands. (5) The runtime's outputs are the module's, within the
-bounds that the user accepts. The first link that breaks is the diagnosis.
+rounded once: integers are those that its numbers and the plan say. (3) The file, read back by an independent reader,
+computes what that graph computes. (4) A runtime computes what the file says, layer by layer on its own operands. (5)
+The runtime's outputs are the module's, within the bounds that the user accepts. The first link that breaks is the
+diagnosis.
 """
 
 from __future__ import annotations
@@ -150,7 +151,8 @@ class LinkResult:
         link: which.
         verdict: SKIPPED where it could not be judged, which `reason` explains.
         error: the largest |a - b| there is, at the place that uses most of its bound; None where nothing was measured.
-        bound: what it may be at that place; None for a link that has no bound, but is a cost that is stated.
+        bound: what it may be at that place; None for a link that has no bound, but is a cost that is stated: that of
+            rounding, but where an integer is not what was stated.
         used: the largest error / bound; above 1 fails. None without a bound.
         sqnr_db: signal to error over everything that was compared, decibels; None where nothing was measured.
         where: the value (named after its torch module), node or tensor that uses most of its bound.

@@ -51,10 +51,13 @@ def with_links(
         with progress.stage("rewrites, in float64"):
             links.append(_rewrites(rewriting, golden))
     judged: dict[str, list[LinkResult]] = {}
+    changed: dict[tuple[int, ...], LinkResult | None] = {}
     for variant in variants:
         own, samples = [artifact for artifact in artifacts if artifact.variant == variant.name], golden.of(variant.name)
         if own and samples.samples:
-            judged |= {name: [*links, *own_links] for name, own_links in _of_variant(variant, own, samples, progress)}
+            numbers = _quantizing(variant, samples, changed, progress)
+            of_files = _of_variant(variant, own, samples, numbers, progress)
+            judged |= {name: [*links, *own_links] for name, own_links in of_files}
     return tuple(
         replace(artifact, links=_put(artifact.links, judged.get(artifact.path.name, []))) for artifact in artifacts
     )
@@ -116,9 +119,13 @@ def _broken_by(rewriting: Rewriting, judged: Callable[[ir.Model], LinkResult]) -
 
 
 def _of_variant(
-    variant: Variant, artifacts: Sequence[Artifact], golden: Golden, progress: Progress
+    variant: Variant,
+    artifacts: Sequence[Artifact],
+    golden: Golden,
+    numbers: LinkResult | None,
+    progress: Progress,
 ) -> Iterator[tuple[str, list[LinkResult]]]:
-    """Links 2 and 3 of a variant's files, by their name."""
+    """Links 2 and 3 of a variant's files, by their name; link 2 breaks as `numbers` says, where that is something."""
     from edgeconv.parity.writing import Graph, matched  # torch, which proving again does not need
 
     graph = Graph(variant.model)
@@ -135,8 +142,35 @@ def _of_variant(
             # Files of a variant usually round the same constants, and then link 2 is the same for all of them.
             key = frozenset(matching.rounded)
             if key not in costs:
-                costs[key] = _rounding(graph, matching.rounded, golden, variant.name)
+                cost = _rounding(graph, matching.rounded, golden, variant.name)
+                costs[key] = cost if numbers is None else replace(numbers, sqnr_db=cost.sqnr_db)
             yield artifact.path.name, [costs[key], _writing(graph, file, golden.samples[0], matching)]
+
+
+def _quantizing(
+    variant: Variant, golden: Golden, changed: dict[tuple[int, ...], LinkResult | None], progress: Progress
+) -> LinkResult | None:
+    """Link 2 of a variant whose integers are not what its float graph and its plan say; None where they are.
+
+    Args:
+        variant: perhaps of integers.
+        golden: its samples.
+        changed: what was found of changes of the float graph, which variants share.
+        progress: notified of the step.
+    """
+    from edgeconv.parity.quantizing import changing, quantizing
+
+    origin = variant.origin
+    if origin is None:
+        return None
+    with progress.stage(f"{variant.name} graph, its numbers"):
+        key = tuple(map(id, origin.changes))
+        if key not in changed:
+            try:
+                changed[key] = changing(origin, golden.smallest.inputs)
+            except RewriteError:  # the reference lacks an operator, which link 1 says
+                changed[key] = None
+        return changed[key] or quantizing(origin, variant.model)
 
 
 def _rounding(graph: Graph, rounded: Mapping[str, Array], golden: Golden, variant: str) -> LinkResult:

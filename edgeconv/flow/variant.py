@@ -18,6 +18,7 @@ from edgeconv.recipe import FORMATS
 if TYPE_CHECKING:
     from edgeconv.parity import Integers
     from edgeconv.parity.coverage import Observe
+    from edgeconv.parity.quantizing import Origin
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Variant:
         plan: of a quantized one.
         notes: what the reader should know.
         search: what was tried for a target.
+        origin: what its integers were made from; None of one without, and of a graph that was quantized already.
         intermediates: by the name of each file written from it, the tensors whose integers a runtime can return.
     """
 
@@ -46,6 +48,7 @@ class Variant:
     plan: quantize.Plan | None = None
     notes: tuple[str, ...] = ()
     search: quantize.Search | None = None
+    origin: Origin | None = None
     intermediates: Mapping[str, tuple[IntegerTensor, ...]] = field(default_factory=dict)
 
     def integers(self, samples: Sequence[Sample], observe: Observe | None = None) -> Integers | None:

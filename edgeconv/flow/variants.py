@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -19,10 +21,14 @@ from edgeconv.core.variants import MIXED
 from edgeconv.emit.tflite import check_size
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, PAIR_SAFE, QuantizeError, TargetError
 from edgeconv.flow.variant import Variant
+from edgeconv.graph.constants import take_exact
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, checked_batches
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
+
+if TYPE_CHECKING:
+    from edgeconv.parity.quantizing import Change, Holds, Origin
 
 Batches = Iterable[Mapping[str, Array]]
 _OF_INT8 = frozenset({"int8", MIXED})
@@ -164,6 +170,7 @@ class _Quantizer:
         self._settings = quantization
         self._progress = progress
         self._exponents: Mapping[str, tuple[int, ...]] | None = None  # goes into plans: {} where nothing is equalized
+        self._changes: list[Change] = []
         self._names = names
         # Pairs of products matter to onnxruntime alone; without an .onnx file no channel changes place.
         self._reorders = quantization.pair_safe and "onnx" in formats and not _OF_INT8.isdisjoint(names)
@@ -172,7 +179,8 @@ class _Quantizer:
     def of_weights(self, name: str) -> Variant:
         """The variant whose activations stay float, which needs no data."""
         plan = self._plan(name)
-        return Variant(name, quantize.apply(self._model, plan), plan=plan)
+        origin = self._origin(plan, self._model, self._model, None)
+        return Variant(name, quantize.apply(self._model, plan), plan=plan, origin=origin)
 
     def _options(self, model: ir.Model) -> QuantizationOptions:
         pair_safe = self._settings.pair_safe and "onnx" in self._formats
@@ -187,7 +195,7 @@ class _Quantizer:
             return Variant(name, model, io=self._settings.io, keep_roundings=True, notes=notes)  # its own integers
         # 1. The float graph in the form that quantizes best, and a plan for it.
         prepared, notes = self._prepared
-        plan = self._plan(name)
+        plan = whole = self._plan(name)
         # 2. Its weights are rounded. With a target, the search makes plan and weights, each time anew; beside
         # `MIXED` the target is that variant's, and int8 is made as the options say.
         search = None
@@ -195,14 +203,16 @@ class _Quantizer:
         if target is not None:
             try:
                 search = self._search(name, prepared, plan, target)
-                plan, model = search.best.plan, search.best.model
+                plan, model, rounded = search.best.plan, search.best.model, search.best.rounded
             except TargetError as unreached:
                 if name != MIXED:
                     raise
                 notes = (*notes, f"{name}: {unreached}; no further layer stays float")
         if search is None:
             with self._progress.stage(f"{name}: {self._rounding} rounding") as tell:
-                model = quantize.apply(self._rounded(prepared, plan, tell), plan)
+                rounded = self._rounded(prepared, plan, tell)
+            model = quantize.apply(rounded, plan)
+        origin = self._origin(plan, prepared, rounded, None if self._settings.plan else whole)
         # 3. What the reader should know of it.
         if self._rounding != self._settings.rounding:
             missed = f"weights are rounded to nearest: rounding with {self._settings.rounding} needs data"
@@ -216,7 +226,10 @@ class _Quantizer:
             notes = (*notes, *self._advice(name, prepared, plan, model))
         saturating = self._saturating(name, model, f"export with {PAIR_SAFE}, or turn")
         return dataclasses.replace(
-            self._variant_of(name, model, plan), notes=(*notes, *float_notes, *saturating), search=search
+            self._variant_of(name, model, plan),
+            notes=(*notes, *float_notes, *saturating),
+            search=search,
+            origin=origin,
         )
 
     def _saturating(self, name: str, model: ir.Model, hint: str) -> tuple[str, ...]:
@@ -286,24 +299,69 @@ class _Quantizer:
     @cached_property
     def _prepared(self) -> tuple[ir.Model, tuple[str, ...]]:
         """The float graph that is calibrated, equalized and reordered as the options say, and notes on it."""
+        from edgeconv.parity.quantizing import Holds
+
         # There is no BatchNormalization in integers; one that could not be folded becomes a depthwise convolution.
-        model, _ = scale_as_conv(self._model)
+        model, count = scale_as_conv(self._model)
+        if count:
+            self._change("a normalization as a convolution", self._model, model)
         notes: tuple[str, ...] = ()
         if self._settings.relu6_as_relu:
             changed, count = relu6_as_relu(model)
             notes = (self._effect(model, changed, count),) if count else ()
+            self._change("ReLU6 as ReLU", model, changed, Holds.BELOW_SIX)
             model = changed
+        start, what = model, list[str]()
         if self._settings.equalize:
             with self._progress.stage("equalize"):
                 self._exponents = self._chosen_exponents(model)
                 model = quantize.equalize(model, self._exponents)
+            what.append("equalization")
+        holds, batch = None, dict[str, Array]()
         if self._settings.absorb_biases:
+            if what:
+                self._change(what.pop(), start, model)
             with self._progress.stage("absorb biases"):
-                model = quantize.absorb_biases(model, self._batches())
+                start, model = model, quantize.absorb_biases(model, self._batches())
+            what.append("absorbing biases")
+            holds, batch = Holds.ON_DATA, dict(next(iter(self._batches())))
         self._orders = self._chosen_orders(model)
         if self._orders:
             model = quantize.reorder(model, self._orders)
+            what.append("the order of channels")
+        if what:  # at once: to judge one takes as long as to judge both, and both keep the names of values between
+            self._change(" and ".join(what), start, model, holds, batch)
         return model, notes
+
+    def _change(
+        self,
+        what: str,
+        before: ir.Model,
+        after: ir.Model,
+        holds: Holds | None = None,
+        inputs: Mapping[str, Array] = MappingProxyType({}),
+    ) -> None:
+        """Remembers a change of the float graph for the proof; neither graph is changed any more.
+
+        What a constant was rounded from stays with the change that rounded it.
+        """
+        from edgeconv.parity.quantizing import Change, Holds
+
+        if self._changes:
+            before = before.clone()
+            take_exact(before)
+        self._changes.append(Change(what, before, after, holds or Holds.EXACTLY, inputs))
+
+    def _origin(
+        self, plan: quantize.Plan, prepared: ir.Model, rounded: ir.Model, ranged: quantize.Plan | None
+    ) -> Origin:
+        """What a graph of integers was made from; `ranged` has the plan's ranges, where they were chosen for it."""
+        from edgeconv.parity.quantizing import Origin
+
+        ranges = {} if ranged is None else quantize.ranges_of(prepared, ranged, self._calibration)
+        changes = () if plan.scheme == "int8-weights" else tuple(self._changes)
+        method = "nearest" if plan.scheme == "int8-weights" else self._rounding
+        return Origin(changes, prepared, rounded, method, plan.to_json(), not self._settings.plan, ranges)
 
     def _chosen_orders(self, model: ir.Model) -> Mapping[str, tuple[int, ...]]:
         """The order of channels: the given plan's, else one in which few pairs of weights overflow."""

@@ -11,6 +11,7 @@ Before the plan
     `reorder`: channels in an order in which few pairs of weights can overflow; `orders_of`: which.
 The plan
     `make_plan`: which numbers quantize which tensor, as the options say. `Plan`: a frozen value, JSON and back.
+    `ranges_of`: the range that was chosen of each value by itself.
     `fronts`: what else stays float because a steep function further on amplifies its errors.
     What is joined of parts with ranges of their own stays float (`edgeconv.quantize._apart`).
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float;
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from edgeconv.quantize._equalize import equalize
     from edgeconv.quantize._exponents import exponents_of
     from edgeconv.quantize._fronts import fronts
-    from edgeconv.quantize._make_plan import keep_operators, make_plan
+    from edgeconv.quantize._make_plan import keep_operators, make_plan, ranges_of
     from edgeconv.quantize._mask_outputs import round_masks
     from edgeconv.quantize._observers import OBSERVERS
     from edgeconv.quantize._pairs import overflowing
@@ -76,6 +77,7 @@ __all__ = [
     "make_plan",
     "apply",
     "keep_operators",
+    "ranges_of",
     "matching",
     "with_names",
     "round_between",
@@ -114,7 +116,7 @@ _PLACES = {
     "edgeconv.quantize._equalize": ("equalize",),
     "edgeconv.quantize._exponents": ("exponents_of",),
     "edgeconv.quantize._fronts": ("fronts",),
-    "edgeconv.quantize._make_plan": ("keep_operators", "make_plan"),
+    "edgeconv.quantize._make_plan": ("keep_operators", "make_plan", "ranges_of"),
     "edgeconv.quantize._mask_outputs": ("round_masks",),
     "edgeconv.quantize._observers": ("OBSERVERS",),
     "edgeconv.quantize._pairs": ("overflowing",),

@@ -112,6 +112,24 @@ def make_plan(
     return Plan(scheme, tensors, weights, structure.kept_float, options.pair_safe)
 
 
+def ranges_of(model: ir.Model, plan: Plan, calibration: Calibration) -> dict[str, tuple[float, float]]:
+    """The range that was chosen of every value with parameters by itself, before those of groups were united.
+
+    Args:
+        model: the graph that the plan was made for.
+        plan: as it was made.
+        calibration: of which it was made.
+
+    Returns:
+        By the name of the value; empty for ``"int8-weights"``.
+    """
+    if not plan.tensors:
+        return {}
+    low, high = RANGES["int16" if plan.scheme == "int16x8" else "int8"]
+    values = structure_of(model, plan.kept_float).activations
+    return {named(value): _range(value, calibration, high - low + 1) for value in values}
+
+
 def keep_operators(model: ir.Model, plan: Plan, names: Collection[str], reason: str = REQUESTED) -> Plan:
     """A plan with more operators left in float, and the clamps that are fused into them.
 

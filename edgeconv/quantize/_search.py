@@ -38,12 +38,14 @@ class Step:
     Attributes:
         kept: the layers, the worst first.
         plan: with them in float.
+        rounded: the float graph whose numbers it quantizes, weights on the plan's grid.
         model: the quantized graph.
         measured: on the data that the target is about.
     """
 
     kept: tuple[str, ...]
     plan: Plan
+    rounded: ir.Model
     model: ir.Model
     measured: Measured
 
@@ -235,7 +237,7 @@ class _Ladder:
 
     def _step(self, kept: tuple[str, ...], plan: Plan, model: ir.Model) -> Step:
         graph = apply(model, plan)
-        return Step(kept, plan, graph, self._measure(graph))
+        return Step(kept, plan, model, graph, self._measure(graph))
 
 
 def with_own_weights(rounded: ir.Model, model: ir.Model, kept: Mapping[str, str]) -> ir.Model:

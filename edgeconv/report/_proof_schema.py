@@ -31,8 +31,9 @@ class LinkNode(Node):
 
     link: verdicts.Link = Field(
         description="'rewrites': the module and the rewritten graph with unrounded constants, in float64; 'rounding': "
-        "what rounding the constants once costs; 'writing': that graph and the file read back, in float64; 'running': "
-        "the file and the device, layer by layer on its own operands; 'end_to_end': the row itself."
+        "what rounding the constants once costs, and whether integers are what its numbers and the plan say; "
+        "'writing': that graph and the file read back, in float64; 'running': the file and the device, layer by layer "
+        "on its own operands; 'end_to_end': the row itself."
     )
     verdict: core.Verdict = Field(description="'pass', 'fail' or 'skipped'.")
     error: Number | None = Field(

@@ -11,6 +11,7 @@ such a relative change of every number on the way would make of the value is mea
 any two evaluations differ (a mean is subtracted from numbers near to it, a difference is divided by a small one).
 
 Link 2 has no bound: what rounding the constants costs is stated, and of a graph of integers what quantization costs.
+Whether each integer is the one that was stated is for `edgeconv.parity.quantizing` to say.
 
 `moved` tells what rounding every number on the way to float32 may make of a graph.
 """

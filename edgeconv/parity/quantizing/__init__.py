@@ -1,0 +1,16 @@
+"""Link 2 of a variant of integers: each number is what the float graph and the plan say.
+
+Public names
+    `quantizing`: judges a graph of integers beside what it was made from.
+    `changing`: judges the float graph that it was made from beside the one of link 1.
+    `Origin`: the float graphs before it, and the plan. `Change`, `Holds`: how the float graph was changed.
+
+Nothing of `edgeconv.quantize` is asked: what a number should be is stated here once more.
+"""
+
+from __future__ import annotations
+
+from edgeconv.parity.quantizing._judge import changing, quantizing
+from edgeconv.parity.quantizing._origin import Change, Holds, Origin
+
+__all__ = ["Change", "Holds", "Origin", "changing", "quantizing"]

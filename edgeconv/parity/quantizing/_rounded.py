@@ -1,0 +1,114 @@
+"""What a rounding of weights did to the float graph before each number became the nearest integer.
+
+``nearest`` changes nothing, ``corrected`` biases alone. The others multiply the weights of a layer by one gain from 1
+to 1.25, and bring them onto the grid of their scales:
+
+- ``feedback`` (GPTQ: Frantar et al., ICLR 2023) rounds tap by tap, and each error is made up for by the taps to come.
+  With U the upper Cholesky factor of the inverse of H, the inputs' second moments plus 0.01 of their mean m on the
+  diagonal, the residual of a channel is δ = e·U, where tap t was rounded by at most half a step s: |e_t| ≤ s/(2·U_tt),
+  and 1/U_tt² ≤ H_tt. So δ·H·δᵀ = Σ e_t² ≤ s²/4 · Σ H_tt = s²/4 · n · 1.01·m, and since no eigenvalue of H is below
+  0.01·m, δ·δᵀ/n ≤ s²/4 · 101: the root mean square of a channel's residuals is 5.02 steps at most, whatever the data.
+- ``learned`` (AdaRound: Nagel et al., ICML 2020) takes the multiple below or above, less than a step away, or that
+  of feedback, where that leaves a channel less error.
+
+Of a pair that may not overflow, and of a weight beyond the largest integer, what was cut off is added to the half step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edgeconv.core import Array
+from edgeconv.graph.edit import constant
+from edgeconv.graph.integer_rules import LAYERS
+from edgeconv.parity.quantizing import _pairs
+from edgeconv.parity.quantizing._alongside import Alongside, Operand
+from edgeconv.parity.quantizing._integers import is_weight, output_axis
+from edgeconv.parity.quantizing._origin import Numbers, Origin, WeightNumbers
+from edgeconv.parity.quantizing._place import Place, furthest
+
+_MOST_GAIN = 1.25
+_NEAR = 2.0**-12  # steps: float32 holds a weight of 127 steps, and a gain times that, to 2**-16
+_SPREAD = 101.0  # (1 + 0.01) / 0.01: how much unlike the inputs of two taps may count
+_HIGHEST = 127
+
+
+def rounding_faults(origin: Origin) -> Iterator[Place]:
+    """Faults of the rounded graph beside the prepared one, in the graph's order."""
+    beside = Alongside(origin.prepared, origin.rounded)
+    other = beside.other_nodes()
+    if other is not None:
+        yield other
+        return
+    numbers = origin.numbers
+    for operand in beside.operands():
+        if isinstance(operand, Place):
+            yield operand
+        elif operand.is_added or operand.is_changed:
+            yield from _changed(operand, origin.rounding, numbers)
+
+
+def _changed(operand: Operand, rounding: str, numbers: Numbers) -> Iterator[Place]:
+    """A constant that a rounding has changed, or a bias that it has added."""
+    node, name = operand.before, operand.name
+    is_bias = node is not None and node.op_type in LAYERS and operand.index == 2
+    if rounding == "nearest" or not (is_bias or is_weight(operand)) or name not in numbers.weights:
+        yield Place(name, f"operand {operand.index} of {name} was changed, which {rounding} rounding does not do")
+    elif is_bias:
+        yield from _bias(operand)
+    elif rounding == "corrected":
+        yield Place(name, f"the weight of {name} was changed, which corrected rounding does not do")
+    else:
+        yield from _weight(operand, numbers.weights[name], pair_safe=numbers.pair_safe)
+
+
+def _bias(operand: Operand) -> Iterator[Place]:
+    before, corrected = constant(operand.value), constant(operand.base)
+    assert corrected is not None
+    if before is not None and before.size != corrected.size:
+        yield Place(operand.name, f"the bias of {operand.name} has another number of elements than before rounding")
+    elif not np.isfinite(corrected).all():
+        yield Place(operand.name, f"the bias of {operand.name} was corrected to what is no number")
+
+
+def _weight(operand: Operand, grid: WeightNumbers, *, pair_safe: bool) -> Iterator[Place]:
+    node, real, rounded = operand.before, constant(operand.value), constant(operand.base)
+    assert node is not None
+    assert real is not None
+    if rounded is None or rounded.shape != real.shape:
+        yield Place(operand.name, f"the weight of {operand.name} has another shape than before rounding")
+        return
+    axis = output_axis(node, real.ndim)
+    scales = np.array(grid.scales, np.float64)
+    scales = scales.reshape([-1 if index == axis else 1 for index in range(real.ndim)]) if scales.size > 1 else scales
+    due, steps = (np.moveaxis(array / scales, axis, 0) for array in (real.astype(np.float64), rounded))
+    moved = due.shape
+    off = furthest(
+        operand.name, f"the weight of {operand.name}, rounded,", np.abs(steps - np.rint(steps)), _NEAR, "its grid"
+    )
+    if off is not None:
+        yield off
+        return
+    due, steps = (array.reshape(len(array), -1) for array in (due, np.rint(steps)))
+    rows = [_pairs.in_rows(node, axis, np.moveaxis(array.reshape(moved), 0, axis)) for array in (due, steps)]
+    if pair_safe and rows[0] is not None and rows[1] is not None:
+        due, steps = rows[0], rows[1]
+    yield from _residuals(operand.name, due, steps, pair_safe=pair_safe and rows[0] is not None)
+
+
+def _residuals(name: str, due: Array, steps: Array, *, pair_safe: bool) -> Iterator[Place]:
+    """Is each channel's residual as small as feedback leaves it?"""
+    bound = np.abs(steps) >= _HIGHEST
+    if pair_safe:
+        bound |= _pairs.at_the_limit(steps)
+    power = float(np.sum(due * due))
+    gain = float(np.clip(np.sum(due * steps) / power, 1.0, _MOST_GAIN)) if power else 1.0
+    cut = np.where(bound, np.maximum(gain * np.abs(due) - np.abs(steps), 0.0), 0.0)
+    residual = np.sqrt(np.mean(np.square(steps - gain * due), axis=1))
+    allowed = np.sqrt(_SPREAD * np.mean(np.square(0.5 + cut), axis=1))
+    what = f"of the weight of {name}, channel"
+    place = furthest(name, what, residual, allowed + _NEAR, "the float graph's numbers (root mean square)")
+    if place is not None:
+        yield place
