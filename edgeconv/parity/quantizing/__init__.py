@@ -10,7 +10,18 @@ Nothing of `edgeconv.quantize` is asked: what a number should be is stated here 
 
 from __future__ import annotations
 
-from edgeconv.parity.quantizing._judge import changing, quantizing
+from typing import TYPE_CHECKING
+
+from edgeconv.core.package import on_first_use
 from edgeconv.parity.quantizing._origin import Change, Holds, Origin
 
+if TYPE_CHECKING:
+    from edgeconv.parity.quantizing._judge import changing, quantizing
+
 __all__ = ["Change", "Holds", "Origin", "changing", "quantizing"]
+
+# They evaluate graphs by torch, which an export that is not proved does without.
+__getattr__ = on_first_use(
+    __name__,
+    {"changing": "edgeconv.parity.quantizing._judge", "quantizing": "edgeconv.parity.quantizing._judge"},
+)
