@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,15 +19,15 @@ from edgeconv.core.search_target import Target
 from edgeconv.core.variants import MIXED
 from edgeconv.emit.tflite import check_size
 from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, PAIR_SAFE, QuantizeError, TargetError
+from edgeconv.flow.changes import Changes
 from edgeconv.flow.variant import Variant
-from edgeconv.graph.constants import take_exact
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, checked_batches
 from edgeconv.rewrite.relu6 import relu6_as_relu
 from edgeconv.rewrite.scale_as_conv import scale_as_conv
 
 if TYPE_CHECKING:
-    from edgeconv.parity.quantizing import Change, Holds, Origin
+    from edgeconv.parity.quantizing import Origin
 
 Batches = Iterable[Mapping[str, Array]]
 _OF_INT8 = frozenset({"int8", MIXED})
@@ -170,7 +169,7 @@ class _Quantizer:
         self._settings = quantization
         self._progress = progress
         self._exponents: Mapping[str, tuple[int, ...]] | None = None  # goes into plans: {} where nothing is equalized
-        self._changes: list[Change] = []
+        self._changes = Changes()
         self._names = names
         # Pairs of products matter to onnxruntime alone; without an .onnx file no channel changes place.
         self._reorders = quantization.pair_safe and "onnx" in formats and not _OF_INT8.isdisjoint(names)
@@ -304,12 +303,12 @@ class _Quantizer:
         # There is no BatchNormalization in integers; one that could not be folded becomes a depthwise convolution.
         model, count = scale_as_conv(self._model)
         if count:
-            self._change("a normalization as a convolution", self._model, model)
+            self._changes.add("a normalization as a convolution", self._model, model)
         notes: tuple[str, ...] = ()
         if self._settings.relu6_as_relu:
             changed, count = relu6_as_relu(model)
             notes = (self._effect(model, changed, count),) if count else ()
-            self._change("ReLU6 as ReLU", model, changed, Holds.BELOW_SIX)
+            self._changes.add("ReLU6 as ReLU", model, changed, Holds.BELOW_SIX)
             model = changed
         start, what = model, list[str]()
         if self._settings.equalize:
@@ -320,7 +319,7 @@ class _Quantizer:
         holds, batch = None, dict[str, Array]()
         if self._settings.absorb_biases:
             if what:
-                self._change(what.pop(), start, model)
+                self._changes.add(what.pop(), start, model)
             with self._progress.stage("absorb biases"):
                 start, model = model, quantize.absorb_biases(model, self._batches())
             what.append("absorbing biases")
@@ -330,27 +329,8 @@ class _Quantizer:
             model = quantize.reorder(model, self._orders)
             what.append("the order of channels")
         if what:  # at once: to judge one takes as long as to judge both, and both keep the names of values between
-            self._change(" and ".join(what), start, model, holds, batch)
+            self._changes.add(" and ".join(what), start, model, holds, batch)
         return model, notes
-
-    def _change(
-        self,
-        what: str,
-        before: ir.Model,
-        after: ir.Model,
-        holds: Holds | None = None,
-        inputs: Mapping[str, Array] = MappingProxyType({}),
-    ) -> None:
-        """Remembers a change of the float graph for the proof; neither graph is changed any more.
-
-        What a constant was rounded from stays with the change that rounded it.
-        """
-        from edgeconv.parity.quantizing import Change, Holds
-
-        if self._changes:
-            before = before.clone()
-            take_exact(before)
-        self._changes.append(Change(what, before, after, holds or Holds.EXACTLY, inputs))
 
     def _origin(
         self, plan: quantize.Plan, prepared: ir.Model, rounded: ir.Model, ranged: quantize.Plan | None
@@ -359,7 +339,7 @@ class _Quantizer:
         from edgeconv.parity.quantizing import Origin
 
         ranges = {} if ranged is None else quantize.ranges_of(prepared, ranged, self._calibration)
-        changes = () if plan.scheme == "int8-weights" else tuple(self._changes)
+        changes = () if plan.scheme == "int8-weights" else self._changes.steps
         method = "nearest" if plan.scheme == "int8-weights" else self._rounding
         return Origin(changes, prepared, rounded, method, plan.to_json(), not self._settings.plan, ranges)
 

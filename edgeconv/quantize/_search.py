@@ -261,4 +261,4 @@ def with_own_weights(rounded: ir.Model, model: ir.Model, kept: Mapping[str, str]
 def _everything_in_float(model: ir.Model, plan: Plan, measure: Callable[[ir.Model], Measured]) -> Step:
     float_plan = Plan(plan.scheme, kept_float={name_of(node): TARGET for node in model.graph})
     graph = apply(model, float_plan)
-    return Step((), float_plan, graph, measure(graph))
+    return Step((), float_plan, model, graph, measure(graph))
