@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeconv.core import Array, Comparison, Fidelity, Metrics, Parts, Run, Sample, SampleResult, Tolerance, Verdict
 from edgeconv.core.affine import decibels
+from edgeconv.core.values import listed
 from edgeconv.core.variation import LEAST_NUMBERS, SaysNothing, says_nothing
 from edgeconv.parity._check import check
 from edgeconv.parity._indices import index_counts, index_shares
@@ -103,15 +104,15 @@ def _told(found: SaysNothing) -> str:
             "the error has more than half of the energy of what all channels vary together; more inputs would tell "
             "whether they say anything"
         )
-    if not found.drowned:
-        return ""
-    named = [f"{channel} ({left:.1f} dB)" for channel, left in found.worst[:_NAMED]]
-    more = len(found.worst) - len(named)
-    which = f": {', '.join(named)}{f' and {more} more' if more else ''}" if named else ""
-    return (
-        f"{found.drowned} of {found.channels} channels say nothing, as their error has more than half of the energy of "
-        f"what they vary{which}"
-    )
+    why = "the error has more than half of the energy of what they vary"
+    if not found.lost:  # none counts: a class that no input shows
+        return f"{found.drowned} of {found.channels} channels say nothing: {why}" if found.drowned else ""
+    # How many count is told once, by the threshold's own sentence; here is which these are.
+    joined, names = found.lost - len(found.worst), [f"{channel} ({left:.1f} dB)" for channel, left in found.worst]
+    of = f" of {found.channels}"
+    which = [f"{'channel' if len(names) == 1 else 'channels'} {listed(names, _NAMED)}{of}"] if names else []
+    which += [f"{joined} of the operands that are joined"] if joined else []
+    return f"what says nothing is {' and '.join(which)}: {why}"
 
 
 def used_share(row: Comparison, bound: Fidelity) -> float:
@@ -212,8 +213,9 @@ def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str,
         text = f"top-1 lost {drop:.2f} points, at most {bound.accuracy_drop:g} are allowed"
         yield text, used_of(max(0.0, drop), bound.accuracy_drop)
     if bound.lost_parts is not None and row.parts.get("lost"):
-        lost = "{lost} of {all} parts of the output say nothing".format(**row.parts)
-        yield f"{lost}, at most {bound.lost_parts} may", used_of(row.parts["lost"], bound.lost_parts)
+        lost = row.parts["lost"]
+        part = "part of the output says" if lost == 1 else "parts of the output say"
+        yield f"{lost} {part} nothing, at most {bound.lost_parts} may", used_of(lost, bound.lost_parts)
     if bound.lsb is not None and row.lsb:
         most = max(abs(steps) for steps in row.lsb)
         yield f"it is {most} steps from the graph's integers, at most {bound.lsb} are allowed", used_of(most, bound.lsb)
