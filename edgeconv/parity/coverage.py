@@ -120,11 +120,10 @@ class Reach:
 def _parts(node: ir.Node) -> Iterator[_Part]:
     """The parts of an operator."""
     if node.op_type in _KINKS:
-        kind, bends_of = _KINKS[node.op_type]
-        bends = [bend for bend in bends_of(node) if math.isfinite(bend)]
+        bends = bends_of(node)
         ends = [-math.inf, *bends, math.inf]
         for low, high in pairwise(ends) if bends else ():
-            yield _Part(kind, node, _between(low, high), _within(low, high))
+            yield _Part(_KINKS[node.op_type][0], node, _between(low, high), _within(low, high))
     elif node.op_type == "PRelu":
         yield _Part(PartKind.BRANCH, node, "below 0", _negative_by_channel(node))
         yield _Part(PartKind.BRANCH, node, "above 0", _within(0.0, math.inf))
@@ -134,6 +133,16 @@ def _parts(node: ir.Node) -> Iterator[_Part]:
         yield from _borders(node)
     elif node.op_type == "Pad":
         yield from _padded(node)
+
+
+def bends_of(node: ir.Node) -> list[float]:
+    """Where the pieces of a piecewise operator meet, in ascending order; nothing of other operators."""
+    _, bends = _KINKS.get(node.op_type, (None, _nowhere))
+    return [bend for bend in bends(node) if math.isfinite(bend)]
+
+
+def _nowhere(node: ir.Node) -> list[float]:
+    return []
 
 
 def _limits(node: ir.Node) -> list[float]:

@@ -11,6 +11,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.core.blocks import BLOCK, WORTH_THREADS
 from edgeconv.core.threads import in_threads
+from edgeconv.parity.writing._kinks import LARGER
 
 _Result = TypeVar("_Result")
 
@@ -30,7 +31,6 @@ whole (Higham, section 2.3). A saturated sigmoid or softmax is there, and no flo
 
 _FEW = 256  # elements, looked at first: two arrays that differ do so there already
 _MOST_KEPT = 1 << 23  # elements of orders: 64 MB
-_LARGER = 1024.0  # what operands are raised to, by powers of two, so that nothing is rounded
 _SMALLER = 2.0**-8  # what operands are lowered to: their variance is then about the eps of normalizations
 _PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel
 _MANY = 3.0  # where a result depends on several numbers of a constant: more than one pattern shows
@@ -131,11 +131,11 @@ def negated(array: Array) -> Array:
     return np.asarray(-array) if array.dtype.kind == "f" else array
 
 
-def raised(array: Array) -> Array:
-    """Real numbers times the power of two that brings the largest to the size that clamps are passed at."""
+def raised(array: Array, reach: float = LARGER) -> Array:
+    """Real numbers times the power of two, so that nothing is rounded, that brings the largest to a size."""
     if array.dtype.kind != "f":
         return array
-    return np.asarray(array * max(1.0, 2.0 ** np.ceil(np.log2(_LARGER / (magnitude(array) or _LARGER)))))
+    return np.asarray(array * max(1.0, 2.0 ** np.ceil(np.log2(reach / (magnitude(array) or reach)))))
 
 
 def filled(array: Array) -> Array:

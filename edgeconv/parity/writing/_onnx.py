@@ -15,6 +15,7 @@ from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._kinks import reach_of_graph
 from edgeconv.parity.writing._node_order import IN_ORDER, misplaced
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
@@ -60,6 +61,11 @@ class OnnxFile:
         """Those that operators read, and not the value of another precision that they were cast from."""
         values = [value for node in self._file.model.graph if node.op_type != "Cast" for value in node.outputs]
         return frozenset(value.name or "" for value in values if value.uses())
+
+    @property
+    def reach(self) -> float:
+        """How far operands must reach to lie beyond all that operators bend at, or compare with."""
+        return reach_of_graph(self._file.model.graph)
 
     @property
     def looked_up(self) -> dict[str, Steps]:

@@ -9,6 +9,7 @@ from edgeconv.core import Array
 from edgeconv.parity.writing._ends import lowered, mixed, negated, raised
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._kinks import LARGER, reach_of_graph
 
 _Arrays = Mapping[str, Array]
 
@@ -49,9 +50,9 @@ class Source:
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
         """The sample's; then others, which leave no channel all zero, no two alike, and no clamp unreached.
 
-        Floats are the same numbers in another order, and larger; then of the other sign, as a slope or clamp is on one
-        side of a kink alone. Integers, which saturate, are in another order, and then spread over all that they stand
-        for. There are none where the file computes all as the graph does.
+        Floats are the same numbers in another order, and beyond every kink of both sides; then of the other sign, as a
+        slope or clamp is on one side of a kink alone. Integers, which saturate, are in another order, and then spread
+        over all that they stand for. There are none where the file computes all as the graph does.
         """
         graph, rounded = self._graph, self._rounded
         values = graph.values(inputs, rounded, self._names)
@@ -78,12 +79,15 @@ class Source:
         if graph.quantizers:
             yield inputs, values
         # What is quantized saturates; a layer that stays float between others is past its kinks as a float graph's is.
-        free = {name: raised(array) for name, array in values.items()} | spread
-        larger = {name: raised(array) for name, array in inputs.items() if name not in graph.quantized_inputs}
-        yield {**inputs, **larger}, free
-        if not graph.quantizers or larger or free.keys() - spread.keys():
-            other_sign = {name: negated(free[name]) for name in signed.keys() - spread.keys()}
-            yield {**inputs, **{name: negated(array) for name, array in larger.items()}}, {**free, **other_sign}
+        for reach in sorted({LARGER, self._file.reach, reach_of_graph(graph.model.graph)}):
+            free = {name: raised(array, reach) for name, array in values.items()} | spread
+            larger = {
+                name: raised(array, reach) for name, array in inputs.items() if name not in graph.quantized_inputs
+            }
+            yield {**inputs, **larger}, free
+            if not graph.quantizers or larger or free.keys() - spread.keys():
+                other_sign = {name: negated(free[name]) for name in signed.keys() - spread.keys()}
+                yield {**inputs, **{name: negated(array) for name, array in larger.items()}}, {**free, **other_sign}
 
     def small(self, inputs: Mapping[str, Array]) -> Operands:
         """The sample's numbers in another order, and so small that what is added to a variance counts."""

@@ -20,6 +20,7 @@ from edgeconv.core.affine import limits_of
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End, errors, is_equal, magnitude
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._kinks import reach_of_file
 from edgeconv.parity.writing._real_file import as_stored, in_real_numbers, range_of
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
@@ -169,6 +170,11 @@ class TfliteFile:
             if index in self._holders:
                 return True
         return False
+
+    @property
+    def reach(self) -> float:
+        """How far operands must reach to lie beyond all that operators compare with."""
+        return reach_of_file(self._real)
 
     @property
     def looked_up(self) -> dict[str, Steps]:
