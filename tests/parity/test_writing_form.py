@@ -1,4 +1,4 @@
-"""Link 3 of a file's form: the shapes of its outputs, and the order of its nodes."""
+"""Link 3 of a file's form: the shapes of its outputs, the order of its nodes, its inputs."""
 
 from __future__ import annotations
 
@@ -96,3 +96,13 @@ def test_scales_along_an_axis_of_another_size_are_told_of_the_file(tmp_path: Pat
     wrong = judged(made, {"x": X}, contents, model.SerializeToString(), path)
     assert wrong.verdict is Verdict.FAIL
     assert "it cannot be read: conv.weight" in wrong.reason
+
+
+def test_an_onnx_file_whose_input_is_computed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    model = onnx.load_from_string(emitted(made_of("fp32"), "onnx").data)
+    inner = model.graph.node[0].output[0]
+    model.graph.input.append(onnx.helper.make_tensor_value_info(inner, onnx.TensorProto.FLOAT, None))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ParityError, match=f"computes '{inner}', which is an input"):
+        read_back(path)

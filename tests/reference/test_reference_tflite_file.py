@@ -224,6 +224,7 @@ def _entry(name: str, index: int) -> Any:
         (_signature({}, {"y": 3}), "names the input 'x0' 0 times"),
         (_signature({"x": 0, "z": 0}, {"y": 3}), "names the input 'x0' 2 times"),
         (_signature({"x": 0}, {"y": 3, "y ": 3}), "has 2 outputs named 'y'"),
+        (_signature({"x": 0}, {}), "leaves out the output"),
         (_signature({"x": 0}, {"y": 3}, subgraph=4), "is of subgraph 4, which the file does not have"),
     ],
 )

@@ -16,6 +16,7 @@ from edgeconv.core.named_files import is_onnx, read_named
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import misread, spell_out
+from edgeconv.parity.writing._borders import onnx_faults
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._node_order import IN_ORDER, misplaced
 from edgeconv.parity.writing._real_file import RealFile, real_onnx, real_tflite
@@ -90,9 +91,12 @@ class _Onnx:
     def __init__(self, path: Path) -> None:
         data = read_named(path, kind=".onnx", error=ParityError)
         try:
-            model = ir.from_proto(onnx.load_model_from_string(data))
+            proto = onnx.load_model_from_string(data)
         except DecodeError as error:
             raise ParityError("is no ONNX file", where=str(path), hint="give one that a converter wrote") from error
+        for line in onnx_faults(proto.graph):
+            raise ParityError(line, where=str(path), hint="give the file as its converter wrote it")
+        model = ir.from_proto(proto)
         if why := misplaced(model.graph):
             raise ParityError(why, where=str(path), hint=IN_ORDER)
         ir.external_data.set_base_dir(model.graph, path.parent)
@@ -206,11 +210,10 @@ def _tflite_spec(tensor: tflite.Tensor) -> TensorSpec:
 
 
 def _signature(model: Any, graph: tflite.TfliteGraph) -> Iterator[tuple[str, str]]:
-    """The names that the first signature gives to tensors, by the tensors' own."""
-    if model.SignatureDefsLength():
-        signature = model.SignatureDefs(0)
-        for side in ("Inputs", "Outputs"):
-            for at in range(getattr(signature, f"{side}Length")()):
-                item = getattr(signature, side)(at)
-                if item.TensorIndex() < len(graph.tensors):
-                    yield graph.tensors[item.TensorIndex()].name, tflite.text_of(item.Name())
+    """The names that the first signature of the graph gives to tensors, by the tensors' own."""
+    signatures = (model.SignatureDefs(at) for at in range(model.SignatureDefsLength()))
+    signature = next((item for item in signatures if item.SubgraphIndex() == 0), None)
+    for side in ("Inputs", "Outputs") if signature is not None else ():
+        for at in range(getattr(signature, f"{side}Length")()):
+            item = getattr(signature, side)(at)
+            yield graph.tensors[item.TensorIndex()].name, tflite.text_of(item.Name())

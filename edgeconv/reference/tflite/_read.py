@@ -46,9 +46,10 @@ def read(source: Path | str | bytes) -> TfliteGraph:
 
     Returns:
         The graph of the first subgraph. Every index in it is in range, every constant has the size of its shape and
-        type, and every scale is positive and finite. Operators write no tensor twice, and no constant or input; what
-        they read, and every output, is an input, a constant, a variable or the result of an earlier operator. A
-        signature of the graph names each of its inputs once, and no other; its outputs are the graph's.
+        type, and every scale is positive and finite. No input is a constant, or there twice. Operators write no tensor
+        twice, and no constant or input; what they read, and every output, is an input, a constant, a variable or the
+        result of an earlier operator. A signature of the graph names each of its inputs and outputs, an input once,
+        and no other tensor.
 
     Raises:
         EmitError: the file cannot be read, is damaged or no TFLite file, or holds what is not read here: sparse
@@ -79,7 +80,11 @@ def _has_value(tensor: Tensor) -> bool:
 
 
 def _check_order(graph: TfliteGraph) -> None:
-    """Checks that each tensor is written once, before it is read, and is no constant or input."""
+    """Checks that each tensor is written once, before it is read, and is no constant or input; nor inputs constants."""
+    for at, index in enumerate(graph.inputs):
+        name = graph.tensors[index].name
+        require(index not in graph.inputs[:at], f"it has the input {name!r} twice")
+        require(graph.tensors[index].data is None, f"its input {name!r} is a constant")
     valued = {*graph.inputs, *(index for index, tensor in enumerate(graph.tensors) if _has_value(tensor))}
     for at, operator in enumerate(graph.operators):
         where = f"operator {at} ({operator.name})"
@@ -120,6 +125,8 @@ def _check_signatures(model: Any, graph: TfliteGraph) -> None:
         for index in graph.inputs:
             name = graph.tensors[index].name
             require(stated[index] == 1, f"{where} names the input {name!r} {stated[index]} times")
+        for index in {*graph.outputs}.difference(index for index, _ in outputs):
+            require(False, f"{where} leaves out the output {graph.tensors[index].name!r}")
 
 
 def _entries(signature: Any) -> tuple[list[Any], list[Any]]:
