@@ -175,3 +175,23 @@ def test_a_scale_of_stored_integers_that_is_one_in_float32_may_be_left_out(tmp_p
             y = DequantizeLinear(q, t, z)
         }"""
     assert not _failures(text, tmp_path)
+
+
+@pytest.mark.parametrize("at", [0, 20, -1])
+def test_one_of_equal_weights_of_an_average_that_is_cut_off_is_told(at: int, tmp_path: Path) -> None:
+    """A pad before it has integers of the writer's own, at whose ends some elements say nothing; the others do."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AvgPool2d(3, 2, 1), nn.Conv2d(6, 4, 1)).eval()
+    made, inputs = quantized(module, torch.randn(1, 3, 12, 12), "int8")
+    contents, path = emitted(made, "tflite"), tmp_path / "m.tflite"
+    assert judged(made, inputs, contents, contents.data, path).verdict is Verdict.PASS
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(contents.data, 0))
+    buffers = [np.array(model.buffers[tensor.buffer].data) for tensor in model.subgraphs[0].tensors]
+    (equal,) = (index for index, data in enumerate(buffers) if data.size == 54 and np.all(data == 127))
+    buffers[equal][at] -= 1
+    model.buffers[model.subgraphs[0].tensors[equal].buffer].data = buffers[equal]
+    builder = Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    link = judged(made, inputs, contents, bytes(builder.Output()), path)
+    assert link.verdict is Verdict.FAIL
+    assert "demands 0.111111111 at" in link.reason

@@ -258,9 +258,11 @@ class _Writing:
             return None
         constants = {name: self.file.constants[name].astype(np.float64) for name in own}
         noise = GAMMA * (magnitude(end.expected) + self._response(end, operands))
-        if max(magnitude(self._of_ranges(end)), magnitude(self._of_approximations(end, operands))) > noise:
-            return None  # what saturates is no equation, and a polynomial in place of a function is none
-        solved = solve(partial(self.file.again, end.tensor), constants, end.expected, noise)
+        # Elements that may saturate are no equations, nor is a polynomial in place of a function; the others are.
+        exact_at = self._of_ranges(end) + self._of_approximations(end, operands) <= noise
+        solved = solve(
+            lambda numbers: self.file.again(end.tensor, numbers)[exact_at], constants, end.expected[exact_at], noise
+        )
         for number in solved:
             places = number.places
             exact, doubt = np.zeros(constants[number.name].shape), np.zeros(constants[number.name].shape)
