@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from edgeconv.core import Array, Artifact, Sample
@@ -68,7 +69,7 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
     # Many draws of signs, each an evaluation in float64: the smallest sample is the cheapest.
     index = golden.samples.index(golden.smallest)
     inputs, outputs = golden.samples[index].inputs, golden.reference.outputs[index]
-    larger = _beyond(rewriting, golden.samples[index], list(outputs))
+    larger = cache(partial(_beyond, rewriting, golden.samples[index], list(outputs)))
 
     def judged(rewritten: ir.Model) -> LinkResult:
         from edgeconv.parity.rewriting import rewriting as judge

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -302,8 +302,34 @@ def test_a_choice_among_saturated_scores_is_no_question_of_capture(output: int, 
     names = list(case.run.outputs[0])
     (computed,) = source_of(_Peaks()).run([Sample("larger", larger)], names, "float64").outputs
     others = {name: array + 500 * (at == output) for at, (name, array) in enumerate(computed.items())}
-    link = rewriting(case.captured, case.rewritten, case.sample.inputs, case.run.outputs[0], [(larger, others)])
+    link = rewriting(case.captured, case.rewritten, case.sample.inputs, case.run.outputs[0], lambda: [(larger, others)])
     assert (link.verdict is Verdict.FAIL) == is_judged, link.reason
+
+
+class _Peak(nn.Module):
+    """Where the largest score is, alone: it jumps, and is not judged beyond the sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).argmax(1)
+
+
+def test_a_module_is_run_on_larger_inputs_only_where_its_outputs_are_judged_there() -> None:
+    asked: list[str] = []
+
+    def larger() -> list[tuple[Mapping[str, Array], Mapping[str, Array]]]:
+        asked.append("larger")
+        return []
+
+    for module, count in ((_Peak(), 0), (_Peaks(), 1)):
+        case = Case(module)
+        link = rewriting(case.captured, case.rewritten, case.sample.inputs, case.run.outputs[0], larger)
+        assert (link.verdict, len(asked)) == (Verdict.PASS, count), link.reason
+
+
+def test_a_module_is_not_run_on_larger_inputs_where_the_link_breaks_without_them(case: Case) -> None:
+    outputs = {name: array + 1 for name, array in case.run.outputs[0].items()}
+    link = rewriting(case.captured, case.rewritten, case.sample.inputs, outputs, pytest.fail)
+    assert link.verdict is Verdict.FAIL
 
 
 def test_what_rounding_costs_is_told_of_each_output() -> None:

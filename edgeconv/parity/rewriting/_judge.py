@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import onnx_ir as ir
@@ -18,11 +19,11 @@ from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.rewriting._jumps import jumping_values
+from edgeconv.parity.rewriting._place import Place, worst_of
 from edgeconv.parity.rewriting._signs import Signs, is_short
 from edgeconv.parity.writing import (
     GAMMA,
     HALF_UNIT,
-    UNDERFLOW,
     Beside,
     Graph,
     errors,
@@ -31,7 +32,6 @@ from edgeconv.parity.writing import (
     magnitude,
     negated,
     raised,
-    share,
 )
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
@@ -52,32 +52,7 @@ _OF_REWRITES = "what the graph computed of the same before it was rewritten"
 _AT_CAPTURE = "{} of the captured graph is {:.3g} from the module's, as capture rounds numbers of its own to float32"
 _Allowance = Callable[[], Array]
 _At = tuple[Mapping[str, Array], Array]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A value on both sides, at the element that uses most of its bound.
-
-    Attributes:
-        value: its name in the graph.
-        error: |a - b| there.
-        bound: what it may be.
-        beside: what it differs from, for a sentence.
-    """
-
-    value: str
-    error: float
-    bound: float
-    beside: str
-
-    @property
-    def used(self) -> float:
-        return share(self.error, self.bound)
-
-    @property
-    def reason(self) -> str:
-        """One line on a value that is another one."""
-        return f"{self.value} is {self.error:.3g} from {self.beside}, {self.used:.3g} times its bound"
+_Computed = tuple[Mapping[str, Array], Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -103,7 +78,7 @@ class _Broken:
 
     after: Graph
     operands: _Operands
-    place: _Place
+    place: Place
     actual: Array
 
     @property
@@ -117,7 +92,7 @@ def rewriting(
     rewritten: ir.Model,
     inputs: Mapping[str, Array],
     outputs: Mapping[str, Array],
-    larger: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]] = (),
+    larger: Callable[[], Sequence[_Computed]] = tuple,
 ) -> LinkResult:
     """Judges link 1 on one sample.
 
@@ -126,7 +101,8 @@ def rewriting(
         rewritten: after all of them, with what its constants were rounded from (`optimize`'s ``keep_exact``).
         inputs: by name, in torch's layout.
         outputs: what the module computes of them in float64, by name.
-        larger: other inputs, which pass the clamps and kinks that the sample does not reach, and the module's outputs.
+        larger: gives other inputs, which pass the clamps and kinks that the sample does not reach, and what the module
+            computes of them. It is asked only where these can be judged, and where nothing else differs.
 
     Raises:
         RewriteError: a graph cannot be evaluated.
@@ -136,8 +112,7 @@ def rewriting(
     if captured is not None:
         places += work.of_rewrites(Graph(rewritten, unrounded=True))
     # What larger inputs use of their bound says nothing of the user's, and is told where it is too much alone.
-    beyond = [place for more, expected in larger for place in work.of_module_beyond(more, expected)]
-    broken = next((place for place in (*places, *beyond) if place.used > 1), None)
+    broken = next((place for place in chain(places, work.of_module_beyond(larger)) if place.used > 1), None)
     why = work.cause() if broken else ""
     shown = broken or max(places, key=lambda place: place.used, default=None)
     return LinkResult(
@@ -160,32 +135,33 @@ class _Rewriting:
         self._broken: _Broken | None = None
         self.values = before.values(inputs, {}, before.chosen(before.named))
 
-    def of_module(self, outputs: Mapping[str, Array]) -> Iterator[_Place]:
+    def of_module(self, outputs: Mapping[str, Array]) -> Iterator[Place]:
         """The module's outputs beside those of the captured graph."""
         for name, actual in outputs.items():
             expected, array = self.values[name], np.asarray(actual)
             allowances = (partial(self._carried_to, name), partial(self._rounded_at_capture, name, array))
             yield self._place((name, _OF_CAPTURE), array, expected, GAMMA * magnitude(expected), allowances)
 
-    def of_module_beyond(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Iterator[_Place]:
+    def of_module_beyond(self, larger: Callable[[], Sequence[_Computed]]) -> Iterator[Place]:
         """The module's outputs of larger inputs beside the captured graph's: a clamp that it lacks shows here alone.
 
         Whether numbers that large are finite is no question of the user's. A graph of integers saturates on them. What
         jumps does so anywhere on them: scores that are all 1 behind a sigmoid are ties, and any may be the largest.
         """
-        if self.before.quantizers:
-            return
         jumping = jumping_values(self.before.model.graph)
-        smooth = {name: actual for name, actual in outputs.items() if name not in jumping}
-        values = self.before.values(inputs, {}, list(smooth))
-        for name, actual in smooth.items():
-            expected, array = values[name], np.asarray(actual)
-            at = inputs, expected
-            allowances = (partial(self._carried_to, name, at), partial(self._rounded_at_capture, name, array, at))
-            sentence = name, f"{_OF_CAPTURE}, on inputs beyond the sample's"
-            yield self._place(sentence, array, expected, GAMMA * magnitude(expected), allowances, all_finite=False)
+        smooth = [name for name in self.before.outputs if name not in jumping]
+        if self.before.quantizers or not smooth:
+            return
+        for inputs, outputs in larger():
+            values = self.before.values(inputs, {}, smooth)
+            for name in smooth:
+                expected, array = values[name], np.asarray(outputs[name])
+                at = inputs, expected
+                allowances = (partial(self._carried_to, name, at), partial(self._rounded_at_capture, name, array, at))
+                sentence = name, f"{_OF_CAPTURE}, on inputs beyond the sample's"
+                yield self._place(sentence, array, expected, GAMMA * magnitude(expected), allowances, all_finite=False)
 
-    def of_rewrites(self, after: Graph) -> Iterator[_Place]:
+    def of_rewrites(self, after: Graph) -> Iterator[Place]:
         """The values of the rewritten graph beside those of the captured one, up to the first that differs."""
         held = {name: array for name, array in self.values.items() if name in after.named}
         beside = Beside(self.before.model, after.model, held)
@@ -259,16 +235,18 @@ class _Rewriting:
         apart = beside.apart(changed)
         linear = [name for name in apart if _POLYNOMIAL.issuperset(beside.operators(name))]
         kinked = [name for name in apart if name not in linear]
-        larger = {name: raised(array) for name, array in self.inputs.items()}
-        values = {name: raised(held[name]) for name in free}
-        yield _Operands(larger, values, kinked, all_finite=False)
-        kept = self.before.never_negative
-        signs = {name: array if name in kept else negated(array) for name, array in values.items()}
-        larger = {name: filled(negated(array)) for name, array in larger.items()}
-        yield _Operands(larger, {name: filled(array) for name, array in signs.items()}, kinked, all_finite=False)
-        empty = {name for name in free if _has_empty_channel(held[name])}
+        if kinked:
+            larger = {name: raised(array) for name, array in self.inputs.items()}
+            values = {name: raised(held[name]) for name in free}
+            yield _Operands(larger, values, kinked, all_finite=False)
+            kept = self.before.never_negative
+            signs = {name: array if name in kept else negated(array) for name, array in values.items()}
+            larger = {name: filled(negated(array)) for name, array in larger.items()}
+            yield _Operands(larger, {name: filled(array) for name, array in signs.items()}, kinked, all_finite=False)
+        empty = {name for name in free if linear and _has_empty_channel(held[name])}
         unseen = [name for name in linear if self.before.operands(name, free) & empty]
-        yield _Operands(self.inputs, {name: filled(held[name]) for name in free}, unseen, all_finite=False)
+        if unseen:
+            yield _Operands(self.inputs, {name: filled(held[name]) for name in free}, unseen, all_finite=False)
 
     def _expected(self, operands: _Operands) -> Mapping[str, Array]:
         """What the captured graph computes of operands; of a graph of integers before it is rounded."""
@@ -286,7 +264,7 @@ class _Rewriting:
         allowances: Sequence[_Allowance],
         *,
         all_finite: bool = True,
-    ) -> _Place:
+    ) -> Place:
         """Judges a value by a bound, and by as many further allowances as it needs: each costs several evaluations.
 
         Args:
@@ -298,20 +276,23 @@ class _Rewriting:
             all_finite: see `_Operands`.
         """
         if actual.shape != expected.shape:
-            return _Place(sentence[0], float("inf"), 0.0, f"the shape {list(expected.shape)} that it should have")
+            return Place(sentence[0], float("inf"), 0.0, f"the shape {list(expected.shape)} that it should have")
         distance = errors(actual, expected)
         if all_finite:
             finite = np.isfinite(distance) & np.isfinite(expected)
-            signal, noise = (float(np.square(array[finite], dtype=np.float64).sum()) for array in (expected, distance))
+            of_finite = slice(None) if finite.all() else finite.reshape(-1)
+            signal, noise = (
+                float(np.square(array.reshape(-1)[of_finite], dtype=np.float64).sum()) for array in (expected, distance)
+            )
             self.energies = (self.energies[0] + signal, self.energies[1] + noise)
         else:
             distance = np.where(np.isfinite(actual) & np.isfinite(expected), distance, 0.0)
-        bound = np.zeros(expected.shape) + least
-        place = _worst(sentence, distance, bound)
+        bound = np.asarray(least)
+        place = worst_of(sentence, distance, bound)
         for allowance in allowances:
             if place.used > 1:
                 bound = bound + allowance()
-                place = _worst(sentence, distance, bound)
+                place = worst_of(sentence, distance, bound)
         return place
 
     def _carried_to(self, name: str, at: _At | None = None) -> Array:
@@ -433,14 +414,3 @@ def _largest(compute: Callable[[Signs], Array], unmoved: Array, change: float, d
         if moved.shape == unmoved.shape:
             total = np.maximum(total, errors(moved, unmoved))
     return _SAFETY * total
-
-
-def _worst(sentence: tuple[str, str], distance: Array, bound: Array) -> _Place:
-    """The element that uses most of its bound; elements of an infinite bound are left out."""
-    bound = np.maximum(bound, UNDERFLOW)
-    shares = np.where((distance == 0) | np.isinf(bound), 0.0, distance / bound)
-    name, beside = sentence
-    if not shares.size:
-        return _Place(name, 0.0, 0.0, beside)
-    at = np.unravel_index(int(np.argmax(shares)), shares.shape)
-    return _Place(name, float(distance[at]), float(bound[at]), beside)
