@@ -254,3 +254,24 @@ def test_moved_channels_that_are_joined_with_others(moves, join, axis, batch):
     model = optimize(capture(module, (x,), input_names=["x"], output_names=["y"]))
     made = evaluate(model, {"x": x.numpy()})["y"]
     np.testing.assert_allclose(made, module.double()(x.double()).detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        lambda x: x[0, 1].reshape(-1),
+        lambda x: x[0, 1].unsqueeze(0) + x[:, 2],
+        lambda x: torch.kron(x[0, 0], x[0, 1]),
+        lambda x: x.squeeze(0)[3].flatten() - x[0, 0].T.flatten(),
+        lambda x: x[0].unbind(0)[2].view(2, 2, 4),
+    ],
+)
+def test_single_planes_that_are_reshaped(moves):
+    x = torch.randn(1, 4, 4, 4)
+
+    class Moved(nn.Module):
+        def forward(self, x):
+            return moves(x)
+
+    model = optimize(capture(Moved(), (x,), input_names=["x"], output_names=["y"]))
+    np.testing.assert_allclose(evaluate(model, {"x": x.numpy()})["y"], moves(x.double()).numpy(), atol=1e-6)

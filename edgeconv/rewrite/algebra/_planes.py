@@ -124,7 +124,7 @@ def _gather(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
     index, dimensions = integers(node.inputs[1]), rank(node.inputs[1])
     if axis is None or index is None or (axis == 0 and _has_batch(node, operands[0])):
         return None
-    if dimensions not in (0, 1):
+    if dimensions not in (0, 1) or (dimensions == 0 and operands[0].numbers.ndim == 1):  # no axis of planes is left
         return None
     numbers = np.take(operands[0].numbers, index[0] if dimensions == 0 else index, axis)
     return [operands[0].arranged(numbers)]
