@@ -132,6 +132,10 @@ NO_OPS = {
     "pool": ([node("MaxPool", ["before"], "same", kernel_shape=[1, 1])], {}),
     "clip": ([node("Clip", ["before"], "same")], {}),
     "tile": ([node("Tile", ["before", "repeats"], "same")], {"repeats": ints(1, 1, 1, 1)}),
+    "join of one with nothing": (
+        [node("Concat", ["empty", "before", "empty"], "same", axis=1)],
+        {"empty": np.zeros((2, 0, 6, 6))},
+    ),
     "two in a row": ([node("Identity", ["before"], "first"), node("Dropout", ["first"], "same")], {}),
 }
 

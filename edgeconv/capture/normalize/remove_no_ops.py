@@ -20,7 +20,7 @@ Rule = Callable[[ir.Node], ir.Value | None]
 
 
 class RemoveNoOpsPass(ir.passes.InPlacePass):
-    """Removes nodes whose result is one of their inputs, and biases that are zero.
+    """Removes nodes whose result is one of their inputs, zero biases, and operands that add nothing to a Concat.
 
     1. Requires: the table of rules says of the node that it changes nothing: by its kind (Identity), its mode (Dropout
        in inference), its attributes and constants (``x * 1``, Pad by nothing, Concat of one), or because a static or
@@ -52,7 +52,7 @@ class RemoveNoOpsPass(ir.passes.InPlacePass):
         """Removes them in the graph's order."""
         modified = False
         for node in tuple(model.graph):
-            modified = self._drop_zero_bias(node) or modified
+            modified = self._drop_zero_bias(node) or _drop_empty_operands(node) or modified
             rule = self._rules.get(node.op_type)
             source = rule(node) if rule is not None and node.domain == "" else None
             if source is not None and not any(map(is_taken, node.outputs[1:])):
@@ -77,6 +77,23 @@ class RemoveNoOpsPass(ir.passes.InPlacePass):
             return False
         node.resize_inputs(2)
         return True
+
+
+def _drop_empty_operands(node: ir.Node) -> bool:
+    """Removes the operands of a Concat that hold no elements; where all of them are empty, one stays.
+
+    torch.block_diag and windows that are padded by nothing join them; an empty operand has no range of numbers.
+    """
+    if node.op_type != "Concat" or node.domain != "":
+        return False
+    filled = [value for value in node.inputs if value is None or value.shape is None or 0 not in value.shape]
+    operands = filled or list(node.inputs[:1])
+    if len(operands) == len(node.inputs):
+        return False
+    for index, value in enumerate(operands):
+        node.replace_input_with(index, value)
+    node.resize_inputs(len(operands))
+    return True
 
 
 def first_input(condition: Callable[[ir.Node], bool]) -> Rule:
