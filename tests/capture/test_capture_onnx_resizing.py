@@ -241,3 +241,14 @@ def test_nearest_elements_of_any_axes(tmp_path: Path, shape: tuple[int, ...], si
     """Channels last, volumes, matrices, channels."""
     more = {"mode": "nearest", "coordinate_transformation_mode": places, "nearest_mode": "floor"}
     assert_same_everywhere(written(tmp_path / "m.onnx", shape=shape, sizes=sizes, **more), shape)
+
+
+def test_antialiasing_between_corners_by_scales_that_give_no_whole_sizes_is_refused(tmp_path: Path) -> None:
+    """onnxruntime takes the places by the sizes, and the widths of the kernels by the scales."""
+    more = {"mode": "linear", "coordinate_transformation_mode": "align_corners", "antialias": 1}
+    shape = (1, 1, 6, 8)
+    assert_same_everywhere(written(tmp_path / "m.onnx", shape=shape, scales=[1, 1, 0.5, 0.75], **more), shape)
+    assert_same_everywhere(written(tmp_path / "m.onnx", shape=shape, sizes=[1, 1, 3, 5], **more), shape)
+    path = written(tmp_path / "m.onnx", shape=shape, scales=[1, 1, 0.6, 0.7], **more)
+    with pytest.raises(CaptureError, match="state sizes instead of scales"):
+        edgeconv.export_onnx(path, tmp_path / "out", name="m")

@@ -97,7 +97,14 @@ def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
     takes the first element of an axis that becomes one element: a Gather of it.
     """
     transformation = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
-    if transformation == "align_corners" and node.attributes.get_int("antialias", 0) == 0:
+    antialias = node.attributes.get_int("antialias", 0) != 0
+    if transformation == "align_corners" and antialias and any(_rounds(axis) for axis in axes_of(node)):
+        # onnxruntime takes the positions by the sizes and the kernels' widths by the scales.
+        what = (
+            "Resize with antialias between aligned corners, by scales that give no whole sizes, has no other form here"
+        )
+        raise refused(node, what, "state sizes instead of scales")
+    if transformation == "align_corners" and not antialias:
         sizes = [sizes_of(node.outputs[0])[axis] for axis in numbered(node, len(sizes_of(node.outputs[0])))]
         node.attributes.pop("keep_aspect_ratio_policy", None)
         _restate(graph, node, 2, None)
@@ -111,6 +118,11 @@ def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
             scales[numbered(node, len(sizes_of(node.outputs[0]))).index(axis.axis)] = 1
             node.meta.pop(STATED, None)
             _restate(graph, node, 2, scales)
+
+
+def _rounds(axis: Axis) -> bool:
+    """Whether the scale that the file states gives no whole number of elements."""
+    return axis.stated is not None and float(axis.stated) * axis.size != axis.out
 
 
 def _state_ratio(graph: ir.Graph, node: ir.Node) -> None:
