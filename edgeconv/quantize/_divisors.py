@@ -24,13 +24,14 @@ _OPERATORS = GUARDS | NORMS | having(Trait.MOVES)
 def divisors(graph: ir.Graph) -> set[ir.Node]:
     """The operators between the last layer or activation function and what a Div by computed numbers divides by.
 
+    What a Pow raises to a computed exponent, which may be negative, counts as such a divisor.
     An Exp is one of them; what it reads is fit for integers.
     """
     operators: set[ir.Node] = set()
     waiting = [
-        input_of(node, 1)
+        input_of(node, 1 if node.op_type == "Div" else 0)
         for node in graph
-        if node.op_type == "Div" and node.domain in ("", "ai.onnx") and constant(input_of(node, 1)) is None
+        if node.op_type in ("Div", "Pow") and node.domain in ("", "ai.onnx") and constant(input_of(node, 1)) is None
     ]
     while waiting:
         value = waiting.pop()

@@ -1,7 +1,8 @@
 """int8 of networks that divide by norms: finite for rows of zeros, in both formats.
 
 Members thought of: normalize of order 1 and 2, guards by sum, maximum, clamp and where, roots of mean squares, cosine
-similarity, standardisation, a divisor that is moved, shared, or an output as well; softmax spelt out.
+similarity, standardisation, powers of computed exponents, a divisor that is moved, shared, or an output as well;
+softmax spelt out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ DIVISIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "root of a mean square": lambda x: x / torch.sqrt(torch.mean(x**2, dim=1, keepdim=True) + 1e-8),
     "standardised": lambda x: (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-6),
     "cosine": lambda x: functional.cosine_similarity(x[:, :4], x[:, 4:], dim=1),
+    "power": lambda x: torch.pow(x[:, :4].abs() + 1e-6, x[:, 4:].clamp(0, 1) - 1) * 1e-5,
+    "power of a root": lambda x: (x.square().mean(1, keepdim=True) + 1e-6).sqrt() ** (x.clamp(0, 1) - 1) * 0.01,
     "moved": lambda x: (x.flatten(2).transpose(1, 2) / (x.abs().amax(1).flatten(1).unsqueeze(2) + 1e-12)).transpose(
         1, 2
     ),
