@@ -211,3 +211,28 @@ def test_more_than_two_gibibytes() -> None:
     graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 18}, name="huge")
     with pytest.raises(EmitError, match=r"3\.00 GiB"):
         to_onnx(ir.Model(graph, ir_version=8), metadata={})
+
+
+class _Outer(nn.Module):
+    def __init__(self, operation: str, parts: str) -> None:
+        super().__init__()
+        self.operation, self.parts = getattr(torch, operation), parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.parts == "sliced":
+            column, row = x[:3], x[1:5]
+        elif self.parts == "gathered":
+            column, row = x[torch.tensor([2, 0, 1])], x[torch.tensor([0, 3, 3, 4])]
+        else:
+            column, row = x[:3], torch.cat([x[:2], x])
+        return self.operation(column.unsqueeze(1), row).relu()
+
+
+@pytest.mark.parametrize("parts", ["sliced", "gathered", "joined"])
+@pytest.mark.parametrize("operation", ["add", "sub", "mul", "div", "maximum"])
+def test_a_column_and_a_row_of_numbers_are_no_shapes(operation: str, parts: str) -> None:
+    """onnx takes vectors for shapes that it propagates, and has a column of 3 and a row of 4 not be broadcast."""
+    module, x = _Outer(operation, parts), torch.arange(1.0, 8.0)
+    data = to_onnx(optimize(capture(module, (x,), input_names=["x"], output_names=["y"])), metadata={}).data
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], module(x).numpy(), rtol=1e-6)

@@ -249,7 +249,12 @@ def _checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with the shapes of all its values, after onnx has checked it in full."""
     with _mapped("onnx"):
         del proto.graph.value_info[:]
-        inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        except onnx.shape_inference.InferenceError:
+            # Its propagation of shapes takes any vector that is sliced or gathered for one, and has a column of three
+            # and a row of four not be broadcast (onnx 1.23).
+            inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
         onnx.checker.check_model(inferred)  # its full check would infer the shapes again
     return inferred
 
