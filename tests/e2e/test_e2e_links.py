@@ -23,8 +23,9 @@ import edgeconv.rewrite
 from edgeconv import core
 from edgeconv.cli import run
 from edgeconv.devices import find
+from edgeconv.emit import onnx as onnx_emitter
 from edgeconv.emit.tflite.lower._lowering import Lowering
-from edgeconv.flow import judge, writing
+from edgeconv.flow import judge
 from edgeconv.rewrite import Rewrite
 
 RECIPE = """
@@ -111,7 +112,7 @@ def test_a_wrong_rewrite_breaks_link_1(
 
 
 def _writer_of_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = writing.to_onnx
+    right = onnx_emitter.to_onnx
 
     def wrong(*arguments: Any, **options: Any) -> core.Emitted:
         emitted = right(*arguments, **options)
@@ -120,7 +121,7 @@ def _writer_of_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     def moved(array: core.Array) -> None:
         array[3, 5] = np.nextafter(array[3, 5], np.float32(np.inf))
 
-    monkeypatch.setattr(writing, "to_onnx", wrong)
+    monkeypatch.setattr(onnx_emitter, "to_onnx", wrong)
 
 
 def _writer_of_tflite(monkeypatch: pytest.MonkeyPatch) -> None:
