@@ -25,6 +25,7 @@ from edgeconv.emit.onnx._mute import mute
 from edgeconv.emit.onnx._names import name_invented
 from edgeconv.emit.onnx._onnxsim import onnxsim
 from edgeconv.emit.onnx._opset import to_opset
+from edgeconv.emit.onnx._roundings import keep_rounding
 from edgeconv.emit.onnx._small_layers import small_layers_in_float
 from edgeconv.errors import TFLITE_ONLY, EmitError, is_own_fault
 from edgeconv.graph.argument import checked_metadata, checked_model
@@ -64,7 +65,8 @@ def to_onnx(
             the specs.
         data_name: of the file that takes weights above 2 GiB; without it, such a graph is refused. onnxsim, which
             compares whole files, simplifies no such graph.
-        keep_roundings: whether small layers of a quantized graph are rounded, too, where that takes longer.
+        keep_roundings: whether small layers of a quantized graph are rounded, too, where that takes longer, and
+            nothing is rounded otherwise than the graph says.
 
     Returns:
         The bytes (and those of the file of weights), with the inputs and outputs as the file declares them (NCHW), and
@@ -80,6 +82,8 @@ def to_onnx(
     _check_names(weights, io)
     # 1. Forms that onnxruntime is fast with; of a quantized graph, what is rounded and what crosses its borders.
     model = in_fast_forms(model)
+    if keep_roundings:
+        keep_rounding(model.graph)
     written_out = marks_of(model.graph)
     small = () if keep_roundings else small_layers_in_float(model.graph, whole_outputs=io != "float32")
     borders = border_parameters(model.graph) if io != "float32" else {}
