@@ -99,7 +99,8 @@ class QuantizationOptions:
         pair_safe: of int8 that an ``.onnx`` file is made of: no two products of neighbouring weights overflow 16 bits,
             in which onnxruntime adds them on x86 processors without VNNI. Both formats carry the same weights.
         keep_roundings: of int8 in an ``.onnx`` file: rounds all that the plan rounds, also where onnxruntime computes a
-            small layer faster in float. Models that are quantized already keep their roundings in any case.
+            small layer faster in float. Models that are quantized already keep their roundings in any case: of these,
+            ``.tflite`` files of integers alone, also where TFLite's integer kernels are a step off.
         relu6_as_relu: writes ReLU6 as ReLU, which equalization can cross; changes what the float network computes, and
             the report says how much.
         io: element type of the files' inputs and outputs.

@@ -31,6 +31,7 @@ class Variant:
         weights: how the emitters store float weights.
         io: element type of the files' inputs and outputs.
         keep_roundings: whether an ``.onnx`` file rounds also what onnxruntime computes faster in float.
+        exact: whether a ``.tflite`` file computes in floats what integer kernels do not round as the graph does.
         formats: that can hold it.
         plan: of a quantized one.
         notes: what the reader should know.
@@ -44,6 +45,7 @@ class Variant:
     weights: str = "float32"
     io: str = "float32"
     keep_roundings: bool = False
+    exact: bool = False
     formats: tuple[str, ...] = FORMATS
     plan: quantize.Plan | None = None
     notes: tuple[str, ...] = ()

@@ -191,7 +191,8 @@ class _Quantizer:
         if is_quantized(self._model):
             model, notes = quantize.round_between(self._model, always=self._settings.keep_roundings)
             notes = (*notes, *self._saturating(name, model, "quantize the float model, or turn"))
-            return Variant(name, model, io=self._settings.io, keep_roundings=True, notes=notes)  # its own integers
+            exact = not self._settings.keep_roundings  # else integers alone
+            return Variant(name, model, io=self._settings.io, keep_roundings=True, exact=exact, notes=notes)
         # 1. The float graph in the form that quantizes best, and a plan for it.
         prepared, notes = self._prepared
         plan = whole = self._plan(name)

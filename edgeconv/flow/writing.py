@@ -52,7 +52,7 @@ def emit_file(job: Job, metadata: Mapping[str, str], variant: Variant, format_: 
         beside = data_name(artifact_name(job.name, variant.name, format_, layout))
         keep = variant.keep_roundings
         return to_onnx(model, metadata=metadata, opset=job.opset, data_name=beside, keep_roundings=keep, **encoding)
-    return to_tflite(model, layout=layout, metadata=metadata, **encoding)
+    return to_tflite(model, layout=layout, metadata=metadata, exact=variant.exact, **encoding)
 
 
 def intermediates_of(job: Job, variant: Variant) -> dict[str, tuple[IntegerTensor, ...]]:

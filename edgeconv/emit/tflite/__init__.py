@@ -52,6 +52,7 @@ def to_tflite(
     metadata: Mapping[str, str],
     weights: str = "float32",
     io: str = "float32",
+    exact: bool = False,
 ) -> Emitted:
     """Writes a graph as a TFLite file.
 
@@ -71,6 +72,9 @@ def to_tflite(
         io: ``"int8"`` (for int16 activations: ``"int16"``) gives a quantized graph inputs and outputs of integers,
             whose parameters the file states; ``"uint8"`` those of int8, 128 higher; ``"float32"`` quantizes and
             dequantizes inside.
+        exact: of a quantized graph: what TFLite's integer kernels do not compute to the nearest integer (LeakyReLU,
+            HardSwish, other steps for the same numbers, …) is computed in floats between the integers, and nothing is
+            rounded that the graph does not round. Without it the file has as few floats as can be.
 
     Returns:
         The bytes (file identifier ``TFL3``), deterministic, with one signature ``serving_default`` and the
@@ -95,6 +99,6 @@ def to_tflite(
         raise EmitError(f"unknown TFLite layout {layout!r}", where="tflite", hint='use "nhwc" or "nchw"')
     check_size(model, weights)
     # `converted` lowers, simplifies and encodes; `write` only packs what is there.
-    low, inputs, outputs = converted(model, layout, encoding_of(weights, io))
+    low, inputs, outputs = converted(model, layout, encoding_of(weights, io, exact=exact))
     data, names = write(low.graph, metadata)
     return Emitted(data, inputs, outputs, low.notes, described(low.graph, low.held, names))

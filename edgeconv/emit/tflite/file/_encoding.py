@@ -24,13 +24,15 @@ class Encoding:
         halves: float constants are stored as float16.
         io: of inputs and outputs that have quantization parameters: ``"float32"``, ``"uint8"``, or the integers that
             the graph has there.
+        exact: functions between integers are computed in floats where the integer kernels are a step off.
     """
 
     halves: bool = False
     io: str = "float32"
+    exact: bool = False
 
 
-def encoding_of(weights: str, io: str) -> Encoding:
+def encoding_of(weights: str, io: str, *, exact: bool = False) -> Encoding:
     """The choice by names.
 
     Raises:
@@ -39,7 +41,7 @@ def encoding_of(weights: str, io: str) -> Encoding:
     for option, choices, what in ((weights, _WEIGHTS, "weights"), (io, _IO, "io")):
         if option not in choices:
             raise EmitError(f"unknown {what} {option!r}", where="tflite", hint=f"use {', '.join(choices)}")
-    return Encoding(weights == "float16", io)
+    return Encoding(weights == "float16", io, exact)
 
 
 def encode(graph: Graph, encoding: Encoding, *, integer: bool) -> tuple[str, ...]:
@@ -57,7 +59,7 @@ def encode(graph: Graph, encoding: Encoding, *, integer: bool) -> tuple[str, ...
     if integer:
         from edgeconv.emit.tflite.integer._convert import make_integer  # with its room, which files of floats need not
 
-        notes = make_integer(graph, io=encoding.io)
+        notes = make_integer(graph, io=encoding.io, exact=encoding.exact)
     _store_int8(graph)
     if encoding.halves:
         graph.all_halves = _store_halves(graph)

@@ -262,6 +262,45 @@ def _fits(operator: Operator) -> bool:
     return operator.code == "PRELU" or operand.scale[0] / _HIGH_RESOLUTION < scale * _BELOW_ONE
 
 
+_APPROXIMATE = ("HARD_SWISH", "LEAKY_RELU", "PRELU")
+_CLOSE = 1e-6  # of a constant: it is met but for float32's own rounding
+ROUNDED_TWICE = "kernels of integers round more than once"
+ROUNDED_INSIDE = "integers would be rounded inside of what the graph rounds once"
+_ROUNDED_CONSTANT = "integers would round a constant, too"
+INEXACT = frozenset({ROUNDED_TWICE, ROUNDED_INSIDE, _ROUNDED_CONSTANT})
+"""Why an operator of an exact graph is computed in floats although integers could."""
+
+
+def why_not_exact(operator: Operator) -> str:
+    """Why integers would not give the nearest to the operator's real result; empty where they do, or none are known.
+
+    XNNPACK's LEAKY_RELU multiplies by factors of eight binary places; its form of HARD_SWISH rounds the gate, PRELU's
+    the slopes; Sigmoid, Tanh and Softmax write the parameters that the specification prescribes, of which others are
+    made. Share of results that are a step off, of networks trained for int8 (LiteRT 2.3, one-step errors throughout):
+    LEAKY_RELU 0 to 3 % (reference kernels 6 to 17 %), HARD_SWISH 1 to 4 %, HardSigmoid 8 to 38 %, SiLU 1 to 4 %,
+    QUANTIZE to other steps 5 to 17 %.
+    """
+    rule, results = RULES.get(operator.code), results_of(operator)
+    if rule is None or not results or results[0].quantization is None:
+        return ""
+    dtype = results[0].quantization.dtype
+    if operator.code in _APPROXIMATE:
+        return ROUNDED_TWICE
+    if rule.kind is Kind.FIXED and prescribed(operator, dtype) != results[0].quantization:
+        return ROUNDED_TWICE
+    constants = [tensor for tensor in data_of(operator) if tensor.data is not None] if rule.kind is Kind.FREE else []
+    held = all(holds(operand_parameters(operator, tensor, dtype), tensor) for tensor in constants)
+    return "" if held or operator.code == TABLE else _ROUNDED_CONSTANT
+
+
+def holds(quantization: Quantization, tensor: Tensor) -> bool:
+    """Whether the numbers of a constant are among those that the integers stand for; of no constant: yes."""
+    if tensor.data is None:
+        return True
+    represented = quantization.dequantized(quantization.quantized(tensor.data))
+    return bool((abs(represented - tensor.data) <= _CLOSE * abs(tensor.data)).all())
+
+
 def prescribed(operator: Operator, dtype: str) -> Quantization | None:
     """The result's parameters, where the specification prescribes them and there is a kernel of this type."""
     rule = RULES[operator.code]

@@ -5,7 +5,7 @@
 2. Forwards: what an operator picks has its operand's parameters. Others are invented: as the specification prescribes
    them, or, between the parts of one operator of the graph, by ranges.
 3. What was invented beside an operator that is computed in floats, or for an output, is withdrawn: the graph rounds
-   nothing there.
+   nothing there. Of an exact graph all is withdrawn, and what lies between is computed in floats.
 
 What the plan knows is never changed.
 """
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_interval
 from edgeconv.emit.tflite.integer._rules import (
+    ROUNDED_INSIDE,
     RULES,
     Interval,
     Kind,
@@ -26,6 +27,7 @@ from edgeconv.emit.tflite.integer._rules import (
     clamped,
     computed,
     data_of,
+    holds,
     is_integer,
     picks,
     prescribed,
@@ -33,10 +35,24 @@ from edgeconv.emit.tflite.integer._rules import (
 )
 
 
-def spread(graph: Graph) -> None:
-    """Gives parameters to every tensor between integer operators."""
+def spread(graph: Graph, *, exact: bool = False) -> None:
+    """Gives parameters to every tensor between integer operators.
+
+    Args:
+        graph: changed in place.
+        exact: none are invented; what would read or write such integers is computed in floats.
+    """
     _backwards(graph)
-    _withdraw(graph, _Forwards(graph).run())
+    invented = _Forwards(graph).run()
+    _withdraw(graph, invented)
+    if not exact:
+        return
+    for operator in graph.operators:
+        tensors = (*operator.inputs, *operator.outputs)
+        if any(tensor in invented and tensor.quantization is not None for tensor in tensors):
+            operator.keeps_float = operator.keeps_float or ROUNDED_INSIDE
+    for tensor in invented:
+        tensor.quantization = None
 
 
 def _backwards(graph: Graph) -> None:
@@ -88,7 +104,7 @@ class _Forwards:
         operands = computed(operator)
         parameters = {operand.quantization for operand in operands if operand.quantization is not None}
         shared = next(iter(parameters))
-        exact = picks(operator) and all(_holds(shared, constant) for constant in data_of(operator))
+        exact = picks(operator) and all(holds(shared, constant) for constant in data_of(operator))
         if rule.kind is Kind.SAME:
             tensor.quantization = shared if len(parameters) == 1 else None
         elif rule.kind is Kind.FIXED:
@@ -117,14 +133,6 @@ def _values(graph: Graph) -> set[Tensor]:
         if picks(operator) and any(tensor in values and tensor.quantization is None for tensor in operator.outputs):
             values.update(computed(operator))
     return values
-
-
-def _holds(quantization: Quantization, tensor: Tensor) -> bool:
-    """Whether the numbers of a constant are among those that the integers stand for; of no constant: yes."""
-    if tensor.data is None:
-        return True
-    represented = quantization.dequantized(quantization.quantized(tensor.data))
-    return bool((abs(represented - tensor.data) <= 1e-6 * abs(tensor.data)).all())
 
 
 def _interval(tensor: Tensor, ranges: Mapping[Tensor, Interval]) -> Interval:

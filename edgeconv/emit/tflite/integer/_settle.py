@@ -11,6 +11,7 @@ import numpy as np
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization
 from edgeconv.emit.tflite.integer._rules import (
+    ROUNDED_TWICE,
     RULES,
     Interval,
     Kind,
@@ -18,24 +19,35 @@ from edgeconv.emit.tflite.integer._rules import (
     computed,
     data_of,
     is_integer,
+    picks,
     prescribed,
     results_of,
 )
 from edgeconv.emit.tflite.lower._windows import SAME, VALID
 
 
-def settle(graph: Graph) -> None:
-    """Makes parameters alike where an operator wants them so."""
+def settle(graph: Graph, *, exact: bool = False) -> None:
+    """Makes parameters alike where an operator wants them so; exact: a mean that would be rounded twice stays float."""
     settled: list[Operator] = []
     for operator in graph.operators:
         kind = RULES[operator.code].kind if is_integer(operator) else Kind.FREE
         if kind is Kind.SAME:
-            settled += [operator] if _averages_by_weights(graph, operator) else _alike(operator)
+            if _averages_by_weights(graph, operator):
+                settled.append(operator)
+            elif exact and not picks(operator) and not _is_alike(operator):
+                operator.keeps_float = ROUNDED_TWICE
+                settled.append(operator)
+            else:
+                settled += _alike(operator)
         elif kind is Kind.FIXED:
             settled += _prescribed(operator)
         else:
             settled.append(operator)
     graph.operators = settled
+
+
+def _is_alike(operator: Operator) -> bool:
+    return len({tensor.quantization for tensor in (*computed(operator), *results_of(operator))}) == 1
 
 
 def _alike(operator: Operator) -> list[Operator]:
