@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeconv.core import Array
-from edgeconv.quantize import _absorb, _apply, _equalize, _make_plan, _pairs, _reorder, _rounding
+from edgeconv.quantize import _absorb, _apply, _equalize, _make_plan, _pairs, _reorder, _rounding, _tune
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -131,6 +131,10 @@ def _by_channel(node: ir.Node, shape: tuple[int, ...], axis: int) -> Array | Non
     return partner
 
 
+def _scaled(factor: float) -> Callable[[Any], Any]:
+    return lambda right: lambda graph, layer, shift: right(graph, layer, factor * shift)
+
+
 def _second_only(right: Any) -> Any:
     """Absorbed parts are taken off the first layer alone."""
     return lambda graph, layer, shift: right(graph, layer, np.minimum(shift, 0.0) if (shift <= 0).all() else 0 * shift)
@@ -216,6 +220,15 @@ FAULTS: dict[str, tuple[Plant, dict[str, Any]]] = {
         {"absorb_biases": True, "equalize": False},
     ),
     # Rounding of weights.
+    "corrected twice": (_replaced(_tune, "add_to_bias", _scaled(2.0)), {}),
+    "corrected the wrong way": (_replaced(_tune, "add_to_bias", _scaled(-1.0)), {"rounding": "corrected"}),
+    "corrections of the next channel": (
+        _replaced(
+            _tune, "add_to_bias", lambda right: lambda graph, layer, shift: right(graph, layer, np.roll(shift, 1))
+        ),
+        {},
+    ),
+    "not corrected": (_replaced(_tune, "add_to_bias", _scaled(0.0)), {}),
     "feedback in another order of filters": (
         _replaced(_rounding, "rounded_with_feedback", lambda right: lambda *args: np.roll(right(*args), 1, axis=1)),
         {},

@@ -342,7 +342,8 @@ class _Quantizer:
         ranges = {} if ranged is None else quantize.ranges_of(prepared, ranged, self._calibration)
         changes = () if plan.scheme == "int8-weights" else self._changes.steps
         method = "nearest" if plan.scheme == "int8-weights" else self._rounding
-        return Origin(changes, prepared, rounded, method, plan.to_json(), not self._settings.plan, ranges)
+        chosen, corrections = not self._settings.plan, quantize.corrections_of(rounded)
+        return Origin(changes, prepared, rounded, method, plan.to_json(), chosen, ranges, corrections)
 
     def _chosen_orders(self, model: ir.Model) -> Mapping[str, tuple[int, ...]]:
         """The order of channels: the given plan's, else one in which few pairs of weights overflow."""

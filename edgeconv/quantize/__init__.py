@@ -19,7 +19,7 @@ The plan
     `round_between`: what a graph that is quantized already leaves unrounded in front of its layers.
     `round_masks`: outputs of zeros and ones, among outputs of integers.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
-    `correct_biases`: no layer's mean is shifted any more.
+    `correct_biases`: no layer's mean is shifted any more. `corrections_of`: by how much each bias was moved.
     `round_weights`: that, and weights rounded so that later ones make up for earlier ones.
     `adaround`: that, and the rounding learned by gradient descent.
 Mixed precision
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from edgeconv.quantize._rounding import round_weights
     from edgeconv.quantize._search import TARGET, Search, Step, search
     from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
+    from edgeconv.quantize._tune import corrections_of
     from edgeconv.quantize._unrounded import round_between
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "WeightParameters",
     # After the plan
     "correct_biases",
+    "corrections_of",
     "round_weights",
     "adaround",
     # Mixed precision
@@ -126,6 +128,7 @@ _PLACES = {
     "edgeconv.quantize._rounding": ("round_weights",),
     "edgeconv.quantize._search": ("TARGET", "Search", "Step", "search"),
     "edgeconv.quantize._sensitivity": ("Sensitivity", "keep_in_float", "sensitivity"),
+    "edgeconv.quantize._tune": ("corrections_of",),
     "edgeconv.quantize._unrounded": ("round_between",),
 }
 __getattr__ = on_first_use(__name__, {name: module for module, names in _PLACES.items() for name in names})

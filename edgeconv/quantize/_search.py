@@ -243,6 +243,7 @@ class _Ladder:
 def with_own_weights(rounded: ir.Model, model: ir.Model, kept: Mapping[str, str]) -> ir.Model:
     """The rounded model, but for the weights and biases of what stays in float: these as they were."""
     restored = rounded.clone()
+    restored.meta.update(rounded.meta)
     forget_names(restored.graph)
     original = {name_of(node): node for node in model.graph}
     for node in restored.graph:

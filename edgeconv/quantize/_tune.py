@@ -37,6 +37,8 @@ from edgeconv.quantize._walk import Held, Walk, chosen
 
 _Floats = npt.NDArray[np.float64]
 
+CORRECTIONS = "edgeconv.quantize.corrections"
+"""Model.meta key (never serialized): what was added to the bias of each layer, float64, by the layer's name."""
 _MOST_TAPS = 3072
 """Weights with more taps per channel are rounded to nearest: moments of so many need more positions than there are."""
 _MOST_GAIN = 1.25
@@ -105,7 +107,8 @@ def tune(
         progress: is told how far it is, in one line, before every layer.
 
     Returns:
-        A new float model. Weights that were rounded lie on the plan's grid, so the plan stays the same.
+        A new float model, with `CORRECTIONS`. Weights that were rounded lie on the plan's grid, so the plan stays the
+        same.
     """
     # 1. What the float graph makes of the samples, at the places that will be compared.
     original, model = model, model.clone()
@@ -123,6 +126,7 @@ def tune(
     }
     targets = targets_of(original, samples, layers.values(), positions, reads)
     # 2. The quantized graph, layer by layer; each change reaches all layers behind it.
+    corrections: dict[str, _Floats] = {}
     walk = Walk(apply(model, plan), samples)
     for number, node in enumerate(walk.layers(layers), start=1):
         layer = layers[layer_name(node) or ""]
@@ -141,8 +145,16 @@ def tune(
                 shift = target.means.value - means.value
             shift = np.where(np.isfinite(shift), shift, 0.0)  # a clamp may follow sums that float32 does not hold
             add_to_bias(model.graph, layer, shift)
+            corrections[layer.name] = shift
             walk.move(shift.astype(np.float32).reshape(means.along))
+    model.meta[CORRECTIONS] = corrections
     return model
+
+
+def corrections_of(model: ir.Model) -> Mapping[str, _Floats]:
+    """What `tune` added to the bias of each layer, by its name; empty for a model that it did not make."""
+    corrections: Mapping[str, _Floats] = model.meta.get(CORRECTIONS, {})
+    return corrections
 
 
 def add_to_bias(graph: ir.Graph, layer: Layer, shift: _Floats) -> None:

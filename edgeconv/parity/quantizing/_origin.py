@@ -56,6 +56,7 @@ class Origin:
         plan: as JSON, as it is written beside the files.
         is_chosen: whether the plan's numbers were chosen for this graph; else somebody stated them.
         ranges: of the values, as an observer chose each by itself, by name; of a plan that was chosen.
+        corrections: what a rounding states that it added to the bias of each layer, by its name.
     """
 
     changes: tuple[Change, ...]
@@ -65,6 +66,7 @@ class Origin:
     plan: str
     is_chosen: bool = True
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    corrections: Mapping[str, Array] = field(default_factory=dict)
 
     @cached_property
     def numbers(self) -> Numbers:

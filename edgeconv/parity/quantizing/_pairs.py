@@ -50,6 +50,11 @@ def at_the_limit(rows: Array) -> Array:
     return _spread(np.abs(_together(first, second)) == LARGEST, rows.shape)
 
 
+def too_large(real: Array) -> Array:
+    """Where a real number and its partner are larger together than integers may be, (channels, terms)."""
+    return _spread(np.abs(_together(*_ends(real))) > LARGEST, real.shape)
+
+
 def cut_evenly(steps: Array, integers: Array) -> Array:
     """Where a pair that would overflow became the nearest one that does not: both give up the same, to a step.
 

@@ -1,6 +1,7 @@
 """What a rounding of weights did to the float graph before each number became the nearest integer.
 
-``nearest`` changes nothing, ``corrected`` biases alone. The others multiply the weights of a layer by one gain from 1
+``nearest`` changes nothing, ``corrected`` biases alone, by what it states. Whether that is the mean error of the layer
+is for the data to say, all of them: it is not asked here. The others multiply the weights of a layer by one gain from 1
 to 1.25, and bring them onto the grid of their scales:
 
 - ``feedback`` (GPTQ: Frantar et al., ICLR 2023) rounds tap by tap, and each error is made up for by the taps to come.
@@ -11,7 +12,8 @@ to 1.25, and bring them onto the grid of their scales:
 - ``learned`` (AdaRound: Nagel et al., ICML 2020) takes the multiple below or above, less than a step away, or that
   of feedback, where that leaves a channel less error.
 
-Of a pair that may not overflow, and of a weight beyond the largest integer, what was cut off is added to the half step.
+Of a weight beyond the largest integer, what was cut off is added to the half step. A layer with a pair near its limit
+may have lost any number of steps there, for which other taps make up: it is held to nothing but its grid.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.integer_rules import LAYERS
 from edgeconv.parity.quantizing import _pairs
-from edgeconv.parity.quantizing._alongside import Alongside, Operand
+from edgeconv.parity.quantizing._alongside import Alongside, Operand, first_name
 from edgeconv.parity.quantizing._integers import is_weight, output_axis
 from edgeconv.parity.quantizing._origin import Numbers, Origin, WeightNumbers
 from edgeconv.parity.quantizing._place import Place, furthest
@@ -42,35 +44,54 @@ def rounding_faults(origin: Origin) -> Iterator[Place]:
     if other is not None:
         yield other
         return
-    numbers = origin.numbers
     for operand in beside.operands():
         if isinstance(operand, Place):
             yield operand
+        elif _is_bias(operand) and operand.name in origin.corrections:
+            yield from _corrected(operand, origin.corrections[operand.name], origin.numbers)
         elif operand.is_added or operand.is_changed:
-            yield from _changed(operand, origin.rounding, numbers)
+            yield from _changed(operand, origin.rounding, origin.numbers)
+    if origin.rounding != "nearest":
+        yield from _left_out(origin)
+
+
+def _is_bias(operand: Operand) -> bool:
+    return operand.before is not None and operand.before.op_type in LAYERS and operand.index == 2
 
 
 def _changed(operand: Operand, rounding: str, numbers: Numbers) -> Iterator[Place]:
-    """A constant that a rounding has changed, or a bias that it has added."""
-    node, name = operand.before, operand.name
-    is_bias = node is not None and node.op_type in LAYERS and operand.index == 2
-    if rounding == "nearest" or not (is_bias or is_weight(operand)) or name not in numbers.weights:
-        yield Place(name, f"operand {operand.index} of {name} was changed, which {rounding} rounding does not do")
-    elif is_bias:
-        yield from _bias(operand)
-    elif rounding == "corrected":
-        yield Place(name, f"the weight of {name} was changed, which corrected rounding does not do")
+    """A constant that a rounding has changed, but for a bias that it states to have moved."""
+    name = operand.name
+    if rounding in ("nearest", "corrected") or not is_weight(operand) or name not in numbers.weights:
+        yield Place(name, f"operand {operand.index} of {name} was changed, which {rounding} rounding does not state")
     else:
         yield from _weight(operand, numbers.weights[name], pair_safe=numbers.pair_safe)
 
 
-def _bias(operand: Operand) -> Iterator[Place]:
-    before, corrected = constant(operand.value), constant(operand.base)
-    assert corrected is not None
-    if before is not None and before.size != corrected.size:
-        yield Place(operand.name, f"the bias of {operand.name} has another number of elements than before rounding")
-    elif not np.isfinite(corrected).all():
-        yield Place(operand.name, f"the bias of {operand.name} was corrected to what is no number")
+def _corrected(operand: Operand, shift: Array, numbers: Numbers) -> Iterator[Place]:
+    """A bias is what it was and what was added, rounded once; of a layer that stays float it is what it was."""
+    before, stored = None if operand.is_added else constant(operand.value), constant(operand.base)
+    assert stored is not None
+    if operand.name in numbers.kept_float and not operand.is_added and not operand.is_changed:
+        return
+    due = np.zeros(stored.size) if before is None else before.astype(np.float64).reshape(-1)
+    if due.size != stored.size or shift.size != stored.size:
+        yield Place(operand.name, f"the bias of {operand.name} has another number of elements than its correction")
+        return
+    due = (due + shift.reshape(-1)).astype(stored.dtype)
+    wrong = due != stored.reshape(-1)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        what = f"the bias of {operand.name} [{at}] is {stored.reshape(-1)[at]:.6g} where correction makes {due[at]:.6g}"
+        yield Place(operand.name, what)
+
+
+def _left_out(origin: Origin) -> Iterator[Place]:
+    """Layers with a correction that was not added to a bias, as they have none."""
+    with_bias = {first_name(node) for node in origin.rounded.graph if input_of(node, 2) is not None}
+    for name, shift in origin.corrections.items():
+        if name not in with_bias and name not in origin.numbers.kept_float and np.any(shift):
+            yield Place(name, f"{name} has no bias, and a correction of it")
 
 
 def _weight(operand: Operand, grid: WeightNumbers, *, pair_safe: bool) -> Iterator[Place]:
@@ -100,14 +121,15 @@ def _weight(operand: Operand, grid: WeightNumbers, *, pair_safe: bool) -> Iterat
 
 def _residuals(name: str, due: Array, steps: Array, *, pair_safe: bool) -> Iterator[Place]:
     """Is each channel's residual as small as feedback leaves it?"""
-    bound = np.abs(steps) >= _HIGHEST
-    if pair_safe:
-        bound |= _pairs.at_the_limit(steps)
     power = float(np.sum(due * due))
     gain = float(np.clip(np.sum(due * steps) / power, 1.0, _MOST_GAIN)) if power else 1.0
-    cut = np.where(bound, np.maximum(gain * np.abs(due) - np.abs(steps), 0.0), 0.0)
+    cut = np.where(np.abs(steps) >= _HIGHEST, np.maximum(gain * np.abs(due) - np.abs(steps), 0.0), 0.0)
     residual = np.sqrt(np.mean(np.square(steps - gain * due), axis=1))
     allowed = np.sqrt(_SPREAD * np.mean(np.square(0.5 + cut), axis=1))
+    if pair_safe:  # what a pair lost the other taps make up for, by any number of steps
+        close = _pairs.at_the_limit(steps) | _pairs.too_large(_MOST_GAIN * due)
+        if close.any():
+            return
     what = f"of the weight of {name}, channel"
     place = furthest(name, what, residual, allowed + _NEAR, "the float graph's numbers (root mean square)")
     if place is not None:
