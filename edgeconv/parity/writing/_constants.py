@@ -349,8 +349,7 @@ def in_float32(integers: Mapping[str, Array]) -> dict[str, Array]:
 
 def half_steps(array: Array) -> Array:
     """Half a unit in the last place of each number: what rounding once may have moved it by; float64."""
-    # Above the largest number there is none, and its unit would be infinite; the one below is of the same unit.
-    largest = np.nextafter(np.finfo(array.dtype).max, array.dtype.type(0))
+    largest = np.nextafter(np.finfo(array.dtype).max, array.dtype.type(0))  # whose own unit would be infinite
     return np.asarray(np.spacing(np.minimum(np.abs(array), largest)), np.float64) / 2
 
 
