@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,6 +23,9 @@ _ORDERS = {
 _MOST_PARTS = 8
 _MOST_ROWS = 16  # of a kernel
 _OTHERS = "has other numbers"
+_NEAR = 2.0**-10  # relative: a unit of float16, or what a step is off as a float32
+_LEAST = 1e-300  # in place of a divisor of zero
+_TELLING_ROWS = 16  # of a matrix, which tell in what order its columns are
 _MOST = 24  # combinations of constants that are tried
 
 
@@ -123,9 +126,8 @@ def _candidates(name: str, due: Array, stored: Mapping[str, Array], step: Array 
     alike = [other for other, array in stored.items() if array.size == due.size]
     for other in sorted(alike, key=lambda item: (item != name, item)):
         array = stored[other]
-        for order in _ORDERS.get(due.ndim, ((*range(due.ndim),),)):
-            moved_back = _moved_back(array, due, order)
-            if moved_back is None or np.array_equal(moved_back, due):
+        for moved_back in _in_the_graphs_order(array, due, step):
+            if np.array_equal(moved_back, due):
                 continue
             words = change_of(_in_precision(due, array), moved_back, step)
             yield _Candidate(name, moved_back.astype(np.float64), words or _OTHERS)
@@ -158,6 +160,36 @@ def _slices(size: int, length: int, *, spread: bool) -> Iterator[slice]:
         return
     for step in range(1, size if size <= _MOST_ROWS else 1):
         yield from (slice(at, at + (length - 1) * step + 1, step) for at in range(size - (length - 1) * step))
+
+
+def _in_the_graphs_order(array: Array, due: Array, step: Array | None) -> Iterator[Array]:
+    """A file's constant in each order of axes that it may have; first in that of a map that was flattened, if it is."""
+    moved = [_moved_back(array, due, order) for order in _ORDERS.get(due.ndim, ((*range(due.ndim),),))]
+    plain = [item for item in moved if item is not None]
+    if due.ndim == 2 and due.dtype.kind == "f":
+        yield from _flattened(plain, due, step)
+    yield from plain
+
+
+def _flattened(plain: Sequence[Array], due: Array, step: Array | None) -> Iterator[Array]:
+    """A matrix whose rows or columns are a map with channels last, in the order of one with channels first.
+
+    How many channels there were is told by the numbers, which are then near to the graph's: within a step for most.
+    """
+    most = np.abs(due) * _NEAR if step is None else np.broadcast_to(step * (1 + _NEAR), due.shape)
+    for array, axis in itertools.product(plain, (1, 0)):
+        size, rows = due.shape[axis], slice(0, _TELLING_ROWS)
+        arrays = [np.moveaxis(item, axis, 1)[rows] for item in (array, due, most)]
+        for channels in (count for count in range(2, size) if size % count == 0):
+            first = _channels_first(arrays[0], channels)
+            if np.median(np.abs(first - arrays[1]) / np.maximum(arrays[2], _LEAST)) <= 1:
+                yield np.moveaxis(_channels_first(np.moveaxis(array, axis, 1), channels), 1, axis)
+                return
+
+
+def _channels_first(matrix: Array, channels: int) -> Array:
+    """Columns of places, each with all channels, as columns of channels, each with all places."""
+    return matrix.reshape(len(matrix), -1, channels).swapaxes(1, 2).reshape(matrix.shape)
 
 
 def _moved_back(array: Array, due: Array, order: tuple[int, ...]) -> Array | None:
