@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +230,36 @@ def test_a_bound_that_is_zero_in_half_precision_is_no_other_zero_of_the_file(tmp
     contents = emitted(half, "tflite")
     result = judged(half, {"x": data.numpy()}, contents, contents.data, tmp_path / "net.tflite")
     assert result.verdict is Verdict.PASS, result.reason
+
+
+class Factor(nn.Module):
+    """A number of 8 or 16 bits without a sign, which the file has with a zero point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return y * 0.3 + y.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [(Factor, b"mul.b"), (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.PReLU(6), nn.Conv2d(6, 4, 1)), b"1.slope")],
+)
+def test_one_unit_of_the_scale_of_a_constant_in_other_integers_is_told(
+    build: Callable[[], nn.Module], name: bytes, variant: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    made, inputs = quantized(build().eval(), torch.randn(1, 3, 8, 8), variant)
+    contents = emitted(made, "tflite")
+    assert judged(made, inputs, contents, contents.data, tmp_path / "net.tflite").verdict is Verdict.PASS
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(contents.data), 0))
+    at = next(at for at, tensor in enumerate(model.subgraphs[0].tensors) if tensor.name == name)
+    wrong = _shifted(model, at, scale=True)
+    assert wrong is not None
+    link = judged(made, inputs, contents, wrong, tmp_path / "net.tflite")
+    assert link.verdict is Verdict.FAIL
+    assert f"constant {name.decode()}: its scale is" in link.reason

@@ -74,16 +74,17 @@ class Graph:
     Attributes:
         model: a copy, if not unrounded with the float32 attributes that files hold; the caller does not change it.
         constant_steps: by the constants that stand for integers, what one integer more is worth, as it broadcasts.
+        terms: the constants of int32.
         rounded_again: of these, such as a file of int8 may have to round to steps of its own: terms of int32, and what
             is further from its zero point than 8 bits reach.
     """
 
     def __init__(self, model: ir.Model, *, unrounded: bool = False, computed: Collection[str] = ()) -> None:
         self.model = unrounded_copy(model) if unrounded else _rounded_attributes(model)
-        terms = _terms(self.model.graph)
+        self.terms = frozenset(_terms(self.model.graph))
         self.constant_steps = _store_real_numbers(self.model, computed)
         beyond = {name for name, step in self.constant_steps.items() if _is_beyond(self.constants.get(name), step)}
-        self.rounded_again = frozenset(terms & self.constant_steps.keys() | beyond)
+        self.rounded_again = frozenset(self.terms & self.constant_steps.keys() | beyond)
         self._cuts: dict[frozenset[str], Cut] = {}
         self._last = _Last()
         self._saturating: frozenset[str] = frozenset()

@@ -167,6 +167,7 @@ class _Writing:
                     if held != stated:
                         yield tensor, f"tensor {tensor}: its {what} is {held:.9g}, the graph's {name} has {stated:.9g}"
         yield from self._other_scales()
+        yield from self._other_units()
         yield from self.file.misread()
         for name in self.file.unused:
             yield name, f"constant {name} is read by no operator"
@@ -185,6 +186,18 @@ class _Writing:
             if wrong.size and np.isfinite(due).all():
                 numbers = f"{held.flat[wrong[0]]:.9g}, which its scale does not make of {exact.flat[wrong[0]]:.9g}"
                 yield name, f"constant {name}: of the numbers of the graph's {other} it has {numbers}"
+
+    def _other_units(self) -> Iterator[tuple[str, str]]:
+        """Integers that the file has in another type, as many steps each: the step is the graph's, to the last unit."""
+        for name, other in self.matching.partners.items():
+            due, step = self.graph.constants[other], self.graph.constant_steps.get(other)
+            if step is None or other not in self.matching.rounded or other in self.graph.terms:
+                continue
+            held, own = self.file.constants[name], 2 * self.file.half_steps(name)
+            counts, due_counts = (np.sort(np.rint(array), axis=None) for array in (held / own, due / step))
+            scales, due_scales = (np.unique(to_float32(unit)) for unit in (own, step))
+            if np.array_equal(counts, due_counts) and not np.array_equal(scales, due_scales):
+                yield name, f"constant {name}: its scale is {scales[0]:.9g}, that of the graph's {due_scales[0]:.9g}"
 
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
         """What both sides compute from; of small numbers, where others do not tell a number of the writer's own."""
