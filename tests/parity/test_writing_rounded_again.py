@@ -12,6 +12,7 @@ from test_writing import emitted, judged
 from torch import nn
 from writing_faults import moved_terms_in_tflite, planted_in_tflite
 
+import edgeconv
 from edgeconv.capture import capture, open_onnx
 from edgeconv.core.verdicts import Verdict
 from edgeconv.emit.onnx import to_onnx
@@ -101,3 +102,35 @@ def test_a_bias_that_stays_what_it_is_has_its_scale_to_the_last_unit(up: bool) -
     found = match({"b": due}, {"b": held}, lambda _: np.abs(held) * HALF_UNIT, rounded_again={"b"})
     assert "b" in found.faults
     assert not match({"b": due}, {"b": due}, lambda _: np.abs(due) * HALF_UNIT, rounded_again={"b"}).faults
+
+
+def test_what_is_rounded_behind_a_slice_is_held_on_its_own_integers(tmp_path: Path) -> None:
+    """A table has none between them: a slice of a layer in float, softened (Softplus) in integers."""
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.last = nn.Conv2d(4, 3, 1)
+            self.last.weight.data[0] *= 100  # the layer stays float
+            self.last.bias.data[:] = torch.tensor([30.0, 0.1, 1.0])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.last(x)
+            return torch.cat([y[:, :1], y[:, 1:2].sigmoid(), nn.functional.softplus(y[:, 2:])], 1)
+
+    rng = np.random.default_rng(0)
+    batches = [{"x": rng.standard_normal((1, 4, 8, 8)).astype(np.float32)} for _ in range(24)]
+    result = edgeconv.export(
+        Head().eval(),
+        (torch.zeros(1, 4, 8, 8),),
+        tmp_path,
+        name="head",
+        input_names=["x"],
+        variants="int8",
+        formats="tflite",
+        quantization=edgeconv.Quantization(batches=lambda: batches[:16]),
+        samples=[edgeconv.Sample(f"unseen {index}", batch) for index, batch in enumerate(batches[16:])],
+        devices=("litert",),
+    )
+    assert [(row.verdict.value, row.reason) for row in result.report.comparisons] == [("pass", "")]

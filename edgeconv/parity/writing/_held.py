@@ -128,16 +128,17 @@ class Graph:
 
         A file may have what was picked from a value, and not the value (its slices fused with one behind it).
         """
-        graph = self.model.graph
-        readable = {*names, *graph.initializers, *(value.name or "" for value in graph.inputs)}
+        readable = {*names, *self.model.graph.initializers, *(value.name or "" for value in self.model.graph.inputs)}
         moved: set[str] = set()
-        for node in graph:
+        integers = set(self.dequantized)  # as real numbers; what is rounded for the first time has other elements
+        for node in self.model.graph:
             read = [value.name or "" for value in node.inputs if value is not None]
             is_moved = node.op_type in having_any(_MOVING) and all(
                 {name, self.dequantized.get(name)} & (moved | readable) for name in read
             )
-            if is_moved or (node.op_type in _QUANTIZATION and read[0] in moved):
+            if is_moved or (node.op_type in _QUANTIZATION and read[0] in moved & integers):
                 moved.update(value.name or "" for value in node.outputs)
+                integers.update(value.name or "" for value in node.outputs if integers.intersection(read))
         return frozenset(moved)
 
     @cached_property
