@@ -24,7 +24,7 @@ What reads an input of unlike features stays float, too: a temperature beside a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -97,20 +97,47 @@ def uneven_channels(model: ir.Model, structure: Structure, calibration: Calibrat
 def uneven_inputs(model: ir.Model, structure: Structure, calibration: Calibration) -> Iterator[tuple[str, str]]:
     """Operators that stay float so that features of an input keep what they vary: their names, and why.
 
-    An image's channels are alike. Columns of a table and series of sensors are often not: at the scale of the widest
-    the others are rounded to nothing before the first layer sees them. Where the calibration data show that, the
-    operators from the input to the first layer, or to a division by constants that makes its features alike, compute in
-    float. Such inputs are small, and so is what that costs; images (4 axes and more) are left alone.
+    Columns of a table, series of sensors and a distance beside colors are of unlike units: at the scale of the widest
+    the others are rounded to nothing before the first layer sees them. Where the calibration data show that, of one
+    input or of what is joined with it, the operators from there to the first layer, or to a division by constants that
+    makes its features alike, compute in float.
     """
-    for source in model.graph.inputs:
-        channels = calibration.channels.get(named(source))
+    seen = {source: calibration.channels.get(named(source)) for source in model.graph.inputs}
+    for source, channels in seen.items():
         reason = lost_channels([channels], f"{named(source)} has features with") if channels is not None else None
-        for node in readers_of_input(source) if reason is not None else ():
-            layer = structure.layers.get(name_of(node))
-            # With a layer stays what is computed with it: a clamp or the bias behind a product.
-            for name in dict.fromkeys([name_of(node), named(layer.output) if layer is not None else name_of(node)]):
-                if name not in structure.kept_float:
-                    yield name, reason or ""
+        if reason is not None:
+            yield from _in_float(readers_of_input(source), structure, reason)
+    joins = {node: None for source in seen for node in readers_of_input(source) if node.op_type == "Concat"}
+    for join in joins:
+        if (reason := _lost_by_a_join(join, calibration)) is not None:
+            yield from _in_float([join, *readers_of_input(join.outputs[0])], structure, reason)
+
+
+def _in_float(nodes: Iterable[ir.Node], structure: Structure, reason: str) -> Iterator[tuple[str, str]]:
+    for node in nodes:
+        layer = structure.layers.get(name_of(node))
+        # With a layer stays what is computed with it: a clamp or the bias behind a product.
+        for name in dict.fromkeys([name_of(node), named(layer.output) if layer is not None else name_of(node)]):
+            if name not in structure.kept_float:
+                yield name, reason
+
+
+def _lost_by_a_join(concat: ir.Node, calibration: Calibration) -> str | None:
+    """One line on what a joint scale takes from an input, or from what is joined with it; None where that is little."""
+    parts = [(width, value) for value in _parts(concat) if (width := _width(value, calibration)) > 0]
+    if not parts:
+        return None
+    widest = max(width for width, _ in parts)
+    for width, value in sorted(parts, key=lambda part: part[0]):
+        seen = calibration.histograms.get(named(value))
+        if seen is None or _lost_decibels(width, widest) <= _MOST_LOST:
+            continue
+        centres, counts = np.append(seen.centres(), 0.0), np.append(seen.counts, seen.zeros)
+        mean = np.average(centres, weights=counts)
+        variance = float(np.average(np.square(centres - mean), weights=counts))
+        if 0 < variance < 10 ** (_LEAST_DB / 10) * _error_of(widest):
+            return _reason(_JOINS, width, widest)
+    return None
 
 
 def lost_channels(seen: Sequence[Channels], what: str = "its channels have", sizes: Sequence[int] = ()) -> str | None:

@@ -21,7 +21,8 @@ from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import is_activation, named
 from edgeconv.quantize._structure import Structure, layer_of
 
-_RANKS_OF_FEATURES = (2, 3)  # vectors and series; an image's channels are alike
+_RANKS_OF_FEATURES = range(2, 6)  # vectors, series, images and volumes
+_RANK_OF_SERIES = 3
 _WITH_CONSTANTS = {"Add", "Div", "Mul", "Pow", "Sub"}
 _TAIL = MOVING | _WITH_CONSTANTS | {"Exp", "LogSoftmax", "Resize", "Sigmoid", "Softmax", "Softplus", "Tanh"}
 """Not the rectifiers: what they make are features, of which some are rarely above zero; nor a Clip from zero on."""
@@ -177,20 +178,52 @@ def _goes_on(node: ir.Node) -> bool:
 
 
 def input_axes(graph: ir.Graph) -> dict[ir.Value, int]:
-    """The axis of the features of each input of up to three axes that a layer reads, or a product by such constants."""
+    """The axis of the features of each input of up to five axes that a layer reads, or a product by such constants."""
     axes = {}
     for source in graph.inputs:
-        rank = len(sizes_of(source))
-        if source.dtype != ir.DataType.FLOAT or rank not in _RANKS_OF_FEATURES:
+        if source.dtype != ir.DataType.FLOAT or len(sizes_of(source)) not in _RANKS_OF_FEATURES:
             continue
         for node in readers_of_input(source):
-            axis = unlike_channels(node)
-            if axis is None and layer_of(node) is not None and len(sizes_of(node.inputs[0])) == rank:
-                axis = rank - 1 if node.op_type == "MatMul" else 1
-            if axis is not None and len(sizes_of(node.outputs[0])) == rank:
+            axis = _axis_read(node, source)
+            if axis is not None:
                 axes[source] = axis
                 break
     return axes
+
+
+def _axis_read(node: ir.Node, source: ir.Value) -> int | None:
+    """The axis of an input whose places a reader, a layer or a product by unlike constants, takes for features."""
+    before = sizes_of(source)
+    read = unlike_channels(node)
+    if read is None and layer_of(node) is not None:
+        read = len(sizes_of(node.inputs[0])) - 1 if node.op_type == "MatMul" else 1
+    if read is None:
+        return None
+    # Back through what moves the axis: another order of axes, and reshapes that leave it whole.
+    shape = sizes_of(node.inputs[0])
+    for axis in range(1, len(before)):
+        if _axis_after(axis, source, node) == read:
+            return axis
+    if len(shape) >= len(before):
+        return None
+    # A layer of the flattened input: series have fewer sensors than places in time, images their channels first.
+    return 1 if len(before) > _RANK_OF_SERIES else min(range(1, len(before)), key=lambda axis: before[axis])
+
+
+def _axis_after(axis: int, source: ir.Value, reader: ir.Node) -> int | None:
+    """Where an axis of a value is in what a node reads of it through moves; None where it is no axis any more."""
+    path = [reader]
+    while source not in path[-1].inputs:
+        maker = next((node for value in path[-1].inputs if value and (node := value.producer()) is not None), None)
+        if maker is None:
+            return None
+        path.append(maker)
+    place: int | None = axis
+    for node in path[:0:-1]:
+        before, after = sizes_of(node.inputs[0]), sizes_of(node.outputs[0])
+        if place is not None and node.op_type in having(Trait.REARRANGES):
+            place = place_after(node, place, before, after)
+    return place
 
 
 def _axis_behind(node: ir.Node, axes: Mapping[ir.Value, int]) -> int | None:
