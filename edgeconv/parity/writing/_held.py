@@ -75,8 +75,7 @@ class Graph:
         model: a copy, if not unrounded with the float32 attributes that files hold; the caller does not change it.
         constant_steps: by the constants that stand for integers, what one integer more is worth, as it broadcasts.
         terms: the constants of int32.
-        rounded_again: of these, such as a file of int8 may have to round to steps of its own: terms of int32, and what
-            is further from its zero point than 8 bits reach.
+        rounded_again: what a file of int8 may round to steps of its own: terms, and what 8 bits do not reach.
     """
 
     def __init__(self, model: ir.Model, *, unrounded: bool = False, computed: Collection[str] = ()) -> None:
