@@ -18,9 +18,7 @@ from edgeconv.flow.operators import refreshed
 
 ROOT = Path(edgeconv.__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]
-PAGES += [
-    path for room in ("edgeconv", "export_scripts", "models", "tests") for path in (ROOT / room).rglob("README.md")
-]
+PAGES += [path for room in ("edgeconv", "export_scripts", "models", "tests") for path in (ROOT / room).rglob("*.md")]
 TEXT = "\n".join(path.read_text() for path in PAGES)
 LONGEST = 200
 ON_DEVICE = {"run_tflite_runtime.py", "run_litert.py", "run_onnxruntime.py"}

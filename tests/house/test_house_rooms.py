@@ -65,13 +65,13 @@ def test_each_rewrite_has_its_own_tests() -> None:
 def test_pages_and_templates_tell_the_numbers_of_the_code() -> None:
     tolerance = f"{defaults.TOLERANCE:.0e}".replace("e-0", "e-")
     assert (
-        f"|a - b| <= {tolerance} * max(1, scale) + {tolerance} * |b|" in (PACKAGE / "parity" / "README.md").read_text()
+        f"|a - b| <= {tolerance} * max(1, scale) + {tolerance} * |b|" in (PACKAGE / "parity" / "GUIDE.md").read_text()
     )
     template = (PACKAGE / "recipe" / "template.py").read_text()
     assert f"tolerance = {{ atol = {tolerance}, rtol = {tolerance} }}" in template
     least = {name: f"{fidelity.sqnr_db:.0f}" for name, fidelity in DEFAULT_FIDELITY.items()}
     said = f"{least['fp16']} for fp16, {least['int16x8']} for int16x8, {least['int8']} for the others"
-    assert said in (PACKAGE / "quantize" / "README.md").read_text()
+    assert said in (PACKAGE / "quantize" / "GUIDE.md").read_text()
     assert least["int8"] == least["int8-weights"]
     codes = re.findall(r"^\| (\d) \|", (PACKAGE / "cli" / "README.md").read_text(), re.M)
     stated = (exit_codes.OK, exit_codes.FAILED, exit_codes.USER_ERROR, exit_codes.BUG)
