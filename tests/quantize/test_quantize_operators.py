@@ -219,4 +219,4 @@ def test_an_operand_of_a_join_that_holds_no_elements_is_no_part(at: int) -> None
     g.add("Concat", [*operands[:at], empty, *operands[at:]], "joined", axis=1)
     model = g.model("joined")
     calibration = calibrate(model, data(model, 2))
-    assert calibration.parts["joined"][1].shape == (2,)
+    assert len(calibration.parts["joined"][1].sizes) == 2
