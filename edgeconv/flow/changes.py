@@ -47,6 +47,7 @@ class Changes:
         from edgeconv.parity.quantizing import Change, Holds
 
         if self.steps:
-            before = before.clone()
-            take_exact(before)
+            before, after = before.clone(), after.clone()
+            for graph in (before, after):
+                take_exact(graph)
         self.steps = (*self.steps, Change(what, before, after, holds or Holds.EXACTLY, inputs))

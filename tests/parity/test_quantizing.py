@@ -93,6 +93,31 @@ def test_right_integers_hold(activation: str, options: Mapping[str, Any]) -> Non
     assert set(_judged(activation, ("int8", "int16x8", "int8-weights"), options).values()) == {None}
 
 
+class Normalized(nn.Module):
+    """A normalization that no layer takes, as its result is read twice, in front of layers that are equalized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.norm, self.first, self.last = nn.BatchNorm2d(3), nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 1)
+        self.norm.running_mean, self.norm.running_var = torch.rand(3), torch.rand(3) + 0.3  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x * x)
+        return self.last(torch.relu(self.first(torch.cat([x, nn.functional.pad(x, (1, -1))], 1))))
+
+
+def test_constants_that_an_earlier_change_rounded_are_the_same_before_and_after_a_later_one() -> None:
+    graph = optimize(capture(Normalized().eval(), (torch.zeros(1, 3, 8, 8),), input_names=["x"], output_names=["y"]))
+    (variant,) = variants_of(graph, ("int8",), Quantization(batches=_data), Silent())
+    assert variant.origin is not None
+    assert [change.what for change in variant.origin.changes] == [
+        "a normalization as a convolution",
+        "equalization and the order of channels",
+    ]
+    assert changing(variant.origin, _data()[0]) is None
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_breaks_the_link(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, options = FAULTS[name]
