@@ -22,6 +22,7 @@ from edgeconv.flow.arguments import checked_call, named_inputs
 from edgeconv.flow.source import TorchSource
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Quantization, variants_of
+from edgeconv.graph.constants import take_exact
 from edgeconv.graph.joints import joints_of
 from edgeconv.parity import Golden, float32_errors, shaken
 from edgeconv.progress import Silent
@@ -134,9 +135,11 @@ class Model:
         numbers = range(100, 100 + _CALIBRATION)
         batches = [dict(make(number).inputs) for number in numbers for make in (self.image, self.noise)]
         quantization = Quantization(lambda: batches, rounding="nearest")
+        graph = self.graph.clone()
+        take_exact(graph)  # which link 1 asks for: variants are made without, as in an export
         for name in names:
             try:
-                yield from variants_of(self.graph, [name], quantization, Silent())
+                yield from variants_of(graph, [name], quantization, Silent())
             except EdgeconvError as error:
                 print(f"{self.title}: no {name}: {error}", flush=True)
 
