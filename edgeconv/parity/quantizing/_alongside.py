@@ -79,8 +79,8 @@ class Alongside:
         self._nodes = [_operators(self.before), _operators(self.after)]
         self._mates: dict[ir.Value, ir.Value] = {}
 
-    def other_nodes(self) -> Place | None:
-        """The first node that is another one; None where all are the same, in their order."""
+    def _other_nodes(self) -> Place | None:
+        """The first node that is another one; None where all are the same, and so values are, too."""
         nodes, others = self._nodes
         for node, other in zip(nodes, others, strict=False):
             name = first_name(node)
@@ -106,7 +106,14 @@ class Alongside:
         return None
 
     def operands(self) -> Iterator[Operand | Place]:
-        """All that nodes and outputs read; a `Place` for what reads another value than in the float graph."""
+        """All that nodes and outputs read; a `Place` for what reads another value than in the float graph.
+
+        Where a node is another one, there is a `Place` of that and nothing else.
+        """
+        other_nodes = self._other_nodes()
+        if other_nodes is not None:
+            yield other_nodes
+            return
         for node, other in zip(*self._nodes, strict=True):
             if (node.op_type, other.op_type) in self._same:
                 yield self._operand(node, other, 0, node.inputs[0], other.inputs[0]) or _stray(node, 0)

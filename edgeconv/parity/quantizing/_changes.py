@@ -59,11 +59,7 @@ def _told(change: Change, link: LinkResult) -> Place | None:
 
 def _beside_clamps(change: Change) -> Place | None:
     """What else than ReLU6 as ReLU was changed."""
-    beside = Alongside(change.before, change.after, frozenset({("Clip", "Relu")}))
-    other = beside.other_nodes()
-    if other is not None:
-        return other
-    for operand in beside.operands():
+    for operand in Alongside(change.before, change.after, frozenset({("Clip", "Relu")})).operands():
         if isinstance(operand, Place):
             return operand
         if operand.is_changed:

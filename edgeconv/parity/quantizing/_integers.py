@@ -13,7 +13,7 @@ from edgeconv.core import Array
 from edgeconv.graph.edit import constant
 from edgeconv.graph.integer_rules import LAYERS
 from edgeconv.parity.quantizing import _pairs
-from edgeconv.parity.quantizing._alongside import Operand, first_name, numbers_of, source_of
+from edgeconv.parity.quantizing._alongside import Operand, numbers_of, source_of
 from edgeconv.parity.quantizing._origin import Numbers, TensorNumbers
 from edgeconv.parity.quantizing._place import Place, furthest
 
@@ -199,8 +199,3 @@ def has_numbers(node: ir.Node, due: TensorNumbers) -> bool:
     if scale.size != 1 or zero.size != 1 or zero.dtype.name != due.dtype:
         return False
     return bool(scale.reshape(()) == np.float32(due.scale)) and int(zero.reshape(())) == due.zero_point
-
-
-def layer_of(operand: Operand) -> str:
-    """The layer's name in the plan."""
-    return "" if operand.before is None else first_name(operand.before)

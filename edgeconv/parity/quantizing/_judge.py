@@ -62,12 +62,7 @@ def _broken(places: Iterator[Place]) -> LinkResult | None:
 
 
 def _integer_faults(origin: Origin, integers: ir.Model) -> Iterator[Place]:
-    beside = Alongside(origin.rounded, integers)
-    other = beside.other_nodes()
-    if other is not None:
-        yield other
-        return
-    for operand in beside.operands():
+    for operand in Alongside(origin.rounded, integers).operands():
         if isinstance(operand, Place):
             yield operand
         elif constant(operand.value) is None:

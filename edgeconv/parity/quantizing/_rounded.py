@@ -39,12 +39,7 @@ _HIGHEST = 127
 
 def rounding_faults(origin: Origin) -> Iterator[Place]:
     """Faults of the rounded graph beside the prepared one, in the graph's order."""
-    beside = Alongside(origin.prepared, origin.rounded)
-    other = beside.other_nodes()
-    if other is not None:
-        yield other
-        return
-    for operand in beside.operands():
+    for operand in Alongside(origin.prepared, origin.rounded).operands():
         if isinstance(operand, Place):
             yield operand
         elif _is_bias(operand) and operand.name in origin.corrections:

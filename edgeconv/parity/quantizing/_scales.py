@@ -97,17 +97,12 @@ def _floor(node: ir.Node, numbers: Numbers, largest: float, count: int) -> Array
 
 def _ranges(graph: ir.Graph, numbers: Numbers, ranges: Mapping[str, tuple[float, float]]) -> Iterator[Place]:
     """The integers of a value reach as far as the ranges of all that share its parameters, to half a step."""
+    makers = {value.name: node.op_type for node in graph for value in node.outputs}
     for names in _groups(graph, numbers):
-        makers = [node.op_type for node in graph for value in node.outputs if value.name in names]
-        prescribed = [FIXED[maker] for maker in makers if maker in FIXED]
         own = [ranges[name] for name in names if name in ranges]
-        first = names[0]
-        parameters = numbers.tensors[first]
-        if prescribed:
-            yield from ()
-        elif own and len(own) == len(names):
+        if len(own) == len(names) and not any(makers.get(name) in FIXED for name in names):
             low, high = min(0.0, *(low for low, _ in own)), max(0.0, *(high for _, high in own))
-            yield from _range(first, parameters, low, high)
+            yield from _range(names[0], numbers.tensors[names[0]], low, high)
 
 
 def _range(name: str, parameters: TensorNumbers, low: float, high: float) -> Iterator[Place]:
