@@ -58,20 +58,14 @@ __all__ = [
 ]
 
 # Names that need numpy, pydantic or onnx_ir come on first use: `edgeconv --help`, which imports this, waits for none.
-_LAZY = {
-    **dict.fromkeys(("Artifact", "Fidelity", "Sample", "TensorSpec", "Tolerance", "Verdict"), "edgeconv.core"),
-    "ExportResult": "edgeconv.flow.pipeline",
-    "export": "edgeconv.flow.pipeline",
-    "export_onnx": "edgeconv.flow.pipeline",
-    "export_recipe": "edgeconv.flow.pipeline",
-    "Quantization": "edgeconv.flow.variants",
-    "Override": "edgeconv.core.quantization_options",
-    "Recipe": "edgeconv.recipe",
-    "load_recipe": "edgeconv.recipe",
+_PLACES = {
+    "core": ("Artifact", "Fidelity", "Sample", "TensorSpec", "Tolerance", "Verdict"),
+    "core.quantization_options": ("Override",),
+    "flow.pipeline": ("ExportResult", "export", "export_onnx", "export_recipe"),
+    "flow.variants": ("Quantization",),
+    "recipe": ("Recipe", "load_recipe"),
 }
-
-
-__getattr__ = on_first_use(__name__, _LAZY)
+__getattr__ = on_first_use(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

@@ -254,9 +254,7 @@ def whatever_it_brings(path: Path) -> AbstractContextManager[None]:
 
 
 # Their modules import onnx: the command line must not wait for it.
-__getattr__ = on_first_use(
-    __name__, {"OnnxFile": "edgeconv.capture.onnx_file._read", "settled_shapes": "edgeconv.capture.onnx_file._shapes"}
-)
+__getattr__ = on_first_use(__name__, {"onnx_file._read": ("OnnxFile",), "onnx_file._shapes": ("settled_shapes",)})
 
 
 def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tuple[ir.Model, str]:

@@ -93,6 +93,4 @@ _PLACES = {
     "precision": ("Array",),
     "verdicts": ("Verdict",),
 }
-__getattr__ = on_first_use(
-    __name__, {name: f"edgeconv.core.{module}" for module, names in _PLACES.items() for name in names}
-)
+__getattr__ = on_first_use(__name__, _PLACES)

@@ -8,7 +8,7 @@ this process, and in those of devices. Who wants the reports sets it to 0.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -18,13 +18,14 @@ SUMMARY = "edgeconv: PyTorch CNNs (and .onnx files) to verified .onnx and .tflit
 _TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
 
 
-def on_first_use(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+def on_first_use(package: str, names: Mapping[str, Collection[str]]) -> Callable[[str], Any]:
     """A ``__getattr__`` for a package whose public names are imported on first use.
 
     Args:
         package: its name.
-        places: the module that each name stands in.
+        names: that stand in each module, by the module's name below the package.
     """
+    places = {name: f"{package}.{module}" for module, members in names.items() for name in members}
 
     def get(name: str) -> Any:
         if name not in places:

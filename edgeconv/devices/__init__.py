@@ -47,12 +47,12 @@ __all__ = [
 
 # Each comes on first use: an export without proof runs nothing.
 _PLACES = {
-    "edgeconv.devices._device": ("Device", "start"),
-    "edgeconv.devices._environments": ("ENVIRONMENTS", "install"),
-    "edgeconv.devices._integer_probe": ("INTEGER_KERNELS", "SATURATING"),
-    "edgeconv.devices._module": ("run_module",),
-    "edgeconv.devices._run": ("Sessions", "run_artifact", "run_intermediates"),
-    "edgeconv.devices._session": ("Session", "file_inputs"),
-    "edgeconv.devices._table": ("AGENT", "DEVICES", "all_devices", "find"),
+    "_device": ("Device", "start"),
+    "_environments": ("ENVIRONMENTS", "install"),
+    "_integer_probe": ("INTEGER_KERNELS", "SATURATING"),
+    "_module": ("run_module",),
+    "_run": ("Sessions", "run_artifact", "run_intermediates"),
+    "_session": ("Session", "file_inputs"),
+    "_table": ("AGENT", "DEVICES", "all_devices", "find"),
 }
-__getattr__ = on_first_use(__name__, {name: module for module, names in _PLACES.items() for name in names})
+__getattr__ = on_first_use(__name__, _PLACES)

@@ -54,14 +54,14 @@ __all__ = [
 
 # Each comes on first use: an export without proof compares nothing.
 _PLACES = {
-    "edgeconv.parity._check": ("check",),
-    "edgeconv.parity._compare": ("compare", "verdict"),
-    "edgeconv.parity._fidelity": ("Integers", "held_to_all", "used_share"),
-    "edgeconv.parity._fused": ("asks_of_all", "explained_by_fusion"),
-    "edgeconv.parity._groups": ("OwnScale", "float32_errors", "shaken"),
-    "edgeconv.parity._kernels": ("KernelSite", "allowance"),
-    "edgeconv.parity._layers": ("judge_layers", "layer_steps", "unjudged_layers"),
-    "edgeconv.parity._metrics": ("REL_FLOOR_OF_RMS", "metrics"),
-    "edgeconv.parity.golden": ("Golden", "golden_bytes", "load_golden"),
+    "_check": ("check",),
+    "_compare": ("compare", "verdict"),
+    "_fidelity": ("Integers", "held_to_all", "used_share"),
+    "_fused": ("asks_of_all", "explained_by_fusion"),
+    "_groups": ("OwnScale", "float32_errors", "shaken"),
+    "_kernels": ("KernelSite", "allowance"),
+    "_layers": ("judge_layers", "layer_steps", "unjudged_layers"),
+    "_metrics": ("REL_FLOOR_OF_RMS", "metrics"),
+    "golden": ("Golden", "golden_bytes", "load_golden"),
 }
-__getattr__ = on_first_use(__name__, {name: module for module, names in _PLACES.items() for name in names})
+__getattr__ = on_first_use(__name__, _PLACES)

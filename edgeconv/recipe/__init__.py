@@ -54,6 +54,4 @@ _PLACES = {
     "schema": ("FORMATS", "LAYOUTS", "Recipe"),
     "wording": ("place_of",),
 }
-__getattr__ = on_first_use(
-    __name__, {name: f"edgeconv.recipe.{module}" for module, names in _PLACES.items() for name in names}
-)
+__getattr__ = on_first_use(__name__, _PLACES)

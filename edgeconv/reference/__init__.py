@@ -42,12 +42,11 @@ __all__ = [
 __getattr__ = on_first_use(
     __name__,
     {
-        "MOST_ELEMENTS": "edgeconv.reference._extent",
-        "ImpossibleError": "edgeconv.reference._operands",
-        "OPERATORS": "edgeconv.reference._operators",
-        "evaluate": "edgeconv.reference._evaluate",
-        "evaluate_each": "edgeconv.reference._evaluate",
-        "evaluate_node": "edgeconv.reference._node",
-        "shape_result": "edgeconv.reference._moves",
+        "_evaluate": ("evaluate", "evaluate_each"),
+        "_extent": ("MOST_ELEMENTS",),
+        "_moves": ("shape_result",),
+        "_node": ("evaluate_node",),
+        "_operands": ("ImpossibleError",),
+        "_operators": ("OPERATORS",),
     },
 )

@@ -53,6 +53,4 @@ _PLACES = {
     "_report": ("Report", "excess_of"),
     "_target_search": ("TargetPoint", "TargetSearch"),
 }
-__getattr__ = on_first_use(
-    __name__, {name: f"edgeconv.report.{module}" for module, names in _PLACES.items() for name in names}
-)
+__getattr__ = on_first_use(__name__, _PLACES)

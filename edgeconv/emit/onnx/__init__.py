@@ -16,4 +16,4 @@ if TYPE_CHECKING:
 __all__ = ["OPSETS", "to_onnx"]
 
 # On first use: an export of .tflite files alone does without.
-__getattr__ = on_first_use(__name__, {"to_onnx": "edgeconv.emit.onnx._write"})
+__getattr__ = on_first_use(__name__, {"_write": ("to_onnx",)})

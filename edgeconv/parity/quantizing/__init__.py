@@ -21,7 +21,4 @@ if TYPE_CHECKING:
 __all__ = ["Change", "Holds", "Origin", "changing", "quantizing"]
 
 # They evaluate graphs by torch, which an export that is not proved does without.
-__getattr__ = on_first_use(
-    __name__,
-    {"changing": "edgeconv.parity.quantizing._judge", "quantizing": "edgeconv.parity.quantizing._judge"},
-)
+__getattr__ = on_first_use(__name__, {"_judge": ("changing", "quantizing")})

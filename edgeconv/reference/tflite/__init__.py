@@ -48,17 +48,10 @@ __all__ = [
 __getattr__ = on_first_use(
     __name__,
     {
-        "OPERATORS": "edgeconv.reference.tflite._operators",
-        "Operator": "edgeconv.reference.tflite._graph",
-        "Quantization": "edgeconv.reference.tflite._graph",
-        "Tensor": "edgeconv.reference.tflite._graph",
-        "TfliteGraph": "edgeconv.reference.tflite._graph",
-        "evaluate": "edgeconv.reference.tflite._evaluate",
-        "evaluate_operator": "edgeconv.reference.tflite._evaluate",
-        "names_of": "edgeconv.reference.tflite._verify",
-        "open_tflite": "edgeconv.reference.tflite._verify",
-        "operator_number": "edgeconv.reference.tflite._verify",
-        "read": "edgeconv.reference.tflite._read",
-        "text_of": "edgeconv.reference.tflite._verify",
+        "_evaluate": ("evaluate", "evaluate_operator"),
+        "_graph": ("Operator", "Quantization", "Tensor", "TfliteGraph"),
+        "_operators": ("OPERATORS",),
+        "_read": ("read",),
+        "_verify": ("names_of", "open_tflite", "operator_number", "text_of"),
     },
 )
