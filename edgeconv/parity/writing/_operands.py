@@ -70,24 +70,26 @@ class Source:
     def _beyond(self, inputs: _Arrays, values: _Arrays) -> Iterator[tuple[_Arrays, _Arrays]]:
         """Inputs and held values that pass the kinks which the sample's own numbers do not."""
         graph = self._graph
-        signed = {name: array for name, array in values.items() if name not in graph.never_negative}
         spread = {
-            name: graph.steps(name).spread(array.shape, negative=name in signed)
+            name: graph.steps(name).spread(array.shape, negative=name not in graph.never_negative)
             for name, array in values.items()
             if name in graph.quantizers
         }
+        # What is quantized saturates; a layer that stays float between others is past its kinks as a float graph's is.
+        floats = {name: array for name, array in values.items() if name not in spread}
+        free_inputs = {name: array for name, array in inputs.items() if name not in graph.quantized_inputs}
         if graph.quantizers:
             yield inputs, values
-        # What is quantized saturates; a layer that stays float between others is past its kinks as a float graph's is.
+        if not floats and not free_inputs:
+            yield inputs, spread
+            return
         for reach in sorted({LARGER, self._file.reach, reach_of_graph(graph.model.graph)}):
-            free = {name: raised(array, reach) for name, array in values.items()} | spread
-            larger = {
-                name: raised(array, reach) for name, array in inputs.items() if name not in graph.quantized_inputs
-            }
-            yield {**inputs, **larger}, free
-            if not graph.quantizers or larger or free.keys() - spread.keys():
-                other_sign = {name: negated(free[name]) for name in signed.keys() - spread.keys()}
-                yield {**inputs, **{name: negated(array) for name, array in larger.items()}}, {**free, **other_sign}
+            larger = {name: raised(array, reach) for name, array in free_inputs.items()}
+            beyond = {name: raised(array, reach) for name, array in floats.items()}
+            yield {**inputs, **larger}, {**beyond, **spread}
+            larger = {name: negated(array) for name, array in larger.items()}
+            beyond = {name: array if name in graph.never_negative else negated(array) for name, array in beyond.items()}
+            yield {**inputs, **larger}, {**beyond, **spread}
 
     def small(self, inputs: Mapping[str, Array]) -> Operands:
         """The sample's numbers in another order, and so small that what is added to a variance counts."""
