@@ -20,9 +20,9 @@ from edgeconv.capture.torch import _aten
 from edgeconv.capture.torch._builder import Builder
 from edgeconv.core.values import listed
 from edgeconv.emit.tflite.lower import _operators as lowerings
-from edgeconv.emit.tflite.lower._recurrent import GATES
 from edgeconv.flow.operators import BY_SCALES, opsets_of, short
 from edgeconv.graph import integer_rules as integers
+from edgeconv.graph.recurrence import RECURRENT
 from edgeconv.reference import OPERATORS
 from edgeconv.reference import _operators as reference
 from edgeconv.rewrite.open_batch._rules import RULES, WITHOUT_RULE
@@ -169,7 +169,7 @@ def _lowered(name: str) -> str:
     """How an operator comes into a TFLite file; empty where it does not."""
     if name in BY_SCALES:
         return "the types of the tensors (`lower/_qdq`)"
-    if name in GATES:
+    if name in RECURRENT:
         return "written out step by step (`lower/_recurrent`)"
     return _family(name, lowerings.FAMILIES) or _before(name)
 

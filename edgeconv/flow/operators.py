@@ -26,8 +26,8 @@ from edgeconv.capture.onnx_file._file import OLDEST_OPSET
 from edgeconv.capture.onnx_file._sums import WRITTEN_OUT
 from edgeconv.capture.torch import _aten
 from edgeconv.emit.tflite.lower._operators import LOWERINGS
-from edgeconv.emit.tflite.lower._recurrent import GATES
 from edgeconv.graph.integer_rules import LAYERS, WITH_INTEGERS, WITHOUT_INT16
+from edgeconv.graph.recurrence import RECURRENT
 from edgeconv.reference import OPERATORS
 from edgeconv.rewrite.open_batch._rules import RULES
 
@@ -60,7 +60,7 @@ class Operators:
 
 def operators() -> Operators:
     """Reads the tables."""
-    both = {*LOWERINGS, *BY_SCALES, *WRITTEN_OUT, *GATES}
+    both = {*LOWERINGS, *BY_SCALES, *WRITTEN_OUT, *RECURRENT}
     families = {name: {short(key) for key in table} for name, table in _aten.FAMILIES.items()}
     unread = {name for name in OPERATORS if not opsets_of(name)}
     return Operators(
@@ -121,7 +121,7 @@ def rows() -> tuple[Row, ...]:
     def with_integers(name: str, able: Collection[str]) -> str:
         if name in DISSOLVED:
             return "dissolved"
-        if name in GATES or (name in WRITTEN_OUT and name not in LAYERS):
+        if name in RECURRENT or (name in WRITTEN_OUT and name not in LAYERS):
             return "parts"
         if name not in both:
             return "no"

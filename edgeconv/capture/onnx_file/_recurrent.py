@@ -5,25 +5,14 @@ onnx's checker and shape inference verify little of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx_ir as ir
 
 from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import input_of, is_taken
+from edgeconv.graph.recurrence import DIRECTIONS, PARAMETERS, RECURRENT
 from edgeconv.graph.steps import Steps, sizes_of
 
 _STATES = (5, 6)  # inputs initial_h and initial_c
-_DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
-_GATES: Mapping[str, int] = {"GRU": 3, "LSTM": 4, "RNN": 1}
-_ACTIVATIONS: Mapping[str, int] = {"GRU": 2, "LSTM": 3, "RNN": 1}  # per direction
-_NAMES = ("affine", "elu", "hardsigmoid", "leakyrelu", "relu", "scaledtanh", "sigmoid", "softplus", "softsign", "tanh")
-_NAMED = frozenset((*_NAMES, "thresholdedrelu"))
-_NUMBERS = {
-    "activation_alpha": ("affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholdedrelu"),
-    "activation_beta": ("affine", "hardsigmoid", "scaledtanh"),
-}
-"""By attribute: the activations that take one of its numbers, in their order."""
 _VAGUE = ("affine", "scaledtanh", "thresholdedrelu")  # onnxruntime's defaults differ from the specification's
 
 
@@ -36,7 +25,7 @@ def settle_recurrent(graph: ir.Graph) -> None:
         CaptureError: the shape of an input does not fit; names the node.
     """
     for node in list(graph):
-        if node.op_type in _GATES and node.domain == "":
+        if node.op_type in RECURRENT and node.domain == "":
             _check(node)
             if node.attributes.get_int("layout", 0) != 0:
                 _settle(graph, node)
@@ -50,23 +39,24 @@ def check_modes(graph: ir.Graph) -> None:
             the node.
     """
     for node in graph:
-        if node.op_type in _GATES and node.domain == "":
+        if node.op_type in RECURRENT and node.domain == "":
             _check_modes(node)
 
 
 def _check_modes(node: ir.Node) -> None:
     direction = node.attributes.get_string("direction", "forward")
-    if direction not in _DIRECTIONS:
-        raise refused(node, f"{node.op_type} has no direction {direction!r}", f"choose of {', '.join(_DIRECTIONS)}")
-    count = _DIRECTIONS[direction] * _ACTIVATIONS[node.op_type]
+    if direction not in DIRECTIONS:
+        raise refused(node, f"{node.op_type} has no direction {direction!r}", f"choose of {', '.join(DIRECTIONS)}")
+    count = DIRECTIONS[direction] * len(RECURRENT[node.op_type].activations)
     names = [name.lower() for name in node.attributes.get_strings("activations", ())]
-    unknown = [name for name in names if name not in _NAMED]
+    unknown = [name for name in names if name not in PARAMETERS]
     if unknown or len(names) not in (0, count):
         what = f"has no activation {unknown[0]!r}" if unknown else f"takes {len(names)} activations"
         raise refused(node, f"{node.op_type} {what}", f"name {count} of the specification's")
-    for attribute, takers in _NUMBERS.items():
+    for parameter in ("alpha", "beta"):
+        attribute = f"activation_{parameter}"
         stated = len(node.attributes.get_floats(attribute, ()))
-        missing = [name for name in names if name in takers][stated:]
+        missing = [name for name in names if parameter in PARAMETERS[name]][stated:]
         vague = [name for name in missing if name in _VAGUE]
         if vague:
             what = f"{node.op_type} states no {attribute} for {vague[0]!r}"
@@ -75,7 +65,7 @@ def _check_modes(node: ir.Node) -> None:
 
 def _check(node: ir.Node) -> None:
     """Checks the shapes of the inputs (specification: LSTM, GRU, RNN; inputs B to P from index 3 on)."""
-    count, gates = _DIRECTIONS[node.attributes.get_string("direction", "forward")], _GATES[node.op_type]
+    count, gates = DIRECTIONS[node.attributes.get_string("direction", "forward")], RECURRENT[node.op_type].gates
     recurrence = sizes_of(node.inputs[2])
     hidden = node.attributes.get_int("hidden_size", recurrence[-1])
     batch_first = node.attributes.get_int("layout", 0) != 0

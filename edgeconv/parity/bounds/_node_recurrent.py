@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from edgeconv.graph.recurrence import RECURRENT, activations_of
 from edgeconv.parity.bounds import _recurrent as recurrent
 from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
 from edgeconv.parity.bounds._site import Rule, Site
@@ -14,7 +15,9 @@ from edgeconv.parity.bounds._site import Rule, Site
 _Step = Callable[[recurrent.Cell, Bounded, tuple[Bounded, ...]], tuple[Bounded, ...]]
 
 
-def _recurrent(step: _Step, gates: int, default: Sequence[str], states: int) -> Rule:
+def _recurrent(step: _Step, op_type: str) -> Rule:
+    states = RECURRENT[op_type].states
+
     def rule(site: Site) -> tuple[Bounded | None, ...]:
         if site.attribute("layout", 0) or site.optional(7) is not None or site.attribute("input_forget", 0):
             raise site.unknown("with peepholes, coupled gates or the batch in front")
@@ -25,7 +28,7 @@ def _recurrent(step: _Step, gates: int, default: Sequence[str], states: int) -> 
         runs = []
         for number in range(count):
             state = tuple(part.move(lambda array, at=number: array[at]) for part in begin)  # type: ignore[misc]
-            cell = _cell(site, number, gates, default)
+            cell = _cell(site, number)
             runs.append(_run(site, functools.partial(step, cell), x, state, backwards=backwards[number]))
         y = stacked([run[0] for run in runs], 1)
         return y, *(stacked([run[1][at] for run in runs], 0) for at in range(states))
@@ -33,7 +36,9 @@ def _recurrent(step: _Step, gates: int, default: Sequence[str], states: int) -> 
     return rule
 
 
-def _cell(site: Site, number: int, gates: int, default: Sequence[str]) -> recurrent.Cell:
+def _cell(site: Site, number: int) -> recurrent.Cell:
+    gates = RECURRENT[site.node.op_type].gates
+
     def parts(index: int) -> list[Bounded]:
         # One operand has all gates, one behind the other; B (3) those of the data, and then those of the state.
         whole = site.x(index)
@@ -41,9 +46,10 @@ def _cell(site: Site, number: int, gates: int, default: Sequence[str]) -> recurr
         count = gates if index < 3 else 2 * gates
         return [whole.move(lambda array, at=at: array[number, at * size : (at + 1) * size]) for at in range(count)]  # type: ignore[misc]
 
-    names = [name.lower() for name in site.attribute("activations", list(default) * site[1].shape[0])]
-    own = names[number * len(default) : (number + 1) * len(default)]
-    if any(name not in recurrent.FUNCTIONS for name in own):
+    names: list[str] = []
+    activations = activations_of(site.node.op_type, number, site.attribute("activations", names), (), ())
+    own = [activation.name for activation in activations]
+    if any(name not in recurrent.FUNCTIONS for name in own):  # those that are known have no parameters
         raise site.unknown(f"with activations {', '.join(own)}")
     hidden = site[2].shape[2]
     zeros = [exact(site.x(), np.zeros(hidden))] * 2 * gates
@@ -80,7 +86,7 @@ def _run(
 
 
 RULES: Mapping[str, Rule] = {
-    "GRU": _recurrent(recurrent.gru, 3, ["Sigmoid", "Tanh"], 1),
-    "LSTM": _recurrent(recurrent.lstm, 4, ["Sigmoid", "Tanh", "Tanh"], 2),
-    "RNN": _recurrent(recurrent.rnn, 1, ["Tanh"], 1),
+    "GRU": _recurrent(recurrent.gru, "GRU"),
+    "LSTM": _recurrent(recurrent.lstm, "LSTM"),
+    "RNN": _recurrent(recurrent.rnn, "RNN"),
 }

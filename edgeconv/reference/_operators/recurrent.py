@@ -13,22 +13,23 @@ from functools import partial
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from edgeconv.graph.recurrence import RECURRENT, activations_of
 from edgeconv.reference._call import Call, Operator, Result, Tensor
 
 Function = Callable[[Tensor], Tensor]
-# Name -> function of the input and the parameters alpha and beta, with their defaults.
-_ACTIVATIONS: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
-    "affine": (lambda x, alpha, beta: alpha * x + beta, (1.0, 0.0)),
-    "elu": (lambda x, alpha: torch.where(x < 0, alpha * torch.expm1(x), x), (1.0,)),
-    "hardsigmoid": (lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1), (0.2, 0.5)),
-    "leakyrelu": (lambda x, alpha: torch.where(x < 0, alpha * x, x), (0.01,)),
-    "relu": (torch.relu, ()),
-    "scaledtanh": (lambda x, alpha, beta: alpha * torch.tanh(beta * x), (1.0, 1.0)),
-    "sigmoid": (torch.sigmoid, ()),
-    "softplus": (lambda x: torch.logaddexp(x, torch.zeros_like(x)), ()),
-    "softsign": (F.softsign, ()),
-    "tanh": (torch.tanh, ()),
-    "thresholdedrelu": (lambda x, alpha: torch.where(x > alpha, x, torch.zeros_like(x)), (1.0,)),
+# By name: the function of the input and of its parameters.
+_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "affine": lambda x, alpha, beta: alpha * x + beta,
+    "elu": lambda x, alpha: torch.where(x < 0, alpha * torch.expm1(x), x),
+    "hardsigmoid": lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1),
+    "leakyrelu": lambda x, alpha: torch.where(x < 0, alpha * x, x),
+    "relu": torch.relu,
+    "scaledtanh": lambda x, alpha, beta: alpha * torch.tanh(beta * x),
+    "sigmoid": torch.sigmoid,
+    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
+    "softsign": F.softsign,
+    "tanh": torch.tanh,
+    "thresholdedrelu": lambda x, alpha: torch.where(x > alpha, x, torch.zeros_like(x)),
 }
 
 
@@ -99,15 +100,14 @@ def _lstm(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, 
     return leave * layer.functions[2](cell), cell
 
 
-def _recurrent(step: Step, gates: int, default: list[str], states: int) -> Operator:
+def _recurrent(step: Step, op_type: str) -> Operator:
     """The operator that runs a step over a sequence.
 
     Args:
         step: computes the next state.
-        gates: number of gates of the weights.
-        default: activations of one direction, where the node states none.
-        states: number of states: hidden, and of an LSTM the cell.
+        op_type: GRU, LSTM or RNN.
     """
+    states = RECURRENT[op_type].states
 
     def operator(call: Call) -> Result:
         batch_first = bool(call.attribute("layout", 0))
@@ -120,7 +120,7 @@ def _recurrent(step: Step, gates: int, default: list[str], states: int) -> Opera
         stated = [state.transpose(0, 1) if state is not None and batch_first else state for state in initial]
         begin = [zeros if state is None else state for state in stated]
         runs = [
-            _run(call, step, _layer(call, number, gates, default), x, [state[number] for state in begin], backwards)
+            _run(call, step, _layer(call, number), x, [state[number] for state in begin], backwards)
             for number, backwards in enumerate([direction == "reverse", True][:count])
         ]
         y = torch.stack([run[0] for run in runs], 1)
@@ -132,16 +132,16 @@ def _recurrent(step: Step, gates: int, default: list[str], states: int) -> Opera
     return operator
 
 
-def _layer(call: Call, number: int, gates: int, default: list[str]) -> _Layer:
+def _layer(call: Call, number: int) -> _Layer:
     weight, recurrence, bias = call[1][number], call[2][number], call.optional(3)
     half = weight.shape[0]
     bias = weight.new_zeros(2 * half) if bias is None else bias[number]
-    peephole = call.optional(7) if gates == 4 else None
+    peephole = call.optional(7) if call.node.op_type == "LSTM" else None
     return _Layer(
         weight,
         recurrence,
         (bias[:half], bias[half:]),
-        _functions(call, number, default),
+        _functions(call, number),
         call.attribute("clip", 0.0),
         None if peephole is None else peephole[number],
         bool(call.attribute("input_forget", 0)),
@@ -149,23 +149,22 @@ def _layer(call: Call, number: int, gates: int, default: list[str]) -> _Layer:
     )
 
 
-def _functions(call: Call, number: int, default: list[str]) -> list[Function]:
-    """The activations of a direction; ``activation_alpha`` and ``_beta`` list numbers for those that take one."""
-    names = [name.lower() for name in call.attribute("activations", default * call[1].shape[0])]
-    none: list[float] = []
-    stated = {i: list(call.attribute(name, none)) for i, name in enumerate(("activation_alpha", "activation_beta"))}
-    functions: list[Function] = []
-    for name in names:
-        function, numbers = _ACTIVATIONS[name]
-        functions.append(partial(function, **_numbers(numbers, stated)))
-    return functions[number * len(default) : (number + 1) * len(default)]
-
-
-def _numbers(defaults: tuple[float, ...], stated: dict[int, list[float]]) -> dict[str, float]:
-    return {
-        name: stated[index].pop(0) if stated[index] else default
-        for index, (name, default) in enumerate(zip(("alpha", "beta"), defaults, strict=False))
-    }
+def _functions(call: Call, number: int) -> list[Function]:
+    """The activations of a direction."""
+    names: list[str] = []
+    alphas: list[float] = []
+    betas: list[float] = []
+    activations = activations_of(
+        call.node.op_type,
+        number,
+        call.attribute("activations", names),
+        call.attribute("activation_alpha", alphas),
+        call.attribute("activation_beta", betas),
+    )
+    unknown = [activation.name for activation in activations if activation.name not in _ACTIVATIONS]
+    if unknown:
+        raise call.refuse(f"has no activation {unknown[0]!r}")
+    return [partial(_ACTIVATIONS[activation.name], **activation.parameters) for activation in activations]
 
 
 def _run(
@@ -188,7 +187,7 @@ def _run(
 
 
 OPERATORS: dict[str, Operator] = {
-    "GRU": _recurrent(_gru, 3, ["Sigmoid", "Tanh"], 1),
-    "LSTM": _recurrent(_lstm, 4, ["Sigmoid", "Tanh", "Tanh"], 2),
-    "RNN": _recurrent(_rnn, 1, ["Tanh"], 1),
+    "GRU": _recurrent(_gru, "GRU"),
+    "LSTM": _recurrent(_lstm, "LSTM"),
+    "RNN": _recurrent(_rnn, "RNN"),
 }

@@ -17,24 +17,23 @@ import onnx_ir as ir
 
 from edgeconv.emit.tflite.lower._lowering import refusal
 from edgeconv.graph.edit import KEEP_FLOAT, constant, input_of, is_taken
+from edgeconv.graph.recurrence import RECURRENT, activations_of
 from edgeconv.graph.steps import Steps, sizes_of
 
 LONGEST = 256
 """Steps in both directions together: an LSTM of 256 is some 4,000 operators."""
 WHOLE_LAYER = "the recurrent layer"
 """The beginning of the one reason to stay float that all operators of a written-out layer share."""
-_DEFAULTS = {"GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh"), "RNN": ("Tanh",)}
-GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}  # ONNX: zrh, iofc, i
-# Activations by the specification's names: the operator, and the defaults of alpha and beta.
-_ACTIVATIONS: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "elu": ("Elu", (1.0,)),
-    "hardsigmoid": ("HardSigmoid", (0.2, 0.5)),
-    "leakyrelu": ("LeakyRelu", (0.01,)),
-    "relu": ("Relu", ()),
-    "sigmoid": ("Sigmoid", ()),
-    "softplus": ("Softplus", ()),
-    "softsign": ("Softsign", ()),
-    "tanh": ("Tanh", ()),
+# The operator of each activation; those that are missing are no operators.
+_ACTIVATIONS: Mapping[str, str] = {
+    "elu": "Elu",
+    "hardsigmoid": "HardSigmoid",
+    "leakyrelu": "LeakyRelu",
+    "relu": "Relu",
+    "sigmoid": "Sigmoid",
+    "softplus": "Softplus",
+    "softsign": "Softsign",
+    "tanh": "Tanh",
 }
 Array = npt.NDArray[Any]
 
@@ -46,11 +45,11 @@ def unrolled(model: ir.Model) -> ir.Model:
         EmitError: a layer of more than `LONGEST` steps, of computed weights, of an open batch, or with an
             activation that has no form.
     """
-    if not any(node.op_type in GATES and node.domain == "" for node in model.graph):
+    if not any(node.op_type in RECURRENT and node.domain == "" for node in model.graph):
         return model
     model = model.clone()
     for node in list(model.graph):
-        if node.op_type in GATES and node.domain == "":
+        if node.op_type in RECURRENT and node.domain == "":
             _write_out(model.graph, node)
     return model
 
@@ -314,19 +313,18 @@ def _direction(steps: Steps, node: ir.Node, number: int, weight: Array, recurren
 
 
 def _functions(node: ir.Node, number: int) -> list[tuple[str, Mapping[str, float]]]:
-    """The activations of a direction; their numbers are listed for those that take any."""
-    default = _DEFAULTS[node.op_type]
-    names = list(node.attributes.get_strings("activations", default * 2))
-    stated = [list(node.attributes.get_floats(f"activation_{name}", ())) for name in ("alpha", "beta")]
-    functions: list[tuple[str, Mapping[str, float]]] = []
-    for name in names:
-        if name.lower() not in _ACTIVATIONS:
-            _refuse(node, f"its activation {name!r} has no form")
-        operator, numbers = _ACTIVATIONS[name.lower()]
-        # ONNX lists alphas and betas only for activations that take them, in order: each takes the next of the list.
-        pairs = zip(("alpha", "beta"), numbers, stated, strict=False)
-        functions.append((operator, {key: left.pop(0) if left else usual for key, usual, left in pairs}))
-    return functions[number * len(default) : (number + 1) * len(default)]
+    """The activations of a direction: each one's operator, and its attributes."""
+    activations = activations_of(
+        node.op_type,
+        number,
+        node.attributes.get_strings("activations", ()),
+        node.attributes.get_floats("activation_alpha", ()),
+        node.attributes.get_floats("activation_beta", ()),
+    )
+    for activation in activations:
+        if activation.name not in _ACTIVATIONS:
+            _refuse(node, f"its activation {activation.name!r} has no form")
+    return [(_ACTIVATIONS[activation.name], activation.parameters) for activation in activations]
 
 
 def _array(node: ir.Node, index: int, what: str) -> Array | None:
