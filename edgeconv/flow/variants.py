@@ -311,26 +311,28 @@ class _Quantizer:
             notes = (self._effect(model, changed, count),) if count else ()
             self._changes.add("ReLU6 as ReLU", model, changed, Holds.BELOW_SIX)
             model = changed
-        start, what = model, list[str]()
+        # Two changes in a row are judged at once where it can be: to judge one takes as long as to judge both, and both
+        # keep the names of values between.
+        start, changes = model, list[str]()
         if self._settings.equalize:
             with self._progress.stage("equalize"):
                 self._exponents = self._chosen_exponents(model)
                 model = quantize.equalize(model, self._exponents)
-            what.append("equalization")
+            changes.append("equalization")
         holds, batch = None, dict[str, Array]()
         if self._settings.absorb_biases:
-            if what:
-                self._changes.add(what.pop(), start, model)
+            if self._settings.equalize:  # it holds on any data, absorbing biases on the calibration's
+                self._changes.add("equalization", start, model)
             with self._progress.stage("absorb biases"):
                 start, model = model, quantize.absorb_biases(model, self._batches())
-            what.append("absorbing biases")
+            changes = ["absorbing biases"]
             holds, batch = Holds.ON_DATA, dict(next(iter(self._batches())))
         self._orders = self._chosen_orders(model)
         if self._orders:
             model = quantize.reorder(model, self._orders)
-            what.append("the order of channels")
-        if what:  # at once: to judge one takes as long as to judge both, and both keep the names of values between
-            self._changes.add(" and ".join(what), start, model, holds, batch)
+            changes.append("the order of channels")
+        if changes:
+            self._changes.add(" and ".join(changes), start, model, holds, batch)
         return model, notes
 
     def _origin(
