@@ -4,8 +4,8 @@ A device is a command that speaks the protocol of `agent.py`, the single file th
 itself, which gives the reference, runs in this process.
 
 What a device is: `Device`, `DEVICES`, `all_devices`, `find`, `AGENT`.
-To run: `run_artifact`, `run_intermediates`, `run_module`; `Sessions` for many artifacts; `start` and `Session` for
-devices that shall get ready early.
+To run: `run_artifact`, `run_intermediates`, `run_module`, `values_of_modules`; `Sessions` for many artifacts; `start`
+and `Session` for devices that shall get ready early.
 Whether their integer kernels saturate, a key of their environment and one of its values: `INTEGER_KERNELS`,
 `SATURATING`.
 Runtimes with an environment of their own: `ENVIRONMENTS`, `install`.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeconv.devices._device import Device, start
     from edgeconv.devices._environments import ENVIRONMENTS, install
     from edgeconv.devices._integer_probe import INTEGER_KERNELS, SATURATING
-    from edgeconv.devices._module import run_module
+    from edgeconv.devices._module import run_module, values_of_modules
     from edgeconv.devices._run import Sessions, run_artifact, run_intermediates
     from edgeconv.devices._session import Session, file_inputs
     from edgeconv.devices._table import AGENT, DEVICES, all_devices, find
@@ -43,6 +43,7 @@ __all__ = [
     "run_intermediates",
     "run_module",
     "start",
+    "values_of_modules",
 ]
 
 # Each comes on first use: an export without proof runs nothing.
@@ -50,7 +51,7 @@ _PLACES = {
     "_device": ("Device", "start"),
     "_environments": ("ENVIRONMENTS", "install"),
     "_integer_probe": ("INTEGER_KERNELS", "SATURATING"),
-    "_module": ("run_module",),
+    "_module": ("run_module", "values_of_modules"),
     "_run": ("Sessions", "run_artifact", "run_intermediates"),
     "_session": ("Session", "file_inputs"),
     "_table": ("AGENT", "DEVICES", "all_devices", "find"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgeconv.core import Array, Run, Sample, Verdict
 from edgeconv.core.threads import one_thread
 from edgeconv.devices._device import torch_environment
 from edgeconv.devices.agent import matched, one_line
-from edgeconv.errors import raise_if_ending
+from edgeconv.errors import DeviceError, raise_if_ending
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,51 @@ def run_module(
     return Run(_DEVICE_NAMES[dtype], "", tuple(outputs), verdict, reason, torch_environment(), tuple(latencies))
 
 
+def values_of_modules(
+    module: torch.nn.Module, sample: Sample, *, input_names: Sequence[str]
+) -> tuple[tuple[Array, ...], Mapping[str, Array]]:
+    """Runs a module on a sample in float32, and keeps what each module inside of it returns.
+
+    Args:
+        module: as for `run_module`; a copy runs.
+        sample: its inputs.
+        input_names: the names of the module's arguments, in order.
+
+    Returns:
+        The results, flattened in pytree order; and the tensors that modules returned, by path, of later calls
+        ``path@1`` and so on, as values of the graph are named.
+
+    Raises:
+        DeviceError: the module raises.
+    """
+    import torch
+
+    from edgeconv.devices._precision import computing_in
+
+    kind, values, calls = torch.float32, dict[str, Array](), Counter[str]()
+
+    def keep(name: str, result: object) -> None:
+        if isinstance(result, torch.Tensor) and not result.is_complex():
+            values[f"{name}@{calls[name]}" if calls[name] else name] = result.detach().numpy().copy()
+        calls[name] += 1
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda part, arguments, result: keep(name, result)
+
+    try:
+        worker = _copy_in(module, kind)
+        for name, part in worker.named_modules():
+            if name:
+                part.register_forward_hook(hook(name))
+        with torch.no_grad(), computing_in(kind), one_thread():
+            arguments = [_tensor(array, kind) for array in matched(input_names, list(sample.inputs.items()))]
+            leaves = _leaves(worker(*arguments), kind)
+    except BaseException as error:  # a module may raise anything
+        raise_if_ending(error)
+        raise DeviceError(one_line(error), where="torch") from error
+    return tuple(leaf.detach().numpy().copy() for leaf in leaves), values
+
+
 def _check_repeated(
     worker: torch.nn.Module,
     samples: Sequence[Sample],
@@ -131,6 +177,18 @@ def _tensor(array: Array, kind: torch.dtype) -> torch.Tensor:
 
 
 def _named(results: Any, names: Sequence[str], kind: torch.dtype) -> Mapping[str, Array]:
+    leaves = _leaves(results, kind)
+    if len(leaves) != len(names):
+        raise _OutputError(f"the module returned {len(leaves)} tensors, but {len(names)} outputs are named")
+    return {name: leaf.detach().numpy().copy() for name, leaf in zip(names, leaves, strict=True)}
+
+
+def _leaves(results: Any, kind: torch.dtype) -> list[torch.Tensor]:
+    """The tensors of what a module returned, in pytree order, floating ones in a type.
+
+    Raises:
+        _OutputError: something else is among them.
+    """
     import torch
     from torch.utils import _pytree
 
@@ -138,8 +196,5 @@ def _named(results: Any, names: Sequence[str], kind: torch.dtype) -> Mapping[str
     strangers = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, torch.Tensor)]
     if strangers:
         raise _OutputError(f"the module returned a {strangers[0]} where a tensor was expected")
-    if len(leaves) != len(names):
-        raise _OutputError(f"the module returned {len(leaves)} tensors, but {len(names)} outputs are named")
     # A module that returns float64 by itself is compared in float32 with files that compute in it.
-    typed = [leaf.to(kind) if leaf.is_floating_point() else leaf for leaf in leaves]
-    return {name: leaf.detach().numpy().copy() for name, leaf in zip(names, typed, strict=True)}
+    return [leaf.to(kind) if leaf.is_floating_point() else leaf for leaf in leaves]

@@ -28,7 +28,7 @@ from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.proof import Proof, check_devices
 from edgeconv.flow.prove import first_environment, reference_of
 from edgeconv.flow.record import read_report, write_report
-from edgeconv.flow.source import OnnxSource, Source, TorchSource
+from edgeconv.flow.source import Source, of_shapes
 from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.graph.summary import summarize
@@ -106,7 +106,7 @@ def judge_file(
     assert job.proof is not None  # job_of makes one by default
     proof, source = job.proof, job.source
     with progress.stage("capture"):
-        model = _fixed(source, proof.samples[0]).graph()
+        model = of_shapes(source, proof.samples[0]).graph()
     artifact, notes = _artifact(path, file, model, ends or Ends())
     proof = replace(proof, samples=_fitting(proof.samples, artifact))
     with staged(out) as staging:
@@ -317,17 +317,6 @@ def _computed(artifact: Artifact, file: ReadBack, sample: Sample) -> dict[str, A
 def _stored(array: Array, dtype: str) -> Array:
     """Integers in the file's type; real numbers as they are (the reference rounds them as the file says)."""
     return array if array.dtype.kind == "f" else array.astype(dtype)
-
-
-def _fixed(source: Source, sample: Sample) -> Source:
-    """The source for the shapes of a sample: an open batch has the sample's size."""
-    if isinstance(source, OnnxSource):
-        return replace(source, shapes={name: sample.inputs[name].shape for name in source.shapes})
-    if isinstance(source, TorchSource) and source.batched:
-        import torch
-
-        return replace(source, args=tuple(torch.tensor(sample.inputs[name]) for name in source.input_names), batched=())
-    return source
 
 
 def _artifact(path: Path, file: ReadBack, model: ir.Model, ends: Ends) -> tuple[Artifact, tuple[str, ...]]:

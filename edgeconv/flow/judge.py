@@ -12,6 +12,7 @@ from edgeconv.core import Artifact, Comparison, Run, Sample, Tolerance, Verdict
 from edgeconv.core.verdicts import LinkResult
 from edgeconv.devices import INTEGER_KERNELS, SATURATING, Sessions, find
 from edgeconv.errors import NO_SAMPLE, ParityError
+from edgeconv.flow.precision import Explanation, explained_by_rounding
 from edgeconv.flow.proof import Proof
 from edgeconv.flow.running import judged_running
 from edgeconv.flow.source import OnnxSource, Source
@@ -137,7 +138,9 @@ def judge(
         scales = {} if source.is_read else golden_of.scales()
         return _rows(run, golden=golden_of, variant=source.variant, proof=proof, outputs=outputs, scales=scales)
 
-    return told_as_precision(relieved(judged, artifacts), artifacts, run_source), environments
+    explanation = Explanation(source, golden.of("fp32"))
+    judged = tuple(relieved(judged, artifacts))
+    return told_as_precision(judged, artifacts, run_source, explanation.beyond_rounding), environments
 
 
 def source_float32(source: Source, golden: Golden, proof: Proof) -> Run:
@@ -161,6 +164,7 @@ def with_float32(golden: Golden, source: Source, proof: Proof, progress: Progres
             again = source.run(samples, outputs, "float32", timeout_s=proof.timeout_s)
             more = float32_errors(again, reference, samples, golden.joints)
             errors = {name: np.maximum(array, more.get(name, array)) for name, array in errors.items()}
+        errors = explained_by_rounding(errors, source, own)
     return replace(golden, float32=errors), run
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edgeconv.core import Array, Artifact, Sample
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EmitError, RewriteError
+from edgeconv.flow.precision import layer_of_framework
 from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.variant import Variant
 from edgeconv.parity import Golden
@@ -80,8 +81,14 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
         link = judged(rewriting.rewritten)
     except RewriteError as error:
         return not_judged(Link.REWRITES, error)
-    name = _broken_by(rewriting, judged) if link.verdict is Verdict.FAIL else ""
-    return replace(link, reason=f"{link.reason}; without the rewrite {name} the link holds") if name else link
+    if link.verdict is not Verdict.FAIL:
+        return link
+    told = ""
+    if name := _broken_by(rewriting, judged):
+        told = f"without the rewrite {name} the link holds"
+    elif rewriting.source is not None and (layer := layer_of_framework(rewriting.source, golden.samples[index])):
+        told = f"{layer}: a fault of the capture, or of torch's own operator"
+    return replace(link, reason=f"{link.reason}; {told}") if told else link
 
 
 def _beyond(

@@ -184,6 +184,13 @@ class TorchSource:
         with state_restored(), self.within():
             return run_module(self.module, samples, input_names=self.input_names, output_names=outputs, dtype=precision)
 
+    def values_of_modules(self, sample: Sample) -> tuple[tuple[Array, ...], Mapping[str, Array]]:
+        """See `edgeconv.devices.values_of_modules`: the results in float32, and those of the modules inside."""
+        from edgeconv.devices import values_of_modules
+
+        with state_restored(), self.within():
+            return values_of_modules(self.module, sample, input_names=self.input_names)
+
 
 @dataclass(frozen=True)
 class OnnxSource:
@@ -338,6 +345,18 @@ class OnnxSource:
             )
             run = run_artifact(find(self.device), artifact, samples, timeout_s=timeout_s)
         return dataclasses.replace(run, device=self.row, artifact="")
+
+
+def of_shapes(source: Source, sample: Sample) -> Source:
+    """The source for the shapes of a sample: an open batch has the sample's size."""
+    if isinstance(source, OnnxSource):
+        return dataclasses.replace(source, shapes={name: sample.inputs[name].shape for name in source.shapes})
+    if isinstance(source, TorchSource) and source.batched:
+        import torch
+
+        args = tuple(torch.tensor(sample.inputs[name]) for name in source.input_names)
+        return dataclasses.replace(source, args=args, batched=())
+    return source
 
 
 def failing_as_a_file(source: Source) -> AbstractContextManager[None]:

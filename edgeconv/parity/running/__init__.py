@@ -1,7 +1,8 @@
 """Link 4 of the proof: a runtime computes what the file says, layer by layer on the runtime's own operands.
 
 Public names
-    `open_probed`: a file that can be given further outputs, `ProbedFile`.
+    `open_probed`: a file that can be given further outputs, `ProbedFile`; `open_graph`: a graph that no
+        file was written of, to judge what a framework computes of it.
     `running_link`: the link of an artifact on a device, of what the walks over its samples tell: `Judged`, `Layer`.
     `told_as_runtimes_own`: rows whose link 4 breaks while link 3 holds say that it is the runtime's own fault.
     `told_as_precision`: rows beyond a threshold while every link holds say that it is float32's own error.
@@ -11,7 +12,7 @@ Public names
 
 from __future__ import annotations
 
-from edgeconv.parity.running._file import ProbedFile, arithmetic_of, open_probed
+from edgeconv.parity.running._file import ProbedFile, arithmetic_of, open_graph, open_probed
 from edgeconv.parity.running._known import Known
 from edgeconv.parity.running._layers import Judged, Layer
 from edgeconv.parity.running._link import running_link, told_as_precision, told_as_runtimes_own
@@ -22,6 +23,7 @@ __all__ = [
     "Layer",
     "ProbedFile",
     "arithmetic_of",
+    "open_graph",
     "open_probed",
     "running_link",
     "told_as_precision",

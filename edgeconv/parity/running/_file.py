@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from edgeconv.core import Array
+from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import Arithmetic
 from edgeconv.parity.running._known import Known
 from edgeconv.parity.running._layers import Judged
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 class ProbedFile(Protocol):
@@ -56,6 +62,27 @@ def open_probed(path: Path, data: bytes, arithmetic: Arithmetic, known: Known | 
     from edgeconv.parity.running._tflite import TfliteFile
 
     return TfliteFile(data, arithmetic, known)
+
+
+def open_graph(model: ir.Model, arithmetic: Arithmetic) -> ProbedFile:
+    """A graph as the file that it would be, node by node, for values that a framework returned of it.
+
+    Args:
+        model: with constants of float32.
+        arithmetic: of the framework.
+
+    Raises:
+        ParityError: it is larger than a file of its own may be.
+    """
+    import onnx_ir
+
+    from edgeconv.parity.running._onnx import OnnxFile
+
+    try:
+        data = onnx_ir.to_proto(model).SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ParityError("is too large to be judged", where="the graph", hint="judge its files") from error
+    return OnnxFile(Path("graph.onnx"), data, arithmetic)
 
 
 _RUNTIMES = {"onnxruntime": "onnxruntime", "litert": "any", "litert-reference": "tflite", "tflite-runtime": "any"}

@@ -113,25 +113,33 @@ def told_as_precision(
     rows: Sequence[Comparison],
     artifacts: Sequence[Artifact],
     run_source: Callable[[], Sequence[Comparison]] = tuple,
+    beyond_rounding: Callable[[Comparison], str] = lambda row: "",
 ) -> tuple[Comparison, ...]:
     """The rows; one of float32 that is beyond its bound while every link holds says so, with torch's own figure.
+
+    One that is further off than rounding explains says that instead, as does the source's own row.
 
     Args:
         rows: of all devices, the source's own float32 among them where it was run.
         artifacts: with their links.
         run_source: gives the rows of the source's own float32, where they are none of these and a row asks for them.
+        beyond_rounding: what a row is beyond all that rounding to float32 explains, in words; empty for nothing.
     """
     precise = {
         at: is_read_back for at, is_read_back in enumerate(_of_precision(rows, artifacts)) if is_read_back is not None
     }
     own = [row for row in rows if not row.artifact] or (list(run_source()) if precise else [])
     by_bound = {(row.output, row.tolerance): row for row in own}  # one from before may be of another bound
-    return tuple(
-        failed(row, _precision(by_bound.get((row.output, row.tolerance)), is_read_back=precise[at]))
-        if at in precise
-        else row
-        for at, row in enumerate(rows)
-    )
+    told = []
+    for at, row in enumerate(rows):
+        reason = ""
+        if at in precise:
+            source = by_bound.get((row.output, row.tolerance))
+            reason = _precision(source, beyond_rounding(row), is_read_back=precise[at])
+        elif not row.artifact and row.verdict is Verdict.FAIL and row.metrics is not None:
+            reason = beyond_rounding(row)
+        told.append(failed(row, reason) if reason else row)
+    return tuple(told)
 
 
 def _of_precision(rows: Sequence[Comparison], artifacts: Sequence[Artifact]) -> Iterator[bool | None]:
@@ -146,7 +154,10 @@ def _of_precision(rows: Sequence[Comparison], artifacts: Sequence[Artifact]) -> 
         yield verdicts.get(Link.WRITING) is Verdict.PASS if fails and holds else None
 
 
-def _precision(own: Comparison | None, *, is_read_back: bool) -> str:
+def _precision(own: Comparison | None, beyond_rounding: str, *, is_read_back: bool) -> str:
+    if beyond_rounding:
+        does = "the file says what the graph says, and is computed" if is_read_back else "the file is computed"
+        return f"{does} as it says; {beyond_rounding}"
     right = "the file is right" if is_read_back else "every layer computes what the file says"
     if own is None or not own.samples or own.metrics is None:
         return f"{right}; float32 itself is this far off for this network"
