@@ -118,7 +118,7 @@ _FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "product of two": lambda x: x @ x.transpose(2, 3),
 }
 # Kernels round twice where one operator of torch is several of TFLite.
-_TWICE = {"silu", "hard sigmoid", "average pool without its padding"}
+_TWICE = {"silu", "hard sigmoid"}
 
 
 def _module(tflite: Any, name: str) -> nn.Module:
@@ -182,7 +182,6 @@ _FLOAT_OF_SIXTEEN = {"gelu": "GELU", "log softmax": "LOG_SOFTMAX", "elu": "EXP"}
 _TWO_OF_SIXTEEN = {
     "tanh",
     "softmax",
-    "average pool without its padding",
     "bicubic",
     "relu of a transposed convolution",
 }

@@ -1,7 +1,8 @@
 """Pools and reductions, with torch's padding, ceil_mode and divisors.
 
 Members of pads before pools: averages that count padding or do not, maxima, roots of sums; pads of zeros and of other
-numbers, on one side or on both, as wide as the window and wider; sizes rounded up.
+numbers, on one side or on both, as wide as the window and wider; sizes rounded up. Averages of integers whose windows
+hang over an edge are rounded once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgeconv.emit.onnx import to_onnx
+from edgeconv.reference import evaluate
 
 _FEW = settings(deadline=None, max_examples=25)
 _SHAPE = {
@@ -154,3 +156,28 @@ def test_a_pad_as_wide_as_the_window(
     (pooled,) = session.run(None, {"input0": x.numpy()})
     np.testing.assert_allclose(pooled, forward(x).numpy(), atol=1e-5)
     tflite.check(module, (1, 3, 6, 7), layouts=("nhwc",), model=model)
+
+
+_PARTIAL = {  # what windows over an edge divide by is not what the whole window has
+    "last of one element": ((1, 4, 11, 11), nn.AvgPool2d(5, 5, ceil_mode=True)),
+    "both ends": ((1, 4, 9, 9), nn.AvgPool2d(3, 3, 1, ceil_mode=True, count_include_pad=False)),
+    "padding counts, what hangs over does not": ((1, 4, 11, 11), nn.AvgPool2d(5, 4, 2, ceil_mode=True)),
+    "unlike axes": ((1, 4, 8, 11), nn.AvgPool2d((3, 5), (2, 5), (1, 0), ceil_mode=True, count_include_pad=False)),
+    "several at an end": ((1, 4, 12, 12), nn.AvgPool2d(7, 2, 3, count_include_pad=False)),
+    "one axis": ((1, 4, 11), nn.AvgPool1d(5, 5, ceil_mode=True)),
+    "three axes": ((1, 2, 7, 6, 11), nn.AvgPool3d(5, 5, ceil_mode=True)),
+}
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+@pytest.mark.parametrize("name", _PARTIAL)
+def test_integer_averages_of_partial_windows_are_rounded_once(tflite: Any, name: str, scheme: str) -> None:
+    shape, pool = _PARTIAL[name]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    graph = tflite.quantized(nn.Sequential(nn.ReLU(), pool), x, scheme)
+    emitted = tflite.in_integers(graph, "int8" if scheme == "int8" else "int16")
+    expected = next(iter(evaluate(graph, {"input0": x}, keep=[graph.graph.outputs[0].name or ""]).values()))
+    for resolver in ("xnnpack", "reference"):
+        (actual,) = tflite.run(emitted, [x], resolver).outputs
+        steps = np.abs(actual - expected) / emitted.outputs[0].scale
+        assert steps.max() < (1.01 if len(shape) < 5 else 2.01), "rounded once; a volume's twice"

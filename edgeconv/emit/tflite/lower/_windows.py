@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -57,6 +57,39 @@ class Window:
     def is_valid(self) -> bool:
         """No padding is read."""
         return self.begin == 0 and self.reach == 0
+
+
+@dataclass(frozen=True)
+class Region:
+    """Windows along one axis that hold equally many elements.
+
+    Attributes:
+        begin: the first element that they read.
+        window: they, without padding: its length is what they read.
+    """
+
+    begin: int
+    window: Window
+
+
+def regions_of(window: Window, count_padding: bool) -> list[Region]:
+    """The windows along one axis by how many elements they hold: of the plane, or of the plane as it is padded.
+
+    Their places are those of the plane, or of the padded one; there is no dilation.
+    """
+    least, most = (0, window.begin + window.length + window.end) if count_padding else (0, window.length)
+    start = 0 if count_padding else -window.begin
+    bounds = [(start + at * window.stride, start + at * window.stride + window.size) for at in range(window.count)]
+    held = [(max(low, least), min(high, most)) for low, high in bounds]
+    regions: list[Region] = []
+    for low, high in held:
+        last = regions[-1].window if regions else None
+        if last and last.size == high - low and low == regions[-1].begin + last.count * last.stride:
+            end = high - regions[-1].begin
+            regions[-1] = replace(regions[-1], window=replace(last, count=last.count + 1, length=end))
+        else:
+            regions.append(Region(low, Window(high - low, window.stride, 1, 0, 0, high - low, 1)))
+    return regions
 
 
 def windows_of(node: ir.Node, kernel: Sequence[int], before: Sequence[int], after: Sequence[int]) -> list[Window]:

@@ -18,7 +18,7 @@ from edgeconv.emit.tflite.lower._operators.convolution import as_image, convolve
 from edgeconv.emit.tflite.lower._operators.padding import joined, line
 from edgeconv.emit.tflite.lower._operators.reduction import power_of, root_of
 from edgeconv.emit.tflite.lower._operators.volumes import THREE, along_depth, every, images_of
-from edgeconv.emit.tflite.lower._windows import SAME, Window, padding_of, windows_of
+from edgeconv.emit.tflite.lower._windows import SAME, Region, Window, padding_of, regions_of, windows_of
 from edgeconv.graph.signs import never_negative
 from edgeconv.graph.windows import counted_elements
 
@@ -144,6 +144,10 @@ def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_pad
     exact = [window for window in windows if window.is_same]
     if not count_padding and len(exact) == len(windows):
         return _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0), np.ones(counts.shape)
+    if low.integer and (counts < full).any():
+        regions = [regions_of(window, count_padding) for window in windows]
+        if len(regions[0]) * len(regions[1]) <= _MOST_REGIONS:
+            return _by_regions(low, image, windows, regions, count_padding), np.ones(counts.shape)
     average = _pooled(low, "AVERAGE_POOL_2D", image, windows, 0.0)
     scheme_counts_all = low.graph.operators[-1].options["padding"] != SAME
     if not scheme_counts_all:
@@ -151,6 +155,37 @@ def _averaged(low: Lowering, image: Tensor, windows: Sequence[Window], count_pad
     return average, full / counts
 
 
+def _by_regions(
+    low: Lowering, image: Tensor, windows: Sequence[Window], regions: Sequence[Sequence[Region]], count_padding: bool
+) -> Tensor:
+    """Averages of the inner windows and of those that hang over an edge, each over its own elements, side by side.
+
+    Integers are rounded once. Averages of the padded plane, times full over counted elements, are off by as many halves
+    of a step: 5x5 windows of which the last hold one element were off by ten steps.
+    """
+    if count_padding:
+        image = pad(low, image, [(0, 0), *((window.begin, window.end) for window in windows), (0, 0)])
+    rows = []
+    for above in regions[0]:
+        parts = []
+        for beside in regions[1]:
+            pair = (above, beside)
+            begin, spans = [region.begin for region in pair], [region.window.length for region in pair]
+            part = low.slice(image, [0, *begin, 0], [image.shape[0], *spans, image.shape[3]])
+            parts.append(_pooled(low, "AVERAGE_POOL_2D", part, [region.window for region in pair], 0.0))
+        rows.append(_in_a_row(low, parts, 2))
+    return _in_a_row(low, rows, 1)
+
+
+def _in_a_row(low: Lowering, parts: Sequence[Tensor], axis: int) -> Tensor:
+    """The parts along an axis, joined few at a time."""
+    while len(parts) > 1:
+        few, rest = parts[:MOST_JOINED], parts[MOST_JOINED:]
+        parts = [joined(low, few, axis), *rest]
+    return parts[0]
+
+
+_MOST_REGIONS = 25  # two windows over each edge, the inner ones, and as many rows of these
 _MOST_TAPS = 25  # of XNNPACK's largest depthwise kernel
 
 
