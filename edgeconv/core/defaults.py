@@ -48,5 +48,8 @@ What noise of a hundredth of the scores' energy leaves of an ArgMax: of six scor
 INT8_SQNR_DB = 20.0
 """Acceptance threshold of int8 against float64: noise of a hundredth of the signal's energy. Less is a broken file."""
 
+MIXED_CONFIDENCE = 0.95
+"""How sure a search for int8-mixed is that inputs which it did not measure reach the threshold, too."""
+
 SAYS_NOTHING_DB = 3.0
 """Below this ratio of its variation to its error a channel of an output says nothing: see `edgeconv.core.variation`."""

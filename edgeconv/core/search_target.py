@@ -21,6 +21,8 @@ class Target:
         agreement: least share of the data whose largest score is where the float graph has it, above 0 up to 1.
         index_agreement: besides, the least share of the elements of an output of indices that are equal; None for any.
         lost_parts: besides, most parts of outputs that may say nothing (`edgeconv.core.variation`); None for any.
+        confidence: besides, how sure it has to be that the SQNR holds on data that were not measured, above 0.5 and
+            below 1; None where it is about the measured data alone.
 
     Raises:
         QuantizeError: none or both are given, or one is out of range.
@@ -30,11 +32,15 @@ class Target:
     agreement: float | None = None
     index_agreement: float | None = None
     lost_parts: int | None = None
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         least = values.maybe_number(self.index_agreement, "target, index_agreement", QuantizeError, most=1.0)
         most = values.maybe_count(self.lost_parts, "target, lost_parts", QuantizeError)
         values.settle(self, index_agreement=least, lost_parts=most)
+        if self.confidence is not None and not 0.5 < self.confidence < 1.0:
+            what = f"it is {self.confidence:g}"
+            raise QuantizeError(what, where="target, confidence", hint="give one above 0.5 and below 1")
         targets = {"sqnr_db": (self.sqnr_db, MOST_DB), "agreement": (self.agreement, 1.0)}
         stated = {name: pair for name, pair in targets.items() if pair[0] is not None}
         if len(stated) != 1:
@@ -54,7 +60,9 @@ class Target:
         if self.index_agreement is not None and equal < self.index_agreement:
             return False
         if self.sqnr_db is not None:
-            return measured.sqnr_db >= self.sqnr_db
+            bound = measured.sqnr_bound_db
+            sure = self.confidence is None or bound is None or bound >= self.sqnr_db
+            return sure and measured.sqnr_db >= self.sqnr_db
         return measured.agreement is not None and self.agreement is not None and measured.agreement >= self.agreement
 
 
@@ -69,9 +77,12 @@ class Measured:
         index_agreement: share of the elements that are equal, of the output of indices that agrees least; None where
             there is none. Such outputs have no part in `sqnr_db`.
         lost_parts: of the output with the most that say nothing.
+        sqnr_bound_db: that `sqnr_db` is at least on other data like these, with the target's confidence; None where
+            none is asked for, or there are too few data to tell.
     """
 
     sqnr_db: float
     agreement: float | None
     index_agreement: float | None = None
     lost_parts: int = 0
+    sqnr_bound_db: float | None = None

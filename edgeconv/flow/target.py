@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
-from edgeconv.core.defaults import INT8_SQNR_DB
+from edgeconv.core.defaults import INT8_SQNR_DB, MIXED_CONFIDENCE
 from edgeconv.core.search_target import Target
 from edgeconv.core.variants import DEFAULT_FIDELITY, MIXED
 from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
@@ -106,7 +106,9 @@ def with_thresholds(job: Job, model: ir.Model) -> Job:
         return dataclasses.replace(job, quantization=quantization)
     from edgeconv.report import TargetSearch
 
-    target = _targets_of(bounds[MIXED])[0]
+    target = dataclasses.replace(_targets_of(bounds[MIXED])[0], confidence=MIXED_CONFIDENCE)
+    if target.sqnr_db is not None:
+        words += f", with a margin: {MIXED_CONFIDENCE:.0%} sure of other inputs like them"
     target_search = TargetSearch(MIXED, target.sqnr_db, target.agreement, words, 0)
     quantization = dataclasses.replace(quantization, target=target)
     return dataclasses.replace(job, quantization=quantization, target_search=target_search)

@@ -1,14 +1,15 @@
 """As many of the worst layers in float as a target needs: with one fewer it does not hold.
 
-The layers are ordered by their share of the error, measured once; then the number of those that stay float is bisected,
-and every step is measured on the whole quantized graph. A layer's share alone does not say what keeping it brings: its
-input stays as coarse as the layer before it writes it. Another order, or choice, may do with fewer.
+The layers are ordered by their share of the error, measured once; then the number of those that stay float is doubled
+until the target holds, and bisected. Every step is measured on the whole quantized graph. A layer's share alone does
+not say what keeping it brings: its input stays as coarse as the layer before it writes it. Another order, or choice,
+may do with fewer.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -17,13 +18,11 @@ import onnx_ir as ir
 
 from edgeconv.core.search_target import Measured, Target
 from edgeconv.errors import TargetError
-from edgeconv.graph.edit import constant
 from edgeconv.quantize._apply import apply
-from edgeconv.quantize._graph import add_initializer, forget_names, name_of
+from edgeconv.quantize._graph import name_of
 from edgeconv.quantize._meter import Meter
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._sensitivity import Batches, Sensitivity, float_costs, keep_in_float, sensitivity
-from edgeconv.quantize._structure import layer_of
 
 Tell = Callable[[str], None]
 ORDERED_BY = 8  # batches that give the order of the layers
@@ -108,6 +107,8 @@ def search(
     meter = Meter(reference or model, judged, target, beside)
     # 1. Everything in float: what that misses, no search reaches.
     whole = _everything_in_float(model, plan, meter.measure)
+    if target.confidence is not None and not target.holds(whole.measured):
+        target = dataclasses.replace(target, confidence=None)  # no layer in float would make it sure
     if not target.holds(whole.measured):
         raise _unreachable(target, whole.measured, changed=changed)
     # 2. The order of the layers.
@@ -118,40 +119,48 @@ def search(
         costs = float_costs(model, [item.layer for item in layers])
         layers = tuple(sorted(layers, key=lambda item: -item.share / costs[item.layer]))
     ladder = _Ladder(model, plan, rounded, tuple(item.layer for item in layers), whole, meter.measure)
-
-    def holds_as_rounded(count: int) -> bool:
-        tell(f"{count} of {len(layers)} layers in float")
-        return target.holds(ladder.step(count).measured)
+    sure = confirmed and _Confirmed(confirmed, lambda: _unreachable(target, None, changed=changed))
 
     @cache
     def reaches(count: int) -> bool:
         tell(f"rounding with {count} of {len(layers)} layers in float")
-        step = ladder.rounded_for_itself(count, tuned)
-        return count == ladder.top or (target.holds(step.measured) and (confirmed is None or confirmed(step)))
+        step = ladder.step(count, tuned)
+        if count == ladder.top:
+            return True
+        return target.holds(step.measured) and (sure is None or sure(step, ladder.step(ladder.top, tuned)))
 
-    # 3. First by weights that were rounded once (cheap), then near that count by weights rounded for each plan (dear).
-    start = 0 if holds_as_rounded(0) else _between(0, ladder.top, holds_as_rounded)
-    fails = start == ladder.top or not reaches(start)
-    if confirmed is not None and fails and not confirmed(ladder.step(ladder.top)):
-        raise _unreachable(target, None, changed=changed)
-    best = _least(start, ladder.top, reaches)
-    return Search(ladder.steps(), ladder.step(best), layers)  # the steps that `_least` made, too
+    # 3. From few upwards, each with weights that were rounded for it: those that were rounded for all layers in
+    # integers also make up for what the layers in float do not lose any more.
+    best = _least(ladder.top, reaches)
+    return Search(ladder.steps(), ladder.step(best, tuned), layers)  # the steps that `_least` made, too
 
 
-def _least(start: int, top: int, reaches: Callable[[int], bool]) -> int:
-    """The count that reaches while the one below does not; sought from near by, as each is dear. `top` reaches."""
-    missed, reached, stride = -1, top, 1
-    if reaches(start):
-        reached = start
-        while reached > 0 and missed < 0:
-            lower = max(reached - stride, 0)
-            missed, reached, stride = (missed, lower, 2 * stride) if reaches(lower) else (lower, reached, stride)
-    else:
-        missed = start
-        while missed + stride < top and reached == top:
-            upper = missed + stride
-            missed, reached, stride = (missed, upper, stride) if reaches(upper) else (upper, reached, 2 * stride)
-    return _between(missed, reached, reaches)
+class _Confirmed:
+    """Asks what kernels make of a step, and where they refuse the first, of everything in float."""
+
+    def __init__(self, confirmed: Callable[[Step], bool], refusal: Callable[[], TargetError]) -> None:
+        self._confirmed, self._refusal = confirmed, refusal
+        self._reachable = False
+
+    def __call__(self, step: Step, whole: Step) -> bool:
+        if self._confirmed(step):
+            return True
+        if not self._reachable and not self._confirmed(whole):
+            raise self._refusal()
+        self._reachable = True
+        return False
+
+
+def _least(top: int, reaches: Callable[[int], bool]) -> int:
+    """The count that reaches while the one below does not; sought from zero on, as each is dear. `top` reaches."""
+    if reaches(0):
+        return 0
+    missed, stride = 0, 1
+    while missed + stride < top:
+        if reaches(missed + stride):
+            return _between(missed, missed + stride, reaches)
+        missed, stride = missed + stride, 2 * stride
+    return _between(missed, top, reaches)
 
 
 def _between(missed: int, reached: int, reaches: Callable[[int], bool]) -> int:
@@ -213,50 +222,20 @@ class _Ladder:
         """Its last step."""
         return max(1, len(self._order))
 
-    def step(self, count: int) -> Step:
-        """The step with so many layers in float, their weights as they were and the others rounded as without it."""
+    def step(self, count: int, tuned: Callable[[Plan], ir.Model]) -> Step:
+        """The step with so many layers in float, the other weights rounded for its plan, as if that were fed back."""
         if count not in self._steps:
             in_float = self._order[:count]
             plan = keep_in_float(self._model, self._plan, in_float, TARGET)
             plan = dataclasses.replace(plan, scheme=self._plan.scheme)
-            self._steps[count] = self._step(
-                in_float, plan, with_own_weights(self._rounded, self._model, plan.kept_float)
-            )
-        return self._steps[count]
-
-    def rounded_for_itself(self, count: int, tuned: Callable[[Plan], ir.Model]) -> Step:
-        """The step again with weights rounded for its own plan, which is what that plan gives when it is fed back."""
-        step = self.step(count)
-        if 0 < count < self.top:
-            self._steps[count] = self._step(step.kept, step.plan, tuned(step.plan))
+            rounded = tuned(plan) if count else self._rounded
+            graph = apply(rounded, plan)
+            self._steps[count] = Step(in_float, plan, rounded, graph, self._measure(graph))
         return self._steps[count]
 
     def steps(self) -> tuple[Step, ...]:
         """All that were made, the fewest in float first."""
         return tuple(self._steps[count] for count in sorted(self._steps))
-
-    def _step(self, kept: tuple[str, ...], plan: Plan, model: ir.Model) -> Step:
-        graph = apply(model, plan)
-        return Step(kept, plan, model, graph, self._measure(graph))
-
-
-def with_own_weights(rounded: ir.Model, model: ir.Model, kept: Mapping[str, str]) -> ir.Model:
-    """The rounded model, but for the weights and biases of what stays in float: these as they were."""
-    restored = rounded.clone()
-    restored.meta.update(rounded.meta)
-    forget_names(restored.graph)
-    original = {name_of(node): node for node in model.graph}
-    for node in restored.graph:
-        own = layer_of(original[name_of(node)]) if name_of(node) in kept else None
-        if own is None:
-            continue
-        for index, value in ((1, own.weight), (2, own.bias)):
-            array = constant(value)
-            if array is not None and value is not None:
-                node.replace_input_with(index, add_initializer(restored.graph, f"{value.name}.own", array))
-            elif index < len(node.inputs):  # a bias that correction has added
-                node.replace_input_with(index, None)
-    return restored
 
 
 def _everything_in_float(model: ir.Model, plan: Plan, measure: Callable[[ir.Model], Measured]) -> Step:

@@ -333,6 +333,9 @@ class FrontierPointNode(Node):
     chosen: bool = Field(description="Whether the report's files are made of it.")
     size_bytes: dict[str, Count] = Field(description="Of its files, by format.")
     latency_ms: dict[str, NotNegative] = Field(description="Median of one inference, milliseconds, by device.")
+    sqnr_bound_db: Number | None = Field(
+        default=None, description="What the SQNR is at least on other inputs like these, decibels; null: not asked for."
+    )
 
     def to_core(self) -> TargetPoint:
         return TargetPoint(**dict(self))

@@ -18,6 +18,8 @@ class TargetPoint:
         chosen: whether the files of the report are made of it.
         size_bytes: of its files, by format.
         latency_ms: median of one inference, by device; those that could not run it are left out.
+        sqnr_bound_db: what the SQNR is at least on other inputs like the judged ones (`edgeconv.core.confidence`),
+            decibels; None where the target is about the judged ones alone.
     """
 
     kept: int
@@ -27,6 +29,7 @@ class TargetPoint:
     chosen: bool = False
     size_bytes: Mapping[str, int] = field(default_factory=dict)
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    sqnr_bound_db: float | None = None
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,9 @@ def target_search_view(search: TargetSearch | None) -> TargetSearchView | None:
     sizes = list(dict.fromkeys(name for point in search.points for name in point.size_bytes))
     devices = list(dict.fromkeys(name for point in search.points for name in point.latency_ms))
     classes = any(point.agreement is not None for point in search.points)
-    titles = ["Layers in float", "SQNR, dB", *(["Same class"] if classes else [])]
+    bounds = any(point.sqnr_bound_db is not None for point in search.points)
+    titles = ["Layers in float", "SQNR, dB"]
+    titles += [title for title, is_shown in (("On others, dB", bounds), ("Same class", classes)) if is_shown]
     titles += [f".{name}, kB" for name in sizes] + [f"{name}, ms" for name in devices]
     chosen = next((point for point in search.points if point.chosen), None)
     charts = []
@@ -70,7 +72,10 @@ def target_search_view(search: TargetSearch | None) -> TargetSearchView | None:
     return TargetSearchView(
         statement=_statement(search, chosen),
         titles=tuple(titles),
-        rows=tuple((point.chosen, _cells(point, search, sizes, devices, classes)) for point in search.points),
+        rows=tuple(
+            (point.chosen, _cells(point, search, sizes, devices, classes=classes, bounds=bounds))
+            for point in search.points
+        ),
         float_layers=chosen.layers if chosen is not None else (),
         charts=tuple(charts),
     )
@@ -84,12 +89,14 @@ def _statement(search: TargetSearch, chosen: TargetPoint | None) -> str:
 
 
 def _cells(
-    point: TargetPoint, search: TargetSearch, sizes: list[str], devices: list[str], classes: bool
+    point: TargetPoint, search: TargetSearch, sizes: list[str], devices: list[str], *, classes: bool, bounds: bool
 ) -> tuple[str, ...]:
+    bound = [fmt.NOTHING if point.sqnr_bound_db is None else fmt.decibel(point.sqnr_bound_db)] if bounds else []
     agreement = [fmt.NOTHING if point.agreement is None else f"{100 * point.agreement:.2f} %"] if classes else []
     return (
         f"{point.kept} of {search.layers}",
         fmt.decibel(point.sqnr_db),
+        *bound,
         *agreement,
         *(f"{point.size_bytes[name] / 1000:,.1f}" if name in point.size_bytes else fmt.NOTHING for name in sizes),
         *(f"{point.latency_ms[name]:.3f}" if name in point.latency_ms else fmt.NOTHING for name in devices),

@@ -158,6 +158,7 @@ def test_what_reads_a_float_layer_alone_is_float_with_it() -> None:
         ({"sqnr_db": 20.0, "agreement": 0.9}, "2 targets"),
         ({"sqnr_db": 0.0}, "sqnr_db: it is 0; give one above 0 and at most 100"),
         ({"sqnr_db": math.nan}, "sqnr_db: it is nan"),
+        ({"sqnr_db": 20.0, "confidence": 0.5}, "confidence: it is 0.5; give one above 0.5 and below 1"),
         ({"agreement": 99.0}, "agreement: it is 99; give one above 0 and at most 1"),
     ],
 )
@@ -196,6 +197,39 @@ def test_few_judged_inputs_do_not_hide_what_others_lose() -> None:
     assert kept(mild, None) == 0
     assert kept(mild, worst) > 0, "few judged inputs, and many others that lose more"
     assert kept(8 * mild, worst) == 0, "thirty judged inputs are enough"
+
+
+def test_a_target_that_is_sure_of_other_inputs_takes_a_margin_that_follows_from_these() -> None:
+    """Alike inputs leave next to none; where a few lose most of it, others may lose more."""
+    model = mobile(seed=2, blocks=3)
+    plan = make_plan(model, calibrate(model, data(model, 100)))
+    by_loss = sorted(data(model, 60), key=lambda batch: _ratio(model, plan, [batch]))
+
+    def best(judged: list, margin_db: float, confidence: float | None = 0.95) -> Step:
+        target = Target(sqnr_db=_ratio(model, plan, judged) - margin_db, confidence=confidence)
+        return search(model, plan, target, tuned=lambda one: model, batches=lambda: judged, judged=lambda: judged).best
+
+    alike, uneven = by_loss[28:36], [*by_loss[:1], *by_loss[-7:]]
+    assert best(alike, 0.5).kept == ()
+    assert best(uneven, 0.01, None).kept == ()
+    sure = best(uneven, 0.5)
+    assert sure.kept != ()
+    assert sure.measured.sqnr_bound_db is not None
+    assert sure.measured.sqnr_bound_db >= _ratio(model, plan, uneven) - 0.5
+
+
+def test_a_margin_that_float_misses_is_not_asked_for() -> None:
+    """The target compares with a graph of other weights, so that no layer in float helps."""
+    model = mobile(seed=2)
+    judged, plan = data(model, 4), make_plan(model, calibrate(model, data(model, 100)))
+    reference = model.clone()
+    weight = reference.graph.initializers["fc.weight"]
+    noise = np.random.default_rng(0).standard_normal(weight.const_value.shape).astype(np.float32)
+    weight.const_value = ir.tensor(weight.const_value.numpy() * (1 + 0.2 * noise), name=weight.name)
+    reached = sqnr_db(outputs(evaluate, reference, judged), outputs(evaluate, model, judged))
+    options = {"tuned": lambda one: model, "batches": lambda: judged, "judged": lambda: judged, "reference": reference}
+    best = search(model, plan, Target(sqnr_db=reached - 0.05, confidence=0.95), **options).best
+    assert best.measured.sqnr_bound_db < reached - 0.05 <= best.measured.sqnr_db
 
 
 def _ratio(model: ir.Model, plan: Plan, batches: list) -> float:

@@ -280,6 +280,7 @@ def test_the_frontier_is_drawn_and_told(by_class: bool) -> None:
             chosen=kept == 1,
             size_bytes={"onnx": 1000 + kept, "tflite": 900 + kept},
             latency_ms={"litert": 0.5 - 0.1 * kept},
+            sqnr_bound_db=None if by_class else (26.25, 32.75, math.inf)[kept],
         )
         for kept in range(3)
     )
@@ -290,6 +291,7 @@ def test_the_frontier_is_drawn_and_told(by_class: bool) -> None:
     assert section.count('<circle class="ring"') == 3  # in a line for the device, and in one for each format
     assert "nan" not in section.split("</section>")[0].lower()
     assert "1 of 2 layers stayed in float" in section
+    assert ("32.8" in section, "On others" in section) == (not by_class, not by_class), "what the target is sure of"
     assert ("the same class in 0.99" if by_class else "32 dB") in section
     assert "<code>layer.0</code>" in section
     assert 'id="frontier"' not in to_html(Report("x"))
