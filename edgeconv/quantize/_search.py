@@ -132,6 +132,8 @@ def search(
     # 3. From few upwards, each with weights that were rounded for it: those that were rounded for all layers in
     # integers also make up for what the layers in float do not lose any more.
     best = _least(ladder.top, reaches)
+    if best == ladder.top and sure is not None:
+        sure.ask_of(ladder.step(best, tuned))
     return Search(ladder.steps(), ladder.step(best, tuned), layers)  # the steps that `_least` made, too
 
 
@@ -145,10 +147,14 @@ class _Confirmed:
     def __call__(self, step: Step, whole: Step) -> bool:
         if self._confirmed(step):
             return True
+        self.ask_of(whole)
+        return False
+
+    def ask_of(self, whole: Step) -> None:
+        """Raises TargetError where everything in float is refused."""
         if not self._reachable and not self._confirmed(whole):
             raise self._refusal()
         self._reachable = True
-        return False
 
 
 def _least(top: int, reaches: Callable[[int], bool]) -> int:

@@ -134,6 +134,18 @@ def test_a_target_that_devices_miss_with_everything_in_float_is_not_searched_for
     assert asked == [0, 8]
 
 
+def test_devices_are_asked_of_float_where_the_graph_needs_all_of_it() -> None:
+    model, asked = mobile(seed=2), []
+
+    def confirmed(step: Step) -> bool:
+        asked.append(step.kept)
+        return False
+
+    with pytest.raises(TargetError, match="with every layer in float the files miss it on the devices"):
+        _searched(model, Target(sqnr_db=90.0), confirmed=confirmed, tuned=lambda plan: model)
+    assert len(asked) == 1
+
+
 def test_classes_that_agree() -> None:
     model = mobile(seed=2)
     found = _searched(model, Target(agreement=1.0))
