@@ -100,7 +100,7 @@ def _elements(value: ir.Value) -> int:
 
 
 def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: str) -> Plan:
-    """The plan with some layers left in float, and what only reads them: fused operators and others without weights.
+    """The plan with some layers left in float, and what reads them and float alone: operators without weights.
 
     Otherwise they would quantize a result that was just computed in float.
     """
@@ -111,10 +111,14 @@ def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: st
             raise QuantizeError(f"there is no quantised layer {name!r}", where="keep in float", hint="see the plan")
         kept_float[name] = reason
         kept_float[structure.layers[name].output.name or name] = reason
+    added = kept_float.keys() - plan.kept_float.keys()
     for node in model.graph:
-        makers = [value.producer() for value in node.inputs if is_activation(value) and value is not None]
-        if makers and name_of(node) not in structure.layers and all(_name(maker) in kept_float for maker in makers):
-            kept_float.setdefault(name_of(node), reason)
+        makers = [_name(value.producer()) for value in node.inputs if is_activation(value) and value is not None]
+        # What reads nothing but operators that were float before is as it was: integers behind a LayerNormalization.
+        alone = not added.isdisjoint(makers) and all(maker in kept_float for maker in makers)
+        if alone and name_of(node) not in structure.layers and name_of(node) not in kept_float:
+            kept_float[name_of(node)] = reason
+            added.add(name_of(node))
     weights = {name: item for name, item in plan.weights.items() if name not in kept_float}
     return dataclasses.replace(plan, weights=weights, kept_float=kept_float)
 

@@ -163,6 +163,16 @@ def test_what_reads_a_float_layer_alone_is_float_with_it() -> None:
     assert "1.sum" not in keep_in_float(model, plan, ["1.pw"], "the worst").kept_float
 
 
+def test_what_reads_operators_that_were_float_before_is_as_it_was() -> None:
+    """Of another layer in float nothing follows for a sum of two that the plan rounds, though both are float."""
+    model = mobile(act="LeakyRelu")
+    plan = make_plan(model, calibrate(model, data(model, 4)))
+    both = keep_in_float(model, plan, ["0.pw", "1.pw"], "by choice")
+    rounded = {name: why for name, why in both.kept_float.items() if name != "1.sum"}
+    further = keep_in_float(model, dataclasses.replace(both, kept_float=rounded), ["stem"], "the worst").kept_float
+    assert further.keys() - rounded.keys() == {"stem", "stem.act"}
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
