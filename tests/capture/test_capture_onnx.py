@@ -295,6 +295,21 @@ def test_shapes_that_do_not_fit_the_file(write, shapes: dict[str, Any], says: st
         settled_shapes(open_onnx(write([node("Relu", "x")], ("N", 4, 6, 6))), shapes)
 
 
+def test_all_shapes_that_are_missing_are_asked_for_at_once(tmp_path: Path) -> None:
+    shapes: dict[str, Any] = {"sound": ["N", "length"], "state": [2, "N", 8], "rate": [1], "gain": None}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    nodes = [node("Relu", name, f"y_{name}") for name in shapes]
+    outputs = [helper.make_tensor_value_info(f"y_{name}", TensorProto.FLOAT, None) for name in shapes]
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", inputs, outputs), ir_version=8), path)
+    with pytest.raises(CaptureError) as caught:
+        settled_shapes(open_onnx(path), {"gain": (1, 4)})
+    text = str(caught.value)
+    assert "its input 'sound' the shape [N, length], its input 'state' the shape [2, N, 8]" in text
+    assert "shapes={'sound': (1, <length>), 'state': (2, <N>, 8)}" in text
+    assert "gain" not in text
+
+
 def test_an_open_batch_stays_open_and_can_be_fixed(write) -> None:
     file = open_onnx(write([node("Relu", "x")], ("N", 4, 6, 6)))
     assert settled_shapes(file, {}) == {"x": ("N", 4, 6, 6)}

@@ -10,6 +10,7 @@ from edgeconv.core.defaults import BATCH, MAX_DIMENSION
 from edgeconv.errors import CaptureError, Wording
 
 Shape = tuple[int | str, ...]
+_MOST_NAMED = 4  # inputs in one message
 
 
 def settled_shapes(file: OnnxFile, shapes: Mapping[str, Sequence[int | str]]) -> dict[str, Shape]:
@@ -33,8 +34,9 @@ def settled_shapes(file: OnnxFile, shapes: Mapping[str, Sequence[int | str]]) ->
         if name not in inputs:
             raise CaptureError(f"it has no input {name!r}", where=str(file.path), hint=f"its inputs are {_few(inputs)}")
     where = str(file.path)
+    _check_stated([tensor for tensor in file.inputs if tensor.name not in shapes and _is_open(tensor)], where)
     settled = {
-        tensor.name: _agreed(tensor, shapes[tensor.name], where) if tensor.name in shapes else _own(tensor, where)
+        tensor.name: _agreed(tensor, shapes[tensor.name], where) if tensor.name in shapes else _own(tensor)
         for tensor in file.inputs
     }
     symbols = {name: str(shape[0]) for name, shape in settled.items() if shape and isinstance(shape[0], str)}
@@ -49,20 +51,31 @@ def settled_shapes(file: OnnxFile, shapes: Mapping[str, Sequence[int | str]]) ->
     return settled
 
 
-def _own(tensor: OnnxTensor, where: str) -> Shape:
-    """The file's own shape.
+def _is_open(tensor: OnnxTensor) -> bool:
+    """Whether the file leaves another dimension than the first one open."""
+    return tensor.shape is None or any(isinstance(dim, str) for dim in tensor.shape[1:])
 
-    Raises:
-        CaptureError: it leaves another dimension than the first one open.
-    """
-    if tensor.shape is None or any(isinstance(dim, str) for dim in tensor.shape[1:]):
-        stated = "no shape" if tensor.shape is None else f"the shape [{', '.join(map(str, tensor.shape))}]"
-        what = f"the file gives its input {tensor.name!r} {stated}, and files for devices have fixed ones"
-        raise CaptureError(what, where=where, hint=f"state it: {_stated(tensor)}")
-    if tensor.shape and isinstance(tensor.shape[0], str):
-        symbol = tensor.shape[0]
-        return (symbol if symbol.isidentifier() else BATCH, *tensor.shape[1:])
-    return tensor.shape
+
+def _check_stated(tensors: Sequence[OnnxTensor], where: str) -> None:
+    """Checks that there are no inputs whose shape only the caller can know; the error names all of them at once."""
+    if not tensors:
+        return
+    shapes = [
+        f"its input {tensor.name!r} "
+        + ("no shape" if tensor.shape is None else f"the shape [{', '.join(map(str, tensor.shape))}]")
+        for tensor in tensors[:_MOST_NAMED]
+    ]
+    more = f" and {len(tensors) - _MOST_NAMED} more" if len(tensors) > _MOST_NAMED else ""
+    what = f"the file gives {', '.join(shapes)}{more}, and files for devices have fixed ones"
+    raise CaptureError(what, where=where, hint=f"state it: {_stated(*tensors[:_MOST_NAMED])}")
+
+
+def _own(tensor: OnnxTensor) -> Shape:
+    """The file's own shape, of which only the first dimension may be open."""
+    dims = tensor.shape or ()
+    if dims and isinstance(dims[0], str):
+        return (dims[0] if dims[0].isidentifier() else BATCH, *dims[1:])
+    return dims
 
 
 def _dims(tensor: OnnxTensor, shape: object, where: str) -> Shape:
@@ -111,20 +124,25 @@ def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
     return stated
 
 
-def _stated(tensor: OnnxTensor) -> Wording:
-    """The hint how to state the shape: sizes that are fixed as numbers, open ones by their names."""
-    if tensor.shape is None:
-        dims, more = ["1", "3", "224", "224"], " (or whatever it takes)"
-    else:
-        dims = [f"<{'dim' if dim == '?' else dim}>" if isinstance(dim, str) else str(dim) for dim in tensor.shape]
-        dims[:1] = ["1" if dim.startswith("<") else dim for dim in dims[:1]]
-        more = ""
-    listed = ", ".join(dims)
+def _stated(*tensors: OnnxTensor) -> Wording:
+    """The hint how to state shapes: sizes that are fixed as numbers, open ones by their names."""
+    dims = {tensor.name: _spelt(tensor) for tensor in tensors}
+    more = " (or whatever it takes)" if any(tensor.shape is None for tensor in tensors) else ""
+    keys = [f'[[inputs]] with name = "{name}", shape = [{", ".join(sizes)}]' for name, sizes in dims.items()]
+    items = ", ".join(f"{name!r}: ({', '.join(sizes)})" for name, sizes in dims.items())
     return Wording(
-        f"--shape {tensor.name}={','.join(dims)}{more}",
-        f'[[inputs]] with name = "{tensor.name}", shape = [{listed}]{more}',
-        f"shapes={{{tensor.name!r}: ({listed})}}{more}",
+        " ".join(f"--shape {name}={','.join(sizes)}" for name, sizes in dims.items()) + more,
+        "; ".join(keys) + more,
+        f"shapes={{{items}}}{more}",
     )
+
+
+def _spelt(tensor: OnnxTensor) -> list[str]:
+    if tensor.shape is None:
+        return ["1", "3", "224", "224"]
+    dims = [f"<{'dim' if dim == '?' else dim}>" if isinstance(dim, str) else str(dim) for dim in tensor.shape]
+    dims[:1] = ["1" if dim.startswith("<") else dim for dim in dims[:1]]
+    return dims
 
 
 def _few(names: Mapping[str, object]) -> str:
