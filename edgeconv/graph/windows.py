@@ -76,12 +76,16 @@ def auto_pad_of(node: ir.Node) -> str:
 
 
 def stated_pads(node: ir.Node, rank: int) -> list[int]:
-    """The attribute ``pads`` of a Conv or pool over ``rank`` axes; zeros where it states none, or has ``auto_pad``.
+    """The attribute ``pads`` of a Conv or pool over ``rank`` axes; zeros where it states none, or is VALID.
 
-    Beside ``auto_pad`` the specification allows no ``pads``: VALID pads nothing, and SAME what `same_pads` says.
+    Raises:
+        ValueError: its padding follows from its input's size (`pads_by_size`). Capture writes it in numbers; only a
+            graph that was read as it is still has it.
     """
+    if pads_by_size(node):
+        raise ValueError(f"the padding of {node.op_type} {node.name!r} is {auto_pad_of(node)}, and not stated")
     nothing = [0] * 2 * rank
-    if auto_pad_of(node) != "NOTSET":
+    if auto_pad_of(node) == "VALID":  # beside it the specification allows no pads
         return nothing
     return list(node.attributes.get_ints("pads", ())) or nothing
 

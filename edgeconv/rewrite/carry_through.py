@@ -121,11 +121,11 @@ def _passes(depthwise: ir.Node) -> bool:
     kernel = exact(depthwise.inputs[1])
     if kernel is None or kernel.ndim != 4 or kernel.shape[1] != 1 or len(kernel) < 2:
         return False
-    if depthwise.attributes.get_int("group", 1) != len(kernel):
+    if depthwise.attributes.get_int("group", 1) != len(kernel) or pads_by_size(depthwise):
         return False
     sizes = kernel.shape[2:]
     dilations = dilations_of(depthwise, 2)
     pads = stated_pads(depthwise, len(sizes))
     middle = [(size - 1) * dilation // 2 for size, dilation in zip(sizes, dilations, strict=True)]
     plain = all(stride == 1 for stride in strides_of(depthwise, 2))
-    return plain and not pads_by_size(depthwise) and all(size % 2 for size in sizes) and pads == [*middle, *middle]
+    return plain and all(size % 2 for size in sizes) and pads == [*middle, *middle]

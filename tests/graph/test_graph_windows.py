@@ -38,18 +38,23 @@ def test_counts_are_those_of_the_reference(
 
 
 @pytest.mark.parametrize(
-    ("attributes", "stated", "by_size", "pads"),
+    ("attributes", "stated", "pads"),
     [
-        ({}, [0, 0], False, False),
-        ({"pads": [1, 2]}, [1, 2], False, True),
-        ({"auto_pad": "NOTSET", "pads": [0, 0]}, [0, 0], False, False),
-        ({"auto_pad": "VALID"}, [0, 0], False, False),
-        ({"auto_pad": "SAME_UPPER"}, [0, 0], True, True),
-        ({"auto_pad": "SAME_LOWER"}, [0, 0], True, True),
+        ({}, [0, 0], False),
+        ({"pads": [1, 2]}, [1, 2], True),
+        ({"auto_pad": "NOTSET", "pads": [0, 0]}, [0, 0], False),
+        ({"auto_pad": "VALID"}, [0, 0], False),
     ],
 )
-def test_valid_pads_nothing_and_same_what_the_size_asks_for(
-    attributes: dict[str, list[int] | str], stated: list[int], by_size: bool, pads: bool
-) -> None:
+def test_valid_pads_nothing(attributes: dict[str, list[int] | str], stated: list[int], pads: bool) -> None:
     node = ir.node("Conv", [None, None], attributes)
-    assert (stated_pads(node, 1), pads_by_size(node), may_pad(node)) == (stated, by_size, pads)
+    assert (stated_pads(node, 1), pads_by_size(node), may_pad(node)) == (stated, False, pads)
+
+
+@pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER"])
+def test_no_pads_are_read_where_they_follow_from_the_size(automatic: str) -> None:
+    node = ir.node("Conv", [None, None], {"auto_pad": automatic})
+    assert pads_by_size(node)
+    assert may_pad(node)
+    with pytest.raises(ValueError, match=f"{automatic}, and not stated"):
+        stated_pads(node, 1)

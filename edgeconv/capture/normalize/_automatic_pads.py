@@ -1,7 +1,8 @@
-"""Replaces ``auto_pad`` SAME_UPPER and SAME_LOWER by ``pads`` where runtimes disagree on their meaning.
+"""Replaces ``auto_pad`` of Conv and pools by ``pads``: no later stage meets it.
 
-Specification: Conv and the pools. An axis is padded so that ``ceil(input / stride)`` windows fit; the larger half of an
-odd number is at the end under SAME_UPPER, at the start under SAME_LOWER.
+Specification: Conv and the pools. VALID pads nothing. Under SAME an axis is padded so that ``ceil(input / stride)``
+windows fit; the larger half of an odd number is at the end under SAME_UPPER, at the start under SAME_LOWER. Runtimes
+disagree on SAME in two cases:
 
 1. Dilated windows. onnxruntime (1.32) refuses SAME for a dilated Conv, but takes the same amounts as ``pads``. For a
    dilated pool it pads, and computes the size, as if there were no dilation.
@@ -22,7 +23,7 @@ import onnx_ir as ir
 from edgeconv.graph.origin import origin_of
 from edgeconv.graph.steps import sizes_of
 from edgeconv.graph.traits import Trait, having
-from edgeconv.graph.windows import auto_pad_of, same_pads
+from edgeconv.graph.windows import auto_pad_of, same_pads, stated_pads
 
 _WINDOWED = having(Trait.WINDOWS | Trait.BY_CHANNEL) | {"Conv"}
 _CROPPING = ("AveragePool", "LpPool")
@@ -39,7 +40,7 @@ def drop_rounding(graph: ir.Graph) -> None:
 
 
 def settle_automatic_pads(graph: ir.Graph) -> list[str]:
-    """Sets ``pads`` by the rules above, in place; all shapes must be static.
+    """Sets ``pads`` in the place of ``auto_pad``; all shapes must be static.
 
     Returns:
         What onnxruntime computes differently of the source, one line per node.
@@ -51,6 +52,9 @@ def settle_automatic_pads(graph: ir.Graph) -> list[str]:
         automatic = auto_pad_of(node)
         if automatic.startswith("SAME"):
             notes += _settle(node, automatic)
+        elif automatic == "VALID":
+            node.attributes["pads"] = ir.AttrInt64s("pads", stated_pads(node, len(sizes_of(node.inputs[0])) - 2))
+        node.attributes.pop("auto_pad", None)
     return notes
 
 
@@ -60,10 +64,7 @@ def _settle(node: ir.Node, automatic: str) -> list[str]:
     plain = [1] * len(before)
     dilations, strides = (node.attributes.get_ints(name, []) or plain for name in ("dilations", "strides"))
     totals, undilated = (_totals(before, kernel, strides, apart) for apart in (dilations, plain))
-    if all(dilation == 1 for dilation in dilations) and all(total >= 0 for total in totals):
-        return []
     padding = [max(0, total) for total in totals]
-    node.attributes.pop("auto_pad", None)
     node.attributes["pads"] = ir.AttrInt64s("pads", same_pads(padding, automatic))
     named = f"node {origin_of(node).module!r} ({node.op_type}): of the source onnxruntime"
     if node.op_type in _CROPPING and any(total <= _CROPPED_FROM[automatic] for total in totals):

@@ -10,7 +10,7 @@ from edgeconv.core.affine import WEIGHT_LIMITS
 from edgeconv.graph.constants import new_constant
 from edgeconv.graph.edit import hand_on, producer_of
 from edgeconv.graph.names import unique_name
-from edgeconv.graph.windows import auto_pad_of, counted_elements, dilations_of, stated_pads, strides_of
+from edgeconv.graph.windows import counted_elements, dilations_of, stated_pads, strides_of
 
 _MOST_TAPS = 25  # elements of a window
 _IMAGE = 4  # axes
@@ -58,8 +58,7 @@ def _is_plain(node: ir.Node) -> bool:
         )
         for axis, taps in enumerate(kernel)
     ]
-    whole = all((elements == taps).all() for elements, taps in zip(counted, kernel, strict=True))
-    return whole and auto_pad_of(node) == "NOTSET"
+    return all((elements == taps).all() for elements, taps in zip(counted, kernel, strict=True))
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> None:

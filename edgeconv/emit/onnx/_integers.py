@@ -18,7 +18,7 @@
    ``session.x64quantprecision`` onnxruntime rewrites them as uint8, reader by reader, and refuses a file in which it
    meets one of them twice ("Attempt to replace the existing tensor").
 5. An AveragePool with ``ceil_mode`` and ``count_include_pad`` states its windows: the padding that counts as a Pad, and
-   what the last window lacks as padding that does not; ``auto_pad``, beside which pads may not be stated, goes.
+   what the last window lacks as padding that does not.
    onnxruntime 1.32's QLinearAveragePool divides the sums of such last windows by too little: up to 67 steps for 2x2
    and a stride of 2. 108 other forms of 33 operators that it fuses are within one step.
 """
@@ -37,7 +37,7 @@ from edgeconv.graph.constants import clip_bounds, new_constant
 from edgeconv.graph.edit import constant, input_of, producer_of
 from edgeconv.graph.names import take_name, unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.graph.windows import auto_pad_of, same_pads, stated_pads, strides_of
+from edgeconv.graph.windows import stated_pads, strides_of
 
 _SHIFT = 128  # from int8 to uint8, whose operators onnxruntime fuses best
 _MADE = "edgeconv.emit.made"
@@ -136,7 +136,7 @@ def stated_windows(graph: ir.Graph) -> None:
             continue
         kernel = attributes.get_ints("kernel_shape")
         strides = strides_of(node, len(kernel))
-        pads = _stated_pads(node, sizes, counts)
+        pads = stated_pads(node, len(kernel))
         padded = [size + before + after for size, before, after in zip(sizes, pads, pads[len(kernel) :], strict=False)]
         if any(pads):
             source = _padded(graph, node, pair, pads, padded)
@@ -145,18 +145,7 @@ def stated_windows(graph: ir.Graph) -> None:
         node.replace_input_with(0, source)
         for name in ("ceil_mode", "count_include_pad"):
             attributes[name] = ir.AttrInt64(name, 0)
-        attributes.pop("auto_pad", None)
         attributes["pads"] = ir.AttrInt64s("pads", [0] * len(kernel) + lacking)
-
-
-def _stated_pads(node: ir.Node, sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """All before, then all behind: stated, or such that there are as many windows as results."""
-    attributes = node.attributes
-    kernel, automatic = attributes.get_ints("kernel_shape"), auto_pad_of(node)
-    if not automatic.startswith("SAME"):
-        return stated_pads(node, len(kernel))
-    strides = strides_of(node, len(kernel))
-    return same_pads(_lacking(counts, strides, kernel, sizes), automatic)
 
 
 def _lacking(counts: Sequence[int], strides: Sequence[int], kernel: Sequence[int], sizes: Sequence[int]) -> list[int]:

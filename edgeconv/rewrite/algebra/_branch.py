@@ -226,10 +226,9 @@ def _average(node: ir.Node) -> Branch | None:
     source, kernel = node.inputs[0], node.attributes.get_ints("kernel_shape", ())
     windows = _windows(node, kernel)
     shape = dims(source)
-    padded = any(stated_pads(node, len(kernel)))
     if source is None or shape is None or windows is None or node.attributes.get_int("ceil_mode", 0) != 0:
         return None
-    if padded and not node.attributes.get_int("count_include_pad", 0):
+    if any(stated_pads(node, len(kernel))) and not node.attributes.get_int("count_include_pad", 0):
         return None
     channels = shape[1]
     taps = Taps(windows, channels, channels, channels)

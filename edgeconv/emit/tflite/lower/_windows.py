@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from edgeconv.graph.windows import auto_pad_of, dilations_of, pads_by_size, same_pads, stated_pads, strides_of
+from edgeconv.graph.windows import dilations_of, stated_pads, strides_of
 
 SAME, VALID = 0, 1  # schema.Padding
 
@@ -98,12 +98,8 @@ def windows_of(node: ir.Node, kernel: Sequence[int], before: Sequence[int], afte
     strides, dilations, pads = strides_of(node, rank), dilations_of(node, rank), stated_pads(node, rank)
     windows = []
     for axis in range(rank):
-        begin, end = pads[axis], pads[rank + axis]
-        if pads_by_size(node):  # as much as the outputs need
-            span = (after[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
-            total = max(0, span - before[axis])
-            begin, end = same_pads([total], auto_pad_of(node))
-        windows.append(Window(kernel[axis], strides[axis], dilations[axis], begin, end, before[axis], after[axis]))
+        sides = pads[axis], pads[rank + axis]
+        windows.append(Window(kernel[axis], strides[axis], dilations[axis], *sides, before[axis], after[axis]))
     return windows
 
 
