@@ -24,7 +24,7 @@ def matched_specs(
     layout: str,
     where: str,
 ) -> tuple[TensorSpec, ...]:
-    """Renames the inputs or the outputs of a file after the module's, and states their layouts.
+    """Renames the inputs or the outputs of a file after the module's, and states their layouts and open sizes.
 
     One is matched as stated; else by its name (TensorFlow's decorations aside) or its signature's name; else it is the
     first of those left over that has its shape.
@@ -64,10 +64,18 @@ def matched_specs(
                 what += ", ".join(f"{name} {_sizes(shape)}" for name, shape in ours.items())
                 raise ParityError(what, where=where, hint="say which it is with --match THEIRS=OURS")
             partners[spec.name] = fitting[0]
-    return tuple(
-        replace(spec, name=name, layout=_layout(spec, ours[name], layout, side, where))
-        for spec, name in ((spec, partners[spec.name]) for spec in theirs)
-    )
+    matched = []
+    for spec in theirs:
+        name = partners[spec.name]
+        renamed = replace(spec, name=name, layout=_layout(spec, ours[name], layout, side, where))
+        matched.append(_sized(renamed, ours[name]) if side == "output" else renamed)
+    return tuple(matched)
+
+
+def _sized(spec: TensorSpec, shape: Shape) -> TensorSpec:
+    """An output whose open sizes are the module's: a runtime computes them, and others would be an error."""
+    ours = shape if spec.layout != NHWC else (shape[0], *shape[2:], shape[1])
+    return replace(spec, shape=tuple(b if isinstance(a, str) else a for a, b in zip(spec.shape, ours, strict=True)))
 
 
 def match_notes(theirs: Sequence[TensorSpec], matched: Sequence[TensorSpec]) -> Iterator[str]:

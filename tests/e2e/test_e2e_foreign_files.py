@@ -140,6 +140,21 @@ def test_a_right_file_of_another_converter_passes_all_links(
     assert run(["parity", str(tmp_path), "--quiet"]) == 0  # the folder can be proven again
 
 
+def test_outputs_may_have_sizes_that_the_runtime_computes(folder: Path, tmp_path: Path) -> None:
+    """TensorFlow's converter states them as 1, and as -1 in ``shape_signature``."""
+    model = _unpacked((folder / "theirs.tflite").read_bytes())
+    for index in model.subgraphs[0].outputs:
+        tensor = model.subgraphs[0].tensors[index]
+        *others, channels = tensor.shape
+        tensor.shapeSignature, tensor.shape = [*([-1] * len(others)), channels], [*([1] * len(others)), channels]
+    file = tmp_path / "theirs.tflite"
+    file.write_bytes(_packed(model))
+    report = _judged(file, tmp_path / "out", "--recipe", str(folder / "net.toml"))
+    assert [row["verdict"] for row in report["comparisons"] if row["artifact"]] == ["pass"] * 4
+    shapes = {output["name"]: output["shape"] for output in report["artifacts"][0]["outputs"]}
+    assert shapes == {"features": [1, 6, 6, 8], "scores": [1, 5]}
+
+
 def test_an_onnx_file_stands_in_the_place_of_the_recipe(folder: Path, tmp_path: Path) -> None:
     options = ("--against", str(folder / "torch.onnx"), "--device", "litert")
     report = _judged(folder / "theirs.tflite", tmp_path, *options)

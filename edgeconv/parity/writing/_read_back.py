@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -160,8 +161,9 @@ class _Tflite:
     def __init__(self, path: Path) -> None:
         data = read_named(path, kind=".tflite", error=ParityError)
         self._graph = graph = tflite.read(data)
-        self.inputs, self.outputs = (
-            tuple(_tflite_spec(graph.tensors[index]) for index in indices) for indices in (graph.inputs, graph.outputs)
+        self.inputs = tuple(_tflite_spec(graph.tensors[index]) for index in graph.inputs)
+        self.outputs = tuple(
+            _with_open_axes(_tflite_spec(graph.tensors[index]), index, graph) for index in graph.outputs
         )
         self.titles = dict(_signature(tflite.open_tflite(data), graph))
         constants = [tensor for tensor in graph.tensors if tensor.data is not None]
@@ -207,6 +209,12 @@ def _tflite_spec(tensor: tflite.Tensor) -> TensorSpec:
         return TensorSpec(tensor.name, tensor.shape, tensor.dtype)
     scale, zero_point = quantization.scales[0], quantization.zero_points[0]
     return TensorSpec(tensor.name, tensor.shape, tensor.dtype, scale=scale, zero_point=zero_point)
+
+
+def _with_open_axes(spec: TensorSpec, index: int, graph: tflite.TfliteGraph) -> TensorSpec:
+    """An output whose size a runtime computes has no size yet: files of TensorFlow state 1 for it."""
+    axes = graph.tensors[index].open_axes
+    return replace(spec, shape=tuple("?" if axis in axes else size for axis, size in enumerate(spec.shape)))
 
 
 def _signature(model: Any, graph: tflite.TfliteGraph) -> Iterator[tuple[str, str]]:

@@ -44,6 +44,7 @@ class Tensor:
         quantization: None where the tensor holds plain numbers.
         data: a constant's values, read-only, of `shape`; float16 and integers as stored, bfloat16 as float32.
         variable: whether it keeps its value from one run to the next.
+        open_axes: the axes whose size follows from the inputs (-1 in ``shape_signature``).
     """
 
     name: str
@@ -52,6 +53,7 @@ class Tensor:
     quantization: Quantization | None = None
     data: Array | None = None
     variable: bool = False
+    open_axes: tuple[int, ...] = ()
 
     @property
     def floating(self) -> bool:

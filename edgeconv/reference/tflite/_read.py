@@ -187,6 +187,7 @@ def _tensor(data: bytes, model: Any, tensor: Any, name: str, *, computed: bool) 
         _quantization(tensor.Quantization(), shape, where),
         _constant(stored, shape, dtype, where) if stored is not None and is_constant else None,
         bool(tensor.IsVariable()),
+        tuple(axis for axis in range(tensor.ShapeSignatureLength()) if tensor.ShapeSignature(axis) == -1),
     )
 
 
