@@ -30,6 +30,7 @@ _LEAST_DB = {"fp32": 90.0, "fp16": 30.0}
 """Of each output's own power, unless the network itself gives less at that precision; see `Expected`."""
 _INT8_DB, _INT8_SLACK_DB = 25.0, 4.0
 _SLOWEST_S = 120.0
+_UNFORESEEN = "cannot be converted ("  # an exception that blames the file, and that nobody foresaw: a bug
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,9 @@ def _tried(
     try:
         return list(export(folder / where, (form,), variants).artifacts)
     except EdgeconvError as error:
-        if told:
+        if _UNFORESEEN in str(error):
+            outcome.wrong.append(f"{where}: {str(error)[:300]}")
+        elif told:
             outcome.refused[where] = reason_of(error)
     except Exception as error:  # noqa: BLE001  (a traceback for the user)
         outcome.wrong.append(f"{where}: traceback: {type(error).__name__}: {str(error)[:200]}")
