@@ -93,6 +93,19 @@ def test_right_integers_hold(activation: str, options: Mapping[str, Any]) -> Non
     assert set(_judged(activation, ("int8", "int16x8", "int8-weights"), options).values()) == {None}
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 8, 3), nn.Linear(8, 8)], ids=["convolution", "linear"])
+@pytest.mark.parametrize("pair_safe", [False, True])
+def test_channels_without_weights_hold(layer: nn.Module, pair_safe: bool) -> None:
+    """A pruned channel takes a scale like its neighbours', which pairs may have made larger."""
+    torch.manual_seed(0)
+    nn.init.uniform_(layer.weight, -1, 1)
+    layer.weight.data[1], layer.bias.data[1] = 0.0, 0.0
+    model = optimize(capture(layer.eval(), (torch.zeros(1, 3, 8, 8),), input_names=["x"], output_names=["y"]))
+    for variant in variants_of(model, ("int8",), Quantization(batches=_data, pair_safe=pair_safe), Silent()):
+        assert variant.origin is not None
+        assert quantizing(variant.origin, variant.model) is None
+
+
 class Normalized(nn.Module):
     """A normalization that no layer takes, as its result is read twice, in front of layers that are equalized."""
 

@@ -59,7 +59,8 @@ def _weight(node: ir.Node, numbers: Numbers) -> Iterator[Place]:
     if rows is not None and (scales > most * (1 + _NEAR)).any():
         growth = _pairs.most_growth(rows)
         growth = growth.max(keepdims=True) if len(channels) == 1 else growth
-        most = np.maximum(np.where(least > 0, least * growth, largest), floor)
+        grown = least * growth
+        most = np.maximum(np.where(least > 0, grown, grown.max()), floor)  # a channel of zeros may have any other's
     for wrong, what in ((scales < least * (1 - _NEAR), "smaller"), (scales > most * (1 + _NEAR), "larger")):
         if wrong.any():
             at = int(np.argmax(wrong))
