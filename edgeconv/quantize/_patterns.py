@@ -14,6 +14,7 @@ from edgeconv.core.values import close_to
 from edgeconv.errors import QuantizeError
 from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import MODULE, only_reader
+from edgeconv.graph.origin import origin_of
 from edgeconv.quantize._graph import is_activation, name_of, named
 from edgeconv.quantize._structure import bias_add
 
@@ -68,8 +69,8 @@ def with_names(options: T, before: ir.Graph, after: ir.Graph) -> T:
 
 def unknown(graph: ir.Graph, name: str, where: str, inputs: Sequence[str] = ()) -> QuantizeError:
     """The error about a plain name that means no operator, and no input where those may be meant."""
-    modules = {node.outputs[0].metadata_props.get(MODULE, "") for node in graph}
-    close = close_to(name, {*inputs, *map(name_of, graph), *modules, *(node.op_type for node in graph)} - {""})
+    modules = {module for node in graph for module in _modules_of(node)}
+    close = close_to(name, {*inputs, *map(name_of, graph), *modules, *(node.op_type for node in graph)})
     hint = f"did you mean {close[0]!r}? {_NAMES}" if close else _NAMES
     return QuantizeError(f"no operator makes {name!r}", where=where, hint=f"{hint}, or an input" if inputs else hint)
 
@@ -112,5 +113,13 @@ def overrides_by_value(graph: ir.Graph, overrides: Iterable[Override]) -> dict[s
 
 
 def _is_meant(node: ir.Node, pattern: str) -> bool:
-    module = node.outputs[0].metadata_props.get(MODULE, "")
-    return node.op_type == pattern or any(fnmatchcase(name, pattern) for name in (name_of(node), module) if name)
+    names = [name_of(node), *_modules_of(node)]
+    return node.op_type == pattern or any(fnmatchcase(name, pattern) for name in names)
+
+
+def _modules_of(node: ir.Node) -> set[str]:
+    """The torch modules of an operator: whose output its own is, and whose operator it is.
+
+    A convolution with a BatchNorm folded in makes what the BatchNorm's module makes, and is still the convolution's.
+    """
+    return {node.outputs[0].metadata_props.get(MODULE, ""), origin_of(node).module} - {""}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,21 @@ def _kept(folder: Path, *patterns: str) -> set[str]:
 )
 def test_patterns_mean_values_modules_and_types(patterns: tuple[str, ...], kept: set[str], tmp_path: Path) -> None:
     assert _kept(tmp_path, *patterns) == kept
+
+
+@pytest.mark.parametrize("pattern", ["conv", "conv*", "norm", "c?nv"])
+def test_a_layer_is_named_by_the_module_whose_weights_it_has_too(pattern: str, tmp_path: Path) -> None:
+    """With a BatchNorm folded in, the convolution makes what the BatchNorm's module does."""
+    parts = OrderedDict(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), act=nn.ReLU(), last=nn.Conv2d(4, 2, 1))
+    data = [{"x": np.random.default_rng(seed).random((1, 3, 8, 8), np.float32)} for seed in range(2)]
+    quantization = edgeconv.Quantization(batches=lambda: data, keep_float=(pattern,), pair_safe=False)
+    example = (torch.zeros(1, 3, 8, 8),)
+    edgeconv.export(
+        nn.Sequential(parts).eval(), example, tmp_path, name="m", variants="int8", input_names=["x"],
+        quantization=quantization,
+    )  # fmt: skip
+    plan = Plan.from_json((tmp_path / "m.int8.plan.json").read_text())
+    assert {name.removesuffix(".equalized") for name in plan.kept_float} == {"norm"}
 
 
 def test_a_pattern_that_means_nothing_is_refused(tmp_path: Path) -> None:
