@@ -14,8 +14,8 @@ import typer
 from edgeconv.cli._streams import results_only, say
 from edgeconv.cli._supervisor import writes_to
 from edgeconv.cli.exit_codes import FAILED, OK
-from edgeconv.core.named_files import is_onnx, read_named
-from edgeconv.errors import EdgeconvError, EmitError, printable
+from edgeconv.core.named_files import is_onnx, naming, read_named
+from edgeconv.errors import EmitError, printable
 from edgeconv.flow.output import settle
 
 _T = TypeVar("_T")
@@ -116,10 +116,8 @@ def _inside(file: Path, data: bytes) -> dict[str, Any]:
 
 def _named_errors(file: Path, reader: Callable[[bytes], _T], data: bytes) -> _T:
     """What a reader finds, its complaints with the file's name."""
-    try:
+    with naming(file):
         return reader(data)
-    except EdgeconvError as error:
-        raise type(error)(error.what, where=str(file), hint=error.hint) from error
 
 
 def _read(file: Path) -> bytes:

@@ -10,6 +10,8 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
@@ -24,6 +26,22 @@ MOST_HASHED = 2**32
 def is_onnx(path: Path) -> bool:
     """Whether a file is an ``.onnx`` file by its name; where both may be named, any other is a recipe."""
     return path.suffix.lower() == ".onnx"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors about what a file holds name the file, for readers that get its bytes.
+
+    Raises:
+        EdgeconvError: the same, with the path in front of its place.
+    """
+    try:
+        yield
+    except EdgeconvError as error:
+        where = str(path)
+        if error.where.startswith(where):
+            raise
+        raise type(error)(error.what, where=f"{where}: {error.where}".removesuffix(": "), hint=error.hint) from error
 
 
 def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int = MOST_BYTES) -> bytes:

@@ -20,6 +20,13 @@ from edgeconv.recipe.wording import dotted, first_error
 MAX_RECIPE_BYTES = 2**20
 MAX_DEPTH = 16
 
+_TO_WEIGHTS = "write a recipe (.toml) that names it as weights: edgeconv init"
+_OTHER_FILES: Mapping[str, str] = {
+    ".tflite": "give a recipe (.toml) or an .onnx file",
+    ".py": "write a recipe (.toml) that names its class or function: edgeconv init",
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin", ".safetensors"), _TO_WEIGHTS),
+}
+"""What is given in place of a recipe by mistake, and what to do with it."""
 _MOST_TABLES = 1000  # in one list; the schema tells what each of them lacks
 _LONGEST_KEY = 1000  # parts of a dotted key, which the parser reads in the square of their number
 # Strings, bare words, blanks, or any other character; possessive quantifiers, as nothing is ever matched differently.
@@ -41,6 +48,8 @@ def load_recipe(path: str | Path) -> Recipe:
         what = "it is an .onnx file, and a recipe is wanted"
         hint = f'write a .toml file with name = "…" and model.onnx = "{path.name}"'
         raise RecipeError(what, where=str(path), hint=hint)
+    if hint := _OTHER_FILES.get(path.suffix.lower(), ""):
+        raise RecipeError(f"it is a {path.suffix} file by its name, and a recipe is wanted", where=str(path), hint=hint)
     return read_recipe(_read(path), path)
 
 

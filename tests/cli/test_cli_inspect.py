@@ -173,3 +173,50 @@ def test_a_file_of_another_kind(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (tmp_path / name).write_bytes(b"x")
         assert run(["inspect", str(tmp_path / name)]) == 2
         assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1c\0\0\0TFL3" + b"\xff" * 40], ids=["empty", "damaged"])
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect",),
+        ("inspect", "--as-onnx", "as.onnx"),
+        ("parity", "--recipe", "r.toml", "--out", "judged", "--artifact"),
+    ],
+    ids=["inspect", "as-onnx", "parity"],
+)
+def test_a_damaged_file_is_named(
+    command: tuple[str, ...],
+    suffix: str,
+    data: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text(
+        'name = "m"\n[model]\nfactory = "torch.nn:ReLU"\n[[inputs]]\nname = "x"\nshape = [1, 3]\n'
+    )
+    Path(f"theirs{suffix}").write_bytes(data)
+    assert run([*command, f"theirs{suffix}"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"edgeconv: error: theirs{suffix}: ")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("m.tflite", "m.tflite: it is a .tflite file by its name, and a recipe is wanted; give a recipe (.toml) or an"),
+        ("m.pth", "and a recipe is wanted; write a recipe (.toml) that names it as weights: edgeconv init"),
+        ("net.py", "and a recipe is wanted; write a recipe (.toml) that names its class or function"),
+    ],
+)
+@pytest.mark.parametrize("command", [("export",), ("parity", "--artifact", "m.tflite", "--out", "o", "--against")])
+def test_files_that_are_no_recipes_are_told_what_to_do(
+    command: tuple[str, ...], name: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x02")
+    assert run([*command, str(tmp_path / name)]) == 2
+    assert told in capsys.readouterr().err

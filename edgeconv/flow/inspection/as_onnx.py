@@ -18,7 +18,7 @@ import onnx_ir as ir
 from edgeconv.core import NCHW, Array, Artifact, Comparison, Fidelity, Run, Sample, TensorSpec, Verdict
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S
 from edgeconv.core.domain import Domain, draw
-from edgeconv.core.named_files import is_onnx, read_named
+from edgeconv.core.named_files import is_onnx, naming, read_named
 from edgeconv.core.precision import to_float32
 from edgeconv.core.threads import one_thread
 from edgeconv.core.variants import DEFAULT_FIDELITY
@@ -75,7 +75,8 @@ def write_as_onnx(path: Path, out: Path) -> AsOnnx:
     if path.suffix.lower() != ".tflite" or not is_onnx(out):
         raise EmitError("a .tflite file is written as an .onnx file", where=str(path), hint="give one, and OUT.onnx")
     data = read_named(path, kind=".tflite", error=EmitError)
-    model = to_onnx(tflite.read(data))
+    with naming(path):
+        model = to_onnx(tflite.read(data))
     with one_thread():
         outcome = _checked(path, data, model)
     if outcome.written:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgeconv.core import Array, TensorSpec
-from edgeconv.core.named_files import is_onnx, read_named
+from edgeconv.core.named_files import is_onnx, naming, read_named
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import misread, spell_out
@@ -23,6 +23,8 @@ from edgeconv.parity.writing._node_order import IN_ORDER, misplaced
 from edgeconv.parity.writing._real_file import RealFile, real_onnx, real_tflite
 from edgeconv.parity.writing._tflite_integers import tflite_integers, tflite_misread
 from edgeconv.reference import OPERATORS, evaluate, tflite
+
+_CONVERTED = "give one that a converter wrote"
 
 
 class ReadBack(Protocol):
@@ -82,7 +84,8 @@ def read_back(path: Path) -> ReadBack:
     if is_onnx(path):
         return _Onnx(path)
     if path.suffix.lower() == ".tflite":
-        return _Tflite(path)
+        with naming(path):
+            return _Tflite(path)
     raise ParityError("is no .onnx and no .tflite file by its name", where=str(path), hint="give such a file")
 
 
@@ -94,7 +97,9 @@ class _Onnx:
         try:
             proto = onnx.load_model_from_string(data)
         except DecodeError as error:
-            raise ParityError("is no ONNX file", where=str(path), hint="give one that a converter wrote") from error
+            raise ParityError("is no ONNX file", where=str(path), hint=_CONVERTED) from error
+        if not proto.graph.output:  # a file of no bytes is a message of no fields
+            raise ParityError("is no ONNX file, or computes nothing", where=str(path), hint=_CONVERTED)
         for line in onnx_faults(proto.graph):
             raise ParityError(line, where=str(path), hint="give the file as its converter wrote it")
         model = ir.from_proto(proto)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import values
-from edgeconv.core.named_files import read_named
+from edgeconv.core.named_files import naming, read_named
 from edgeconv.errors import EmitError
 from edgeconv.reference._extent import MOST_ELEMENTS
 from edgeconv.reference.tflite._graph import Array, Operator, Option, Quantization, Tensor, TfliteGraph
@@ -56,11 +56,11 @@ def read(source: Path | str | bytes) -> TfliteGraph:
             tensors, strings, constants in other files, quantization by blocks, more than `MOST_ELEMENTS` elements in
             one tensor or in all constants. Says where.
     """
-    if isinstance(source, bytes):
-        data = source
-    else:
+    if not isinstance(source, bytes):
         path = values.path(source, "source", EmitError, hint="give the path of a .tflite file, or its bytes")
-        data = read_named(path, kind=".tflite", error=EmitError)
+        with naming(path):
+            return read(read_named(path, kind=".tflite", error=EmitError))
+    data = source
     model = open_tflite(data)
     graph = model.Subgraphs(0)
     read_graph = TfliteGraph(
