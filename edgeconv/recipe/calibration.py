@@ -16,7 +16,7 @@ from edgeconv.recipe.foreign import clause_of, prints_to_stderr
 from edgeconv.recipe.imports import importing_from
 from edgeconv.recipe.inputs import ImageInputs, RandomInputs
 from edgeconv.recipe.quantization import CalibrationImages
-from edgeconv.recipe.samples import Domains, from_arrays, from_images, from_noise, nothing_known
+from edgeconv.recipe.samples import Domains, from_arrays, from_images, from_noise, image_input, nothing_known
 from edgeconv.recipe.schema import Input, Recipe
 
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -89,7 +89,7 @@ def _from_images(recipe: Recipe, images: CalibrationImages, where: str) -> Itera
         return
     from edgeconv.recipe.preprocessing import random_crops  # Pillow
 
-    (item,) = recipe.inputs
+    item = image_input(recipe, where)
     if recipe.preprocessing is None or len(item.static_shape) != 4 or item.dtype != "float32":
         what = f"crops of images do not fit the input {item.name!r}, {item.dtype} {item.static_shape}"
         raise RecipeError(what, where=where, hint="declare [preprocessing] and one float32 input of shape (1, C, H, W)")
@@ -108,7 +108,9 @@ def _in_folder(recipe: Recipe, images: CalibrationImages, where: str) -> list[st
         return []
     folder = recipe.directory / Path(images.folder).expanduser()
     if not folder.is_dir():
-        raise RecipeError(f"there is no folder {images.folder!r}", where=where, hint="correct the name")
+        is_file = folder.is_file()
+        what = f"{images.folder!r} is a file" if is_file else f"there is no folder {images.folder!r}"
+        raise RecipeError(what, where=where, hint="name it under files" if is_file else "correct the name")
     paths = sorted(str(path.resolve()) for path in folder.iterdir() if path.suffix.lower() in _IMAGES)
     if not paths:
         what = f"the folder {images.folder!r} holds no images"

@@ -18,6 +18,7 @@ from edgeconv.core.values import close_to
 from edgeconv.core.variants import VARIANTS
 
 MAX_NAME = 128
+MAX_TENSOR_NAME = 1024  # of an input or output: files of other tools give them names of whole paths
 MAX_RANK = 8  # of the TFLite runtime's kernels
 MAX_SIDE_PIXELS = 16384
 MAX_CLASS_INDEX = 2**31 - 1
@@ -100,7 +101,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_S)]
 
-TensorName = Annotated[str, written_as(r"\S+", "give a name without spaces or control characters", most=MAX_NAME)]
+# Whatever `edgeconv.core.values.tensor_names` takes: spaces, too, since .onnx files have such names.
+TensorName = Annotated[
+    str, written_as(r".*\S.*", "give a name of characters that can be printed", most=MAX_TENSOR_NAME)
+]
 CallableName = Annotated[
     str, written_as(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "write package.module:callable", most=2 * MAX_NAME)
 ]

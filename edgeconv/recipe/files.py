@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeconv.errors import RecipeError
 
 PACKAGE = "package:"
+_PATTERN = frozenset("*?[")  # what shells expand
 
 EXTRAS: Mapping[str, str] = {
     "efficientnet_lite_pytorch": "zoo",
@@ -49,6 +50,8 @@ def locate(name: str, directory: Path, *, where: str) -> Path:
             hint=f"correct what follows {PACKAGE}{package}/, or install a release that has it",
         )
     hint = "correct the path" if Path(name).is_absolute() else "names are relative to the recipe"
+    if not _PATTERN.isdisjoint(name):
+        hint = "patterns are not read: name each file, or, of images to calibrate on, the folder"
     raise RecipeError(f"there is no file {name!r}", where=where, hint=hint)
 
 

@@ -117,7 +117,7 @@ def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sam
 
     if recipe.preprocessing is None:
         raise RecipeError("there is no [preprocessing] table", where=where, hint="declare how images are read")
-    (item,) = recipe.inputs
+    item = image_input(recipe, where)
     for index, name in enumerate(images.files):
         place = f"{where}.files[{index}]"
         path = locate(name, recipe.directory, where=place)
@@ -131,6 +131,18 @@ def from_images(recipe: Recipe, images: ImageInputs, where: str) -> Iterator[Sam
             )
         label = None if images.labels is None else images.labels[index]
         yield Sample(name=path.name, inputs={item.name: array}, label=label, variants=images.variants)
+
+
+def image_input(recipe: Recipe, where: str) -> Input:
+    """The input that images are given to.
+
+    Raises:
+        RecipeError: there are several.
+    """
+    if len(recipe.inputs) != 1:
+        what = f"images are one input, and there are {len(recipe.inputs)} ({', '.join(i.name for i in recipe.inputs)})"
+        raise RecipeError(what, where=where, hint="save an .npz with an array per input, and name it under arrays")
+    return recipe.inputs[0]
 
 
 def from_arrays(recipe: Recipe, arrays: ArrayInputs, where: str) -> Iterator[Sample]:

@@ -27,6 +27,7 @@ formats = ["onnx"]
 variants = ["int8"]
 [quantize]
 """
+SECOND = '[[inputs]]\nname = "second"\nshape = [1, 2]\n'
 PLAIN = """
 import sys
 import numpy as np
@@ -83,3 +84,23 @@ def test_a_generator_that_ends_the_process_is_refused(recipe_of, capsys) -> None
 def test_errors_of_what_stays_float_name_the_recipe(recipe_of, tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match=r"recipe\.toml: quantize\.keep_float: no operator makes 'nothing'"):
         export_recipe(recipe_of('keep_float = ["nothing"]'), tmp_path / "a", prove=False)
+
+
+@pytest.mark.parametrize(
+    ("quantize", "told"),
+    [
+        ('[[quantize.images]]\nfiles = ["calib/*.png"]', r"no file 'calib/\*\.png'; patterns are not read.*the folder"),
+        ('[[quantize.images]]\nfolder = "plain.py"', "'plain.py' is a file; name it under files"),
+        ('[[quantize.images]]\nfolder = "none"', "there is no folder 'none'; correct the name"),
+        (
+            SECOND + '[[quantize.images]]\nfolder = "."',
+            r"images are one input, and there are 2 \(input, second\); save",
+        ),
+        (SECOND + '[[quantize.images]]\nfolder = "."\ncrops = 2', "images are one input, and there are 2"),
+    ],
+    ids=["pattern", "file as folder", "no folder", "two inputs", "two inputs, cropped"],
+)
+def test_images_that_cannot_be_used_are_told(quantize: str, told: str, recipe_of, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(RecipeError, match=told):
+        list(calibration_batches(recipe_of(f"{quantize}\n[preprocessing]\nresize = 4\n")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from edgeconv.capture.onnx_file._read import OnnxFile, OnnxTensor
@@ -128,10 +130,11 @@ def _stated(*tensors: OnnxTensor) -> Wording:
     """The hint how to state shapes: sizes that are fixed as numbers, open ones by their names."""
     dims = {tensor.name: _spelt(tensor) for tensor in tensors}
     more = " (or whatever it takes)" if any(tensor.shape is None for tensor in tensors) else ""
-    keys = [f'[[inputs]] with name = "{name}", shape = [{", ".join(sizes)}]' for name, sizes in dims.items()]
+    quoted = {json.dumps(name, ensure_ascii=False): sizes for name, sizes in dims.items()}  # as TOML writes texts
+    keys = [f"[[inputs]] with name = {name}, shape = [{', '.join(sizes)}]" for name, sizes in quoted.items()]
     items = ", ".join(f"{name!r}: ({', '.join(sizes)})" for name, sizes in dims.items())
     return Wording(
-        " ".join(f"--shape {name}={','.join(sizes)}" for name, sizes in dims.items()) + more,
+        " ".join(f"--shape {shlex.quote(name)}={','.join(sizes)}" for name, sizes in dims.items()) + more,
         "; ".join(keys) + more,
         f"shapes={{{items}}}{more}",
     )
