@@ -59,3 +59,11 @@ def test_the_larger_of_integers(tmp_path: Path) -> None:
 def test_an_operator_without_a_form_is_told_by_its_name() -> None:
     with pytest.raises(CaptureError, match=r"torch operator aten\.erfinv has no ONNX form"):
         capture(Of(torch.erfinv), (torch.rand(2, 3),), input_names=["x"], output_names=["y"])
+
+
+@pytest.mark.parametrize("function", [torch.atan2, lambda y, x: torch.complex(x, y).angle()], ids=["atan2", "angle"])
+def test_angles_are_right_in_every_quadrant_and_between(
+    function: Callable[[Tensor, Tensor], Tensor], tmp_path: Path
+) -> None:
+    numbers = torch.tensor(list(itertools.product((0.0, 1.0, -2.0, 3e-30, -1e30), repeat=2)))
+    assert_right_in_both(Of(function), (numbers[:, 0].clone(), numbers[:, 1].clone()), tmp_path)

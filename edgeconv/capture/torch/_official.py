@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch.fx.node import Argument
@@ -12,6 +13,8 @@ from torch.fx.node import Argument
 from edgeconv.capture.torch._borders import onnx_errors
 from edgeconv.capture.torch._provenance import set_origins
 from edgeconv.capture.torch._trace import quiet
+from edgeconv.graph.constants import add_constant
+from edgeconv.graph.names import unique_name
 from edgeconv.graph.origin import origin_of, set_origin
 
 
@@ -32,6 +35,8 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
     decomposed = onnx_program.exported_program or program
     set_origins(model, decomposed, program)
     _write_log_sigmoids(model.graph)
+    _write_hamming_windows(model.graph)
+    _close_half_planes(model.graph)
     return model
 
 
@@ -67,3 +72,38 @@ def _write_log_sigmoids(graph: ir.Graph) -> None:
         graph.insert_before(node, [opposite, soft])
         node.op_type = "Neg"
         node.replace_input_with(0, soft.outputs[0])
+
+
+def _write_hamming_windows(graph: ir.Graph) -> None:
+    """Hamming windows with torch's factors: 0.54 and 0.46, where ONNX's operator has 25/46 and 21/46.
+
+    0.54 - 0.46 cos is 0.08 + 0.92 (0.5 - 0.5 cos), of the window of Hann.
+    """
+    for node in tuple(graph):
+        if node.op_type != "HammingWindow" or node.domain != "":
+            continue
+        node.op_type = "HannWindow"
+        window = node.outputs[0]
+        dtype = window.dtype or ir.DataType.FLOAT
+        factor, floor = (
+            add_constant(graph, unique_name(graph, f"{window.name}.{name}"), np.array(number), dtype)
+            for name, number in (("factor", 0.92), ("floor", 0.08))
+        )
+        scaled = ir.node("Mul", [window, factor])
+        raised = ir.node("Add", [scaled.outputs[0], floor])
+        for new in (scaled, raised):
+            new.outputs[0].shape, new.outputs[0].type = window.shape, window.type
+            set_origin(new, origin_of(node))
+        ir.convenience.replace_all_uses_with(window, raised.outputs[0], replace_graph_outputs=True)
+        scaled.replace_input_with(0, window)
+        graph.insert_after(node, [scaled, raised])
+
+
+def _close_half_planes(graph: ir.Graph) -> None:
+    """The angle of (-1, 0) is pi, as torch has it: the exporter tells half planes apart by y > 0, and writes -pi."""
+    for node in graph:
+        if node.op_type == "Greater" and node.domain == "" and origin_of(node).operation in _ANGLES:
+            node.op_type = "GreaterOrEqual"
+
+
+_ANGLES = ("angle", "arctan2", "atan2")
