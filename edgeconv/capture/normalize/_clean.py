@@ -15,10 +15,13 @@ from edgeconv.capture.normalize._attention import state_shapes
 from edgeconv.capture.normalize._automatic_pads import drop_rounding
 from edgeconv.capture.normalize._branches import has_subgraph, take_branches
 from edgeconv.capture.normalize._compress import settle_compress
+from edgeconv.capture.normalize._fixable import hint_to_fix
 from edgeconv.capture.normalize._group_norm import inferable
 from edgeconv.capture.normalize._loops import unroll_loops
+from edgeconv.capture.normalize._optionals import settle_optionals
 from edgeconv.capture.normalize._pooling import may_be_short, settle_first_short
 from edgeconv.capture.normalize._runtime_places import STATED
+from edgeconv.capture.normalize._spectra import settle_spectra
 from edgeconv.capture.normalize._stated_resizes import may_round, settle_first_size
 from edgeconv.capture.normalize._training import check_dropouts
 from edgeconv.capture.normalize.fold_constants import FoldConstantsPass, lift_constants
@@ -48,18 +51,21 @@ def clean(model: ir.Model) -> None:
     lift_constants(graph)
     # Each step may enable another: a folded shape gives static shapes, which let the next Shape be folded. Constant
     # nodes are lifted first, so that the number of nodes changes only with those that compute.
-    before = -1
-    while before != len(graph):
-        before = len(graph)
+    before = (-1, 0)
+    while before != (now := _progress(graph)):
+        before = now
         _fold_constants(model)
         settle_compress(graph)
+        settle_optionals(graph)
         take_branches(graph)
         if unroll_loops(graph):
-            before = -1
+            before = (-1, 0)
         SplitSequencesPass()(model)
         RemoveNoOpsPass(FORMS, capturing=True, parameters=weights)(model)
         RemoveUnusedNodesPass()(model)
         infer_shapes(model)
+        if settle_spectra(graph):
+            before = (-1, 0)
     TopologicalSortPass()(model)
     _separate_outputs(graph)
     _plain_reshapes(graph)
@@ -77,6 +83,11 @@ def clean_known(model: ir.Model) -> None:
     RemoveUnusedNodesPass()(model)
     _separate_outputs(graph)
     take_exact(model)
+
+
+def _progress(graph: ir.Graph) -> tuple[int, int]:
+    """How many nodes there are, and of how many results the shape is known."""
+    return len(graph), sum(_is_known(value) for node in graph for value in node.outputs)
 
 
 def _fold_constants(model: ir.Model) -> None:
@@ -203,6 +214,7 @@ def _check(graph: ir.Graph) -> None:
 
 
 _LISTED = 2  # operators in one message
+_DECIDING = {"If": 1, "Loop": 2}  # how many inputs say which subgraph runs, and how often
 _STATIC = "keep every shape a function of the input shapes"
 _REPLACE = "replace that part of the model (`edgeconv operators` lists what can be exported)"
 
@@ -213,8 +225,9 @@ def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
         hint = "take the random tensor as an input, or leave it out of the model"
         return f"{node.op_type} draws random numbers, and a file computes the same each time", hint
     if has_subgraph(node):
-        hint = "export the model without loops, and without branches that depend on values"
-        return f"{node.op_type} runs a subgraph, and only plain graphs are converted", hint
+        hint = hint_to_fix(node.inputs[: _DECIDING.get(node.op_type, 0)])
+        otherwise = "export the model without loops, and without branches that depend on values"
+        return f"{node.op_type} runs a subgraph, and only plain graphs are converted", hint or otherwise
     if any(value is not None and not _is_known(value) for value in node.inputs):
         return None  # the node that gives this input is reported
     if all(not value.name or _is_known(value) for value in node.outputs):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture.normalize._fixable import hint_to_fix
 from edgeconv.capture.normalize._refused import refused
 from edgeconv.graph.edit import constant, input_of, is_taken
 from edgeconv.graph.steps import Steps, sizes_of
@@ -25,7 +26,8 @@ def check_dropouts(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type == "Dropout" and node.domain == "" and not _keeps_all(node):
             what = "Dropout is in training mode and draws random numbers"
-            raise refused(node, what, "export the model for inference (training_mode false), or take the Dropout out")
+            otherwise = "export the model for inference (training_mode false), or take the Dropout out"
+            raise refused(node, what, hint_to_fix([input_of(node, 2)], flag="false") or otherwise)
 
 
 def settle_training(graph: ir.Graph) -> None:

@@ -8,6 +8,7 @@ Later stages would fail with messages of numpy, or kernels would differ.
 - `check_scalars`: operands that must be a single number are one.
 - `check_groups`: weights, groups, biases and statistics fit the channels.
 - `check_axes`: a stated axis exists.
+- `check_windows`: no window reaches beyond its padded input.
 """
 
 from __future__ import annotations
@@ -310,6 +311,25 @@ def check_axes(graph: ir.Graph) -> None:
         if beyond:
             what = f"{node.op_type} is along axis {beyond[0]} of a value of {rank} axes"
             raise refused(node, what, "state an axis that it has")
+
+
+def check_windows(graph: ir.Graph) -> None:
+    """Checks that at least one window fits into each image; inferred shapes may be negative otherwise, or empty.
+
+    Raises:
+        CaptureError: none does; names the node, and the shape of the image.
+    """
+    for node in graph:
+        is_windowed = node.op_type in having(Trait.WINDOWS) and node.domain == ""
+        image = _sizes(input_of(node, 0)) if is_windowed else None
+        if image is None or min(image, default=1) < 1 or node.outputs[0].shape is None:
+            continue
+        if any(isinstance(size, int) and size < 1 for size in node.outputs[0].shape):
+            weight = _sizes(input_of(node, 1)) or ()
+            kernel = list(node.attributes.get_ints("kernel_shape", weight[2:]))
+            dilations = "" if set(node.attributes.get_ints("dilations", [1])) == {1} else ", dilated,"
+            what = f"{node.op_type} has a window of {kernel}{dilations} for an input of the shape {image}"
+            raise refused(node, f"{what}, which is too small, padding included", "give the model larger inputs")
 
 
 def _axes(node: ir.Node) -> Iterator[int]:

@@ -31,7 +31,14 @@ from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha25
 from edgeconv.capture.onnx_file._local_responses import settle_local_responses
 from edgeconv.capture.onnx_file._moved_integers import settle_exponents, settle_moved_integers
 from edgeconv.capture.onnx_file._numbers import check_numbers
-from edgeconv.capture.onnx_file._operands import check_axes, check_flags, check_groups, check_operands, check_scalars
+from edgeconv.capture.onnx_file._operands import (
+    check_axes,
+    check_flags,
+    check_groups,
+    check_operands,
+    check_scalars,
+    check_windows,
+)
 from edgeconv.capture.onnx_file._recurrent import check_modes, settle_recurrent
 from edgeconv.capture.onnx_file._sorted import sort_largest, sorted_file
 from edgeconv.capture.onnx_file._soundness import check_extents, every_graph, every_node
@@ -189,10 +196,12 @@ class OnnxFile:
             state_same_pads(graph)
             with silent():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
+                check_windows(graph)
                 _check_extents(graph)
                 check_scalars(graph)
                 clean(model)
                 check_operands(graph)
+                check_windows(graph)
                 _check_extents(graph)
                 check_groups(graph)
                 check_axes(graph)
