@@ -48,6 +48,9 @@ What noise of a hundredth of the scores' energy leaves of an ArgMax: of six scor
 INT8_SQNR_DB = 20.0
 """Acceptance threshold of int8 against float64: noise of a hundredth of the signal's energy. Less is a broken file."""
 
+ENOUGH_JUDGED, MOST_BESIDE = 30, 64
+"""Fewer judged inputs say little of others: so many of the calibration are then looked at beside them, at most."""
+
 MIXED_CONFIDENCE = 0.95
 """How sure a search for int8-mixed is that inputs which it did not measure reach the threshold, too."""
 

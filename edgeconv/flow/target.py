@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
-from edgeconv.core.defaults import INT8_SQNR_DB, MIXED_CONFIDENCE
+from edgeconv.core.defaults import ENOUGH_JUDGED, INT8_SQNR_DB, MIXED_CONFIDENCE, MOST_BESIDE
 from edgeconv.core.search_target import Target
 from edgeconv.core.variants import DEFAULT_FIDELITY, MIXED
 from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
@@ -107,6 +107,8 @@ def with_thresholds(job: Job, model: ir.Model) -> Job:
     from edgeconv.report import TargetSearch
 
     target = dataclasses.replace(_targets_of(bounds[MIXED])[0], confidence=MIXED_CONFIDENCE)
+    if samples and len(samples) < ENOUGH_JUDGED:
+        words += f" and up to {MOST_BESIDE} of the calibration"
     if target.sqnr_db is not None:
         words += f", with a margin: {MIXED_CONFIDENCE:.0%} sure of other inputs like them"
     target_search = TargetSearch(MIXED, target.sqnr_db, target.agreement, words, 0)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgeconv.core import Array, Parts
 from edgeconv.core.affine import decibels
 from edgeconv.core.confidence import sqnr_bound
+from edgeconv.core.defaults import ENOUGH_JUDGED, MOST_BESIDE
 from edgeconv.core.search_target import Measured, Target
 from edgeconv.core.variation import OutputErrors
 from edgeconv.errors import JUDGED, QuantizeError
@@ -24,8 +25,6 @@ from edgeconv.quantize._sensitivity import Batches
 if TYPE_CHECKING:
     import onnxruntime
 
-_ENOUGH = 30  # judged inputs
-_BESIDE = 64  # others, where these are fewer
 _SCORES_RANK = 2  # (rows, classes)
 
 
@@ -79,9 +78,9 @@ class Meter:
     def __init__(self, reference: ir.Model, judged: Batches, target: Target, beside: Batches | None = None) -> None:
         self._reference = session_of(reference, (), optimized=False)
         self._groups, self._confidence = [judged], target.confidence
-        if beside is not None and sum(1 for _ in islice(judged(), _ENOUGH)) < _ENOUGH:
-            stride = max(1, sum(1 for _ in beside()) // _BESIDE)
-            self._groups.append(lambda: islice(beside(), 0, stride * _BESIDE, stride))
+        if beside is not None and sum(1 for _ in islice(judged(), ENOUGH_JUDGED)) < ENOUGH_JUDGED:
+            stride = max(1, sum(1 for _ in beside()) // MOST_BESIDE)
+            self._groups.append(lambda: islice(beside(), 0, stride * MOST_BESIDE, stride))
         sample = next(iter(judged()), None)
         if sample is None:
             raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
