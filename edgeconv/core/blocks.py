@@ -17,6 +17,7 @@ _Result = TypeVar("_Result")
 BLOCK = 1 << 15
 """Elements: 256 KB of float64. From a quarter of that to twice as many cost the same, within a tenth."""
 WORTH_THREADS = 16  # blocks
+_FEW = 1 << 8  # elements, which mostly tell what is true of any
 
 
 def each_block(function: Callable[..., _Result], *operands: Array) -> list[_Result]:
@@ -53,6 +54,13 @@ def by_blocks(function: Callable[..., Sequence[Array]], *operands: Array) -> tup
         whole[at][place] = part
     shaped = {id(result): result.reshape(blocks.shape) for result in whole}
     return tuple(shaped[id(result)] for result in whole)
+
+
+def any_block(test: Callable[..., bool], *operands: Array) -> bool:
+    """Whether a test of blocks holds of one; what is behind it is not computed. See `by_blocks`."""
+    blocks = _Blocks(operands)
+    first = [slice(0, _FEW)] if len(blocks.places) > 1 else []
+    return any(test(*blocks.at(place)) for place in (*first, *blocks.places))
 
 
 class _Blocks:

@@ -10,6 +10,7 @@ import pytest
 
 from edgeconv.core import blocks
 from edgeconv.parity.bounds import Arithmetic, Bound, of_node
+from edgeconv.parity.bounds._later import Later
 
 GENERATOR = np.random.default_rng(3)
 ODD = np.array([0.0, -0.0, 1e-40, -1e-45, 3e38, -3e38, np.inf, -np.inf, np.nan], np.float32)
@@ -62,6 +63,61 @@ def test_blocks_change_no_bound_and_no_share_of_it(op_type: str, storage: str, m
     assert (again.likely, again.widest) == (used.likely, used.widest)
     assert again.noise == pytest.approx(used.noise, rel=1e-12)
     assert again.signal == pytest.approx(used.signal, rel=1e-12)
+
+
+def chain_of(*steps: tuple[str, tuple[np.ndarray, ...]], storage: str = "float32") -> Bound:
+    """The bound behind several nodes, each of which reads the one before and further operands."""
+    bound: Bound | None = None
+    for op_type, operands in steps:
+        own = (*([] if bound is None else [bound]), *operands)
+        arrays = [item.exact if isinstance(item, Bound) else item for item in own]
+        values = [
+            ir.Value(shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
+            for array in arrays
+        ]
+        (bound, *_) = of_node(ir.node(op_type, values), own, opset=18, arithmetic=Arithmetic(storage=storage))
+    assert bound is not None
+    return bound
+
+
+INTEGERS = (GENERATOR.integers(-128, 128, (1, 3, 19, 11)).astype(np.int8), np.float32(0.07), np.int8(3))
+QUANTIZED = ("QuantizeLinear", (np.float32(0.3), np.int8(-5)))
+CHAINS = {
+    "a convolution between integers": [("DequantizeLinear", INTEGERS), ("Conv", CASES["Conv"][1:]), QUANTIZED],
+    "a sum between integers": [("DequantizeLinear", INTEGERS), ("Add", (operand(1, 3, 19, 11),)), QUANTIZED],
+    "a scale per channel": [
+        *(("DequantizeLinear", INTEGERS), ("Mul", (operand(3, 1, 1),))),
+        ("QuantizeLinear", (np.array([0.3, 0.2, 0.1], np.float32), np.array([0, 1, 2], np.int8))),
+    ],
+    "activations": [("Mul", (operand(2, 3, 40), operand(2, 3, 40))), ("LeakyRelu", ()), ("Sigmoid", ())],
+}
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_carried_errors_are_the_same_block_by_block_and_asked_for_at_once(
+    name: str, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = chain_of(*CHAINS[name], storage=storage)
+    steps = CHAINS[name]
+    monkeypatch.setattr(blocks, "BLOCK", 7)
+    parts = chain_of(*steps, storage=storage)
+    for of in ("exact", "worst", "likely"):
+        np.testing.assert_array_equal(getattr(whole, of), getattr(parts, of), err_msg=of)
+    assert whole.has_errors == parts.has_errors == bool(whole.worst.any())
+    least = parts.at_least(1.0)
+    np.testing.assert_array_equal(least.worst, np.maximum(whole.worst, 1.0))
+    np.testing.assert_array_equal(least.likely, whole.likely)
+
+
+def test_an_error_of_the_last_element_alone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", 7)
+    errors = np.zeros(3000)
+    assert not Bound(errors, errors, errors).has_errors
+    errors[-1] = 1e-9
+    assert Bound(errors, errors, errors).has_errors
+    later = Later(lambda x: (np.abs(x), np.abs(x)), (errors,))
+    assert Bound.later(errors, later).has_errors
 
 
 @pytest.mark.parametrize("op_type", CASES)

@@ -15,6 +15,7 @@ from edgeconv.core import Array
 from edgeconv.core.verdicts import LayerUse, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import Arithmetic, Bound
+from edgeconv.parity.bounds._later import Later
 from edgeconv.parity.running import Judged, Layer, running_link
 from edgeconv.parity.running._layers import Operand, Step, judged_layers
 from edgeconv.parity.running._onnx import OnnxFile
@@ -51,6 +52,26 @@ def test_a_value_that_a_wider_reading_cannot_judge_has_no_verdict() -> None:
 
 def test_a_value_that_is_right_as_told_needs_no_wider_reading() -> None:
     assert _judged(2 * _X) == ([0.0], [])
+
+
+def test_what_two_operators_read_is_bounded_once_and_freed_behind_them() -> None:
+    counted: list[int] = []
+    x = np.linspace(1.0, 2.0, 1 << 17)
+
+    def errors(block: Array) -> tuple[Array, Array]:
+        counted.append(block.size)
+        return np.full(block.shape, 0.25), np.full(block.shape, 0.25)
+
+    def doubled(operands: Sequence[Operand]) -> Sequence[Bound]:
+        (operand,) = operands
+        assert isinstance(operand, Bound)
+        return [Bound(2 * operand.exact, 2 * operand.worst, 2 * operand.likely)]
+
+    steps = [Step("Source", ("input",), ("x",), lambda operands: [Bound.later(x, Later(errors, (x,)))])]
+    steps += [Step("Double", ("x",), (name,), doubled) for name in ("y", "z")]
+    judged = judged_layers(steps, {"input": x}, {"y": 2 * x, "z": 2 * x + 0.25}, [_as_told], str)
+    assert [layer.used for layer in judged.layers] == [0.0, 0.5]
+    assert sum(counted) < x.size + 1000  # and a few elements, which tell that there is an error
 
 
 def test_a_layer_tells_how_much_of_either_bound_its_worst_element_uses() -> None:

@@ -84,6 +84,16 @@ def test_attributes_of_activations() -> None:
     assert_as_onnx("Clip", x, np.array(1.0), np.array(-1.0))
 
 
+@pytest.mark.parametrize("alpha", [0.01, 1.5, 0.0, -0.3, math.inf, math.nan])
+def test_a_slope_is_for_numbers_below_zero_alone_and_keeps_the_sign_of_zeros(alpha: float) -> None:
+    x = np.concatenate([FLOATS, [math.inf, -math.inf, math.nan, 5e-324, -5e-324]])
+    with np.errstate(all="ignore"):
+        due = np.where(x < 0, float(np.float32(alpha)) * x, x)
+    result, number = compute("LeakyRelu", x, alpha=alpha)[0], ~np.isnan(due)
+    assert result[number].tobytes() == due[number].tobytes()
+    assert np.isnan(result[~number]).all()
+
+
 def test_softmax_of_old_opsets_takes_all_axes_together() -> None:
     x = RNG.normal(size=(2, 3, 4))
     together = np.exp(x) / np.exp(x).sum((1, 2), keepdims=True)

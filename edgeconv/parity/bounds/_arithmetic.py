@@ -19,6 +19,11 @@ RUNTIMES = ("any", "onnxruntime", "xnnpack", "tflite")
 FORMATS = ("float32", "float16")
 
 
+def is_zero(error: Array) -> bool:
+    """Whether an error is a single 0, which sums need not be formed with."""
+    return not error.ndim and not error
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """How far a runtime's function of an exact operand may lie from the exact value.
@@ -191,7 +196,8 @@ class Arithmetic:
         """
         u, additions = self.unit, np.maximum(np.asarray(count, np.float64) - 1, 0)
         # max(P, N) of the package's docstring: P + N is the magnitude, P - N the total.
-        partial = (magnitude + np.abs(total) + spread) / 2
+        partial = magnitude + np.abs(total)
+        partial = (partial if is_zero(np.asarray(spread)) else partial + spread) * 0.5
         ratio = additions * u
         # Beyond the first order: a rounded partial sum may itself be larger than the exact one.
         growth = np.where(ratio < 1, 1 + 2 * ratio / (1 - np.minimum(ratio, 0.999)), np.inf)

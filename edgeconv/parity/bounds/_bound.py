@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from edgeconv.core.blocks import BLOCK
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds._arithmetic import Array
 from edgeconv.parity.bounds._bounded import Bounded
@@ -78,6 +79,22 @@ class Bound:
         later: Later | None = self.__dict__.get("_later")
         return later or Later.known(self.worst, self.likely)
 
+    @property
+    def errors(self) -> Later:
+        """What `worst` and `likely` are computed by, where nobody has asked for them yet."""
+        return self._left
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a correct evaluation may lie elsewhere at all."""
+        return self._left.is_any(0) if self.exact.size > BLOCK else bool(self.worst.any())
+
+    def at_least(self, error: float) -> Bound:
+        """The same with no worst error that is less."""
+        left = self._left.then(lambda worst, likely: (np.maximum(worst, error), likely))
+        result = Bound.later(self.exact, left)
+        return result.saturating() if self.saturates else result
+
     def saturating(self) -> Bound:
         """The same, of a kernel that gives the largest number in place of infinity."""
         result = copy(self)
@@ -142,7 +159,7 @@ def _use(ceiling: float, *operands: Array) -> Use:
         return Use(bound=float(worst[0]), widest=widest, signal=signal)
     shares = _shares(actual, exact, error, worst, ceiling)
     at = int(np.argmax(shares))
-    most = float((shares if likely is worst else _shares(actual, exact, error, likely, ceiling)).max())
+    most = float(shares[at] if likely is worst else _shares(actual, exact, error, likely, ceiling).max())
     return Use(float(shares[at]), float(error[at]), float(worst[at]), most, widest, signal, noise)
 
 

@@ -14,7 +14,8 @@ from functools import partial, reduce
 import numpy as np
 
 from edgeconv.core.blocks import by_blocks
-from edgeconv.parity.bounds._arithmetic import Arithmetic, Array
+from edgeconv.core.selection import selected
+from edgeconv.parity.bounds._arithmetic import Arithmetic, Array, is_zero
 from edgeconv.parity.bounds._functions import FUNCTIONS
 from edgeconv.parity.bounds._later import Later
 
@@ -49,7 +50,8 @@ class Bounded:
         """An operand: exact, but for numbers that the runtime reads as 0."""
         values = np.asarray(values)
         error = arithmetic.flushed(values)
-        return cls.later(Later(_entering, (values, error)), arithmetic, worst=error, likely=error)
+        parts = {"value": values} if values.dtype == np.float64 else {}
+        return cls.later(Later(_entering, (values, error)), arithmetic, **parts, worst=error, likely=error)
 
     @classmethod
     def later(cls, later: Later, arithmetic: Arithmetic, **parts: Array) -> Bounded:
@@ -72,11 +74,16 @@ class Bounded:
         later: Later | None = self.__dict__.get("_later")
         return later or Later.known(self.value, self.worst, self.likely)
 
-    def carrying(self, worst: Array, likely: Array) -> Bounded:
-        """With errors that it has from before."""
-        first = self.worst + worst
-        is_one = self.worst is self.likely and worst is likely
-        return replace(self, worst=first, likely=first if is_one else self.likely + likely)
+    def carrying(self, errors: Later) -> Bounded:
+        """With errors, worst and likely, that it has from before."""
+
+        def carried(value: Array, worst: Array, likely: Array, worst_before: Array, likely_before: Array) -> _Three:
+            first = worst + worst_before
+            is_one = worst is likely and worst_before is likely_before
+            return value, first, first if is_one else likely + likely_before
+
+        parts = {"value": self.value} if "value" in self.__dict__ else {}
+        return Bounded.later(self.left.beside(errors).then(carried), self.arithmetic, **parts)
 
     def constant(self, number: float) -> Bounded:
         """A constant of a formula, as the kernel's format holds it."""
@@ -112,14 +119,23 @@ class Bounded:
 
     def _rounded(self, value: Array, worst: Array, likely: Array, units: Array) -> _Pair:
         u, least, size = self.arithmetic.unit, self.arithmetic.least, np.abs(value)
-        return self._within(size, *_of_both(lambda error: error + units * u * (size + error) + least, worst, likely))
+
+        def rounded(error: Array) -> Array:
+            if is_zero(error):
+                return np.asarray(units * u * size + least)
+            return np.asarray(error + units * u * (size + error) + least)
+
+        return self._within_of(size, *_of_both(rounded, worst, likely))
 
     def within(self, value: Array, worst: Array, likely: Array) -> Bounded:
         """With infinite errors where the interval reaches the largest number, or nothing is known."""
         return self._later_errors(self._within, value, worst, likely)
 
     def _within(self, value: Array, worst: Array, likely: Array) -> _Pair:
-        size = np.abs(value)
+        return self._within_of(np.abs(value), worst, likely)
+
+    def _within_of(self, size: Array, worst: Array, likely: Array) -> _Pair:
+        """The same, of the magnitudes of the values."""
         if size.max(initial=0.0) + worst.max(initial=0.0) < self.arithmetic.largest:  # no element reaches it
             return worst, likely
         reaches = ~(size + worst < self.arithmetic.largest)
@@ -140,10 +156,10 @@ class Bounded:
 
     def _product(self, a: Array, a_worst: Array, a_likely: Array, b: Array, b_worst: Array, b_likely: Array) -> _Three:
         # |(a + d)(b + e) - ab| <= |a| e + |b| d + d e.
-        value, size_a, size_b = np.asarray(a * b), np.abs(a), np.abs(b)
-        worst = likely = size_a * b_worst + size_b * a_worst + a_worst * b_worst
+        value = np.asarray(a * b)
+        worst = likely = _carried_by_product(a, b, a_worst, b_worst)
         if a_likely is not a_worst or b_likely is not b_worst:
-            likely = size_a * b_likely + size_b * a_likely + a_likely * b_likely
+            likely = _carried_by_product(a, b, a_likely, b_likely)
         return value, *self._rounded(value, worst, likely, np.ones(()))
 
     def __truediv__(self, other: Bounded | float) -> Bounded:
@@ -336,6 +352,15 @@ def _entering(values: Array, error: Array) -> _Three:
     return values.astype(np.float64, copy=False), error, error
 
 
+def _carried_by_product(a: Array, b: Array, of_a: Array, of_b: Array) -> Array:
+    """|a| e + |b| d + d e, without the terms that a factor has which is exact: `_within_of` sees to infinite ones."""
+    if is_zero(of_a):
+        return of_b if is_zero(of_b) else np.asarray(np.abs(a) * of_b)
+    if is_zero(of_b):
+        return np.asarray(np.abs(b) * of_a)
+    return np.asarray(np.abs(a) * of_b + np.abs(b) * of_a + of_a * of_b)
+
+
 def _of_both(rule: Callable[[Array], Array], worst: Array, likely: Array) -> _Pair:
     """A rule applied to both errors, only once where they are one array."""
     first = rule(worst)
@@ -367,9 +392,9 @@ def chosen(condition: Array, a: Bounded, b: Bounded) -> Bounded:
 
 def _chosen(condition: Array, *pairs: Array) -> list[Array]:
     value, worst, likely = zip(pairs[::2], pairs[1::2], strict=True)
-    first = np.where(condition, *worst)
+    first = selected(condition, *worst)
     is_one = worst[0] is likely[0] and worst[1] is likely[1]
-    return [np.where(condition, *value), first, first if is_one else np.where(condition, *likely)]
+    return [selected(condition, *value), first, first if is_one else selected(condition, *likely)]
 
 
 def by_sign(x: Bounded, above: Bounded, below: Bounded) -> Bounded:

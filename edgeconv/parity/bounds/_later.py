@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.core.blocks import by_blocks, each_block
+from edgeconv.core.blocks import any_block, by_blocks, each_block
 
 _Result = TypeVar("_Result")
 
@@ -37,6 +37,20 @@ class Later:
     def then(self, function: Callable[..., Sequence[Array]], *operands: Array) -> Later:
         """A function of further operands, and of these results behind them."""
         return Later(self._behind(function, len(operands)), (*operands, *self.operands))
+
+    def beside(self, other: Later) -> Later:
+        """These results, and those of another behind them."""
+        count = len(self.operands)
+
+        def both(*operands: Array) -> Sequence[Array]:
+            return *self.function(*operands[:count]), *other.function(*operands[count:])
+
+        return Later(both, (*self.operands, *other.operands))
+
+    def is_any(self, place: int) -> bool:
+        """Whether any element of the result in a place is not 0: mostly the first block tells."""
+        with np.errstate(all="ignore"):
+            return any_block(lambda *operands: bool(self.function(*operands)[place].any()), *self.operands)
 
     def each(self, function: Callable[..., _Result], *operands: Array) -> list[_Result]:
         """What a function makes of each block of further operands, and of these results behind them."""

@@ -64,7 +64,7 @@ def of_node(
         ParityError: the operator, or a form of it, has no bound.
         RewriteError: `evaluate_node` refuses it.
     """
-    carried = {at: item for at, item in enumerate(operands) if isinstance(item, Bound) and item.worst.any()}
+    carried = {at: item for at, item in enumerate(operands) if isinstance(item, Bound) and item.has_errors}
     values = tuple(item.exact if isinstance(item, Bound) else item for item in operands)
     results = evaluate_node(node, values, opset=opset)
     # 1. What rounds nothing: the result itself, another one where an operand may be flushed, or errors carried on.

@@ -37,9 +37,14 @@ def _point(site: Site, index: int, x: Array) -> Array:
 
 def _quantize(site: Site) -> Bounded:
     """A quotient, or a product by the reciprocal of the scale, rounded to the nearest."""
-    x, scale = site.x(), exact(site.x(), _spread(site, site[1].astype(np.float64), site[0]))
-    steps = widest(x / scale, x * (1.0 / scale))
-    return _quantized(steps, _limits(site), _point(site, 2, site[0]))
+    x, limits, point = site.x(), _limits(site), _point(site, 2, site[0])
+    scale = exact(x, _spread(site, site[1].astype(np.float64), site[0]))
+    inverse = 1.0 / scale
+
+    def quantized(x: Bounded) -> Bounded:
+        return _quantized(widest(x / scale, x * inverse), limits, point)
+
+    return x.by_blocks(quantized) if scale.value.ndim == point.ndim == 0 else quantized(x)
 
 
 def _dequantize(site: Site) -> Bounded:
@@ -112,9 +117,13 @@ def _quantized(steps: Bounded, limits: tuple[int, int], zero_point: Array | floa
         return np.clip(values + zero_point, *limits)
 
     value = held(np.rint(steps.value))
-    errors = []
-    for error in (steps.worst, steps.likely):
-        finite = np.where(np.isfinite(error), error, 2.0**40)  # beyond the limits of every integer format
-        low, high = held(np.ceil(steps.value - finite - 0.5)), held(np.floor(steps.value + finite + 0.5))
-        errors.append(np.maximum(np.abs(high - value), np.abs(value - low)))
-    return Bounded(value, errors[0], errors[1], steps.arithmetic)
+
+    def distance(error: Array) -> Array:
+        if not np.isfinite(error.max(initial=0.0)):  # beyond the limits of every integer format
+            error = np.where(np.isfinite(error), error, 2.0**40)
+        low, high = held(np.ceil(steps.value - error - 0.5)), held(np.floor(steps.value + error + 0.5))
+        return np.asarray(np.maximum(np.abs(high - value), np.abs(value - low)))
+
+    worst = distance(steps.worst)
+    likely = worst if steps.likely is steps.worst else distance(steps.likely)
+    return Bounded(value, worst, likely, steps.arithmetic)

@@ -34,7 +34,7 @@ class Site(Operands[Array]):
         bound = self.carried.get(index)
         if bound is None:
             return own
-        return own.carrying(bound.worst, bound.likely)
+        return own.carrying(bound.errors)
 
     def maybe(self, index: int) -> Bounded | None:
         """An operand that may be left out."""

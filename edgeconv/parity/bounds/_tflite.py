@@ -55,7 +55,7 @@ class Site:
         error = self.errors.get(self.call.operator.inputs[index])  # a runtime's operand has none
         if error is None:
             return operand
-        whole = operand.carrying(error.worst, error.likely)
+        whole = operand.carrying(error.errors)
         return whole.within(whole.value, whole.worst, whole.likely)
 
     def linear(self, indices: Sequence[int], count: Array | float) -> Bounded:
@@ -155,7 +155,7 @@ def _bounds_of(
     results, unclamped = _evaluated(graph, operator, values)
     call = Call.of(graph.tensors, operator, values)
     # 1. Operands that have errors already: these go through the operator, or no bound is known.
-    carried = {at: error for at, error in errors.items() if error.worst.any()}
+    carried = {at: error for at, error in errors.items() if error.has_errors}
     if carried and operator.name in CARRIED and all(result.dtype.kind == "f" for result in results):
 
         def evaluate(offsets: Mapping[int, Array]) -> Sequence[Array]:

@@ -106,9 +106,10 @@ def judged_layers(
         keys = {} if known is None else known.keys(steps, fed, returned, at)
         same = {key for key in keys.keys() & left if known is not None and keys[key] in known.layers}
         # 2. The others, along the file.
-        walk = _Walk(fed, returned, reading)
+        needed = _needed(steps, returned, left - same)
+        walk = _Walk(fed, returned, reading, Counter(key for step in needed for key in step.inputs))
         judged = set()
-        for step in _needed(steps, returned, left - same):
+        for step in needed:
             for key, piece, bound in walk.step(step):
                 if key in left - same:
                     judged.add(key)
@@ -144,7 +145,7 @@ def carried_through(steps: Sequence[Step], fed: Mapping[Hashable, Operand], outp
     for step in steps:
         bounds = step.bounds([None if key is None else values[key] for key in step.inputs])
         for key, bound in zip(step.outputs, bounds, strict=False):
-            values[key] = replace(bound, likely=bound.worst) if bound.worst.any() else bound.exact
+            values[key] = replace(bound, likely=bound.worst) if bound.has_errors else bound.exact
         readers_left.subtract(step.inputs)
         for key in {*step.inputs, *step.outputs}:
             if key is not None and readers_left[key] <= 0:
@@ -177,9 +178,15 @@ class _Walk:
         unjudged: why others have none.
     """
 
-    def __init__(self, fed: Mapping[Hashable, Operand], returned: Mapping[Hashable, Array], reading: Reading) -> None:
+    def __init__(
+        self,
+        fed: Mapping[Hashable, Operand],
+        returned: Mapping[Hashable, Array],
+        reading: Reading,
+        reads: Counter[Hashable],
+    ) -> None:
         self.unjudged: dict[Hashable, str] = {}
-        self._returned, self._reading = returned, reading
+        self._returned, self._reading, self._reads_left = returned, reading, reads
         self._values: dict[Hashable, Operand] = dict(fed)
         self._pieces: dict[Hashable, tuple[str, ...]] = {}
 
@@ -196,8 +203,14 @@ class _Walk:
                 else:
                     yield key, piece, bound
             elif bound is not None:
-                self._values[key] = bound if bound.worst.any() else bound.exact
+                self._values[key] = bound if bound.has_errors else bound.exact
                 self._pieces[key] = piece
+                if self._reads_left[key] > 1:
+                    _ = bound.worst  # computed once, and not for every reader
+        self._reads_left.subtract(step.inputs)
+        for key in {*step.inputs, *step.outputs}:
+            if self._reads_left[key] <= 0:
+                self._values.pop(key, None)
 
     def _bounds(self, step: Step) -> tuple[Sequence[Bound | None], str]:
         """Of each result; or why there is none."""

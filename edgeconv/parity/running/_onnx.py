@@ -201,7 +201,7 @@ def _bounds(
     bounds = of_node(node, operands, opset=opset, arithmetic=arithmetic)
     if node.op_type == "QuantizeLinear" and isinstance(operands[0], Bound):
         # A kernel of integers rounds its bias and the product of its scales once more: the next integer is right, too.
-        return [replace(bound, worst=np.maximum(bound.worst, 1.0)) for bound in bounds]
+        return [bound.at_least(1.0) for bound in bounds]
     if node.op_type == "Add" and any(terms):
         # The convolution may begin with what is added: each of its partial sums is rounded with it.
         addends = [_exact(item) for item, count in zip(operands, terms, strict=True) if not count or all(terms)]

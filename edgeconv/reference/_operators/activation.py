@@ -5,6 +5,7 @@ Specification: the pages of the operators, all of them functions of the body tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -33,6 +34,13 @@ def _gelu(call: Call) -> Tensor:
 
 def _hard_sigmoid(call: Call) -> Tensor:
     return torch.clamp(call.attribute("alpha", 0.2) * call[0] + call.attribute("beta", 0.5), 0.0, 1.0)
+
+
+def _leaky_relu(call: Call) -> Tensor:
+    alpha = call.attribute("alpha", 0.01)
+    if 0 < alpha < math.inf:  # else a zero would change its sign, or be none
+        return F.leaky_relu(call[0], alpha)
+    return torch.where(call[0] < 0, alpha * call[0], call[0])
 
 
 def _prelu(call: Call) -> Tensor:
@@ -99,7 +107,7 @@ OPERATORS: dict[str, Operator] = {
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": each(lambda x: x * torch.clamp(x / 6 + 0.5, 0.0, 1.0)),
     "Hardmax": _along_axis(_hardmax),
-    "LeakyRelu": lambda call: torch.where(call[0] < 0, call.attribute("alpha", 0.01) * call[0], call[0]),
+    "LeakyRelu": _leaky_relu,
     "LogSoftmax": _along_axis(torch.log_softmax),
     "Mish": each(lambda x: x * torch.tanh(_softplus(x))),
     "PRelu": _prelu,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgeconv.core.blocks import by_blocks
+from edgeconv.core.selection import selected
 from edgeconv.reference.tflite._call import Call, Kernel
 from edgeconv.reference.tflite._fixed_point import divided, factor, high_product, multiplied, rounded
 from edgeconv.reference.tflite._graph import Array
@@ -39,7 +40,7 @@ def _clamp(low: float, high: float) -> Kernel:
 def _leaky(call: Call) -> Array:
     alpha = call.number("alpha")
     if not call.quantized:
-        return by_blocks(lambda x: (np.where(x > 0, x, x * alpha),), call[0])[0]
+        return by_blocks(lambda x: (selected(x > 0, x, x * alpha),), call[0])[0]
     source, result = call.scale(0), call.scale(call.result)
     values = call.integers(0)
     down = factor(float(source * np.float32(alpha) / result))
@@ -53,7 +54,7 @@ def _parametric(call: Call) -> Array:
     if call.quantized and call.source(1).dtype == "int16":
         raise call.refuse("has slopes of 16 bits, which kernels read as bytes")
     if not call.quantized:
-        return np.where(call[0] >= 0, call[0], call.real(0) * call.real(1))
+        return selected(call[0] >= 0, call[0], call.real(0) * call.real(1))
     source, alpha, result = call.scale(0), call.scale(1), call.scale(call.result)
     values = call.integers(0)
     product = multiplied(values * call.integers(1), factor(float(source * alpha / result)))

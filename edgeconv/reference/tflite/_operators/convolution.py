@@ -7,6 +7,7 @@ are NHWC, weights OHWI (depthwise 1HWO, 3-D DHWIO); what lies outside of the inp
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from edgeconv.reference.tflite._call import Call, Kernel
 from edgeconv.reference.tflite._graph import Array
 from edgeconv.reference.tflite._operators._requantize import requantized
 from edgeconv.reference.tflite._operators._windows import Axis, axis_of, transposed_axis
+
+_FEW_CHANNELS = 8
 
 
 def _convolve(call: Call) -> Array:
@@ -38,8 +41,11 @@ def _convolve_3d(call: Call) -> Array:
 def _sums(call: Call, x: Array, weight: Array, axes: Sequence[Axis]) -> Array:
     """Sums of products, tap by tap as products of matrices. ``weight`` is (taps..., output, input / groups)."""
     *_, outputs, depth = weight.shape
-    total = np.zeros(call.sized((x.shape[0], *(axis.count for axis in axes), outputs)))
+    shape = call.sized((x.shape[0], *(axis.count for axis in axes), outputs))
     groups = x.shape[-1] // depth
+    if groups == 1 and math.prod(weight.shape[:-2]) == 1 and x.shape[:-1] == shape[:-1]:
+        return np.asarray(x @ weight.reshape(outputs, depth).T)  # a pixel by itself: nothing is added up in parts
+    total = np.zeros(shape)
     for taps in itertools.product(*(axis.taps() for axis in axes)):
         to = (slice(None), *(windows for _, windows, _ in taps))
         seen = x[(slice(None), *(inputs for _, _, inputs in taps))]
@@ -59,9 +65,11 @@ def _depthwise(call: Call) -> Array:
     repeats = weight.shape[3] // x.shape[3]
     total = np.zeros(call.sized((x.shape[0], axes[0].count, axes[1].count, weight.shape[3])))
     x = np.repeat(x, repeats, axis=3) if repeats > 1 else x
+    if weight.shape[3] < _FEW_CHANNELS:  # numpy's loop is along what lies together in memory: columns, then
+        x, total = (np.ascontiguousarray(array.swapaxes(2, 3)).swapaxes(2, 3) for array in (x, total))
     for (row, rows, y), (column, columns, z) in itertools.product(axes[0].taps(), axes[1].taps()):
         total[:, rows, columns] += x[:, y, z] * weight[0, row, column]
-    return _finished(call, total, x=0, weight=1, bias=2)
+    return _finished(call, np.ascontiguousarray(total), x=0, weight=1, bias=2)
 
 
 def _transpose(call: Call) -> Array:
@@ -107,7 +115,9 @@ def _finished(call: Call, total: Array, *, x: int, weight: int, bias: int) -> Ar
         raise call.refuse(f"has a bias of shape {list(terms.shape)} for {channels} channels")
     if call.quantized:
         return requantized(call, total, x=x, weight=weight, bias=bias)
-    return call.activated(total if terms is None else total + call.real(bias).reshape(-1))
+    if terms is not None:
+        total += call.real(bias).reshape(-1)
+    return call.activated(total)
 
 
 OPERATORS: Mapping[str, Kernel] = {
