@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from edgeconv.core.affine import dequantized, quantized
+from edgeconv.core.moved import contiguous
 from edgeconv.core.precision import Array
 from edgeconv.core.verdicts import Coverage, FlipCertificate, LinkResult
 
@@ -58,8 +59,7 @@ class TensorSpec:
         """
         if self.scale is not None:
             array = quantized(array, self.scale, self.zero_point, self.dtype, np.float32)
-        # not np.ascontiguousarray, which makes (1,) of a scalar
-        return np.asarray(array.transpose(0, 2, 3, 1) if self.layout == NHWC else array, order="C")
+        return contiguous(array.transpose(0, 2, 3, 1) if self.layout == NHWC else array)
 
     def from_file(self, array: Array) -> Array:
         """Moves an array from the file's layout to torch's (N, C, H, W), as real numbers; C-contiguous.
@@ -70,7 +70,7 @@ class TensorSpec:
             array = dequantized(array, self.scale, self.zero_point, np.float32)
         elif array.dtype == np.float16:
             array = array.astype(np.float32)
-        return np.asarray(array.transpose(0, 3, 1, 2) if self.layout == NHWC else array, order="C")
+        return contiguous(array.transpose(0, 3, 1, 2) if self.layout == NHWC else array)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from edgeconv.core.moved import contiguous
 from edgeconv.core.precision import Array
 from edgeconv.core.threads import in_threads
 
@@ -73,7 +74,7 @@ class _Blocks:
         is_one = self.size <= BLOCK or any(item.size != 1 and item.shape != self.shape for item in operands)
         self.places = [slice(start, start + BLOCK) for start in range(0, 1 if is_one else self.size, BLOCK)]
         arrays = {} if is_one else {id(operand): operand for operand in operands}
-        self._flat = {at: item.reshape(-1) if item.size != 1 else item.reshape(()) for at, item in arrays.items()}
+        self._flat = {at: contiguous(item).reshape(-1 if item.size != 1 else ()) for at, item in arrays.items()}
 
     def at(self, place: slice) -> list[Array]:
         """The operands of a block."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.core.moved import contiguous
 from edgeconv.core.threads import in_threads
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class _Digests:
 
 
 def _bytes_of(array: Array) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return contiguous(array).reshape(-1).view(np.uint8).data
 
 
 def _digest(data: bytes | memoryview) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from edgeconv.core.moved import contiguous
 from edgeconv.reference.tflite._call import Call, Kernel
 from edgeconv.reference.tflite._graph import Array
 from edgeconv.reference.tflite._operators._requantize import requantized
@@ -66,10 +67,10 @@ def _depthwise(call: Call) -> Array:
     total = np.zeros(call.sized((x.shape[0], axes[0].count, axes[1].count, weight.shape[3])))
     x = np.repeat(x, repeats, axis=3) if repeats > 1 else x
     if weight.shape[3] < _FEW_CHANNELS:  # numpy's loop is along what lies together in memory: columns, then
-        x, total = (np.ascontiguousarray(array.swapaxes(2, 3)).swapaxes(2, 3) for array in (x, total))
+        x, total = (contiguous(array.swapaxes(2, 3)).swapaxes(2, 3) for array in (x, total))
     for (row, rows, y), (column, columns, z) in itertools.product(axes[0].taps(), axes[1].taps()):
         total[:, rows, columns] += x[:, y, z] * weight[0, row, column]
-    return _finished(call, np.ascontiguousarray(total), x=0, weight=1, bias=2)
+    return _finished(call, contiguous(total), x=0, weight=1, bias=2)
 
 
 def _transpose(call: Call) -> Array:
