@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -134,7 +134,12 @@ def _of_variant(
     progress: Progress,
 ) -> Iterator[tuple[str, list[LinkResult]]]:
     """Links 2 and 3 of a variant's files, by their name; link 2 breaks as `numbers` says, where that is something."""
-    from edgeconv.parity.writing import Graph, matched  # torch, which proving again does not need
+    from edgeconv.parity.writing import (  # torch, which proving again does not need
+        Graph,
+        interface_faults,
+        matched,
+        with_faults,
+    )
 
     graph = Graph(variant.model)
     costs: dict[frozenset[str], LinkResult] = {}
@@ -152,7 +157,13 @@ def _of_variant(
             if key not in costs:
                 cost = _rounding(graph, matching.rounded, golden, variant.name)
                 costs[key] = cost if numbers is None else replace(numbers, sqnr_db=cost.sqnr_db)
-            yield artifact.path.name, [costs[key], _writing(graph, file, golden.samples[0], matching)]
+            written = _writing(graph, file, golden.samples[0], matching)
+            faults = interface_faults(artifact, _names(variant.model.graph.inputs), _names(variant.model.graph.outputs))
+            yield artifact.path.name, [costs[key], with_faults(written, faults)]
+
+
+def _names(values: Iterable[ir.Value]) -> list[str]:
+    return [value.name or "" for value in values]
 
 
 def _quantizing(

@@ -32,6 +32,7 @@ from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._float_layers import first_float_fault
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, integer_faults
+from edgeconv.parity.writing._interface import interface_faults
 from edgeconv.parity.writing._judge import both_sides, matched, writing
 from edgeconv.parity.writing._onnx import OnnxFile
 from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants, with_faults
@@ -58,6 +59,7 @@ __all__ = [
     "first_float_fault",
     "half_steps",
     "integer_faults",
+    "interface_faults",
     "magnitude",
     "matched",
     "negated",

@@ -110,8 +110,8 @@ class _Onnx:
         spell_out(model, all_of_them=True)  # QLinearConv and its like, in operators that the reference knows
         self._model = model
         graph = model.graph
-        self.inputs = tuple(_spec(value) for value in graph.inputs if not value.is_initializer())
-        self.outputs = tuple(map(_spec, graph.outputs))
+        self.inputs = tuple(onnx_spec(value) for value in graph.inputs if not value.is_initializer())
+        self.outputs = tuple(map(onnx_spec, graph.outputs))
         self.titles: Mapping[str, str] = {}
         parts: list[ir.Graph | ir.Function] = [graph, *model.functions.values()]
         called = {node.op_type for part in parts for node in part.all_nodes()}
@@ -145,7 +145,8 @@ class _Onnx:
         return tuple(values[name] for name in names)
 
 
-def _spec(value: ir.Value) -> TensorSpec:
+def onnx_spec(value: ir.Value) -> TensorSpec:
+    """An input or output of an `.onnx` file, as it states it."""
     sizes = [size if isinstance(size, int) else size.value or f"d{at}" for at, size in enumerate(value.shape or ())]
     dtype = value.dtype or ir.DataType.FLOAT
     return TensorSpec(value.name or "", tuple(sizes), dtype.numpy().name)
@@ -166,11 +167,11 @@ class _Tflite:
     def __init__(self, path: Path) -> None:
         data = read_named(path, kind=".tflite", error=ParityError)
         self._graph = graph = tflite.read(data)
-        self.inputs = tuple(_tflite_spec(graph.tensors[index]) for index in graph.inputs)
+        self.inputs = tuple(tflite_spec(graph.tensors[index]) for index in graph.inputs)
         self.outputs = tuple(
-            _with_open_axes(_tflite_spec(graph.tensors[index]), index, graph) for index in graph.outputs
+            _with_open_axes(tflite_spec(graph.tensors[index]), index, graph) for index in graph.outputs
         )
-        self.titles = dict(_signature(tflite.open_tflite(data), graph))
+        self.titles = dict(signature_names(tflite.open_tflite(data), graph))
         constants = [tensor for tensor in graph.tensors if tensor.data is not None]
         self.constants: Mapping[str, Array] = {
             tensor.name: np.asarray(tensor.data) for tensor in constants if tensor.floating
@@ -208,7 +209,8 @@ def _tflite_variant(graph: tflite.TfliteGraph) -> str:
     return "fp16" if halves else "fp32"
 
 
-def _tflite_spec(tensor: tflite.Tensor) -> TensorSpec:
+def tflite_spec(tensor: tflite.Tensor) -> TensorSpec:
+    """An input or output of a `.tflite` file, as it states it."""
     quantization = None if tensor.floating else tensor.quantization
     if quantization is None:
         return TensorSpec(tensor.name, tensor.shape, tensor.dtype)
@@ -222,7 +224,7 @@ def _with_open_axes(spec: TensorSpec, index: int, graph: tflite.TfliteGraph) -> 
     return replace(spec, shape=tuple("?" if axis in axes else size for axis, size in enumerate(spec.shape)))
 
 
-def _signature(model: Any, graph: tflite.TfliteGraph) -> Iterator[tuple[str, str]]:
+def signature_names(model: Any, graph: tflite.TfliteGraph) -> Iterator[tuple[str, str]]:
     """The names that the first signature of the graph gives to tensors, by the tensors' own."""
     signatures = (model.SignatureDefs(at) for at in range(model.SignatureDefsLength()))
     signature = next((item for item in signatures if item.SubgraphIndex() == 0), None)

@@ -1,0 +1,96 @@
+"""Whether the inputs and outputs that a file states are those that it is said to have: names, order, types, shapes.
+
+Values are compared by their names, so that two outputs in another order, or one in another type, leave each number as
+it is; who reads results by place, or feeds what the report states, has something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import onnx
+import onnx_ir as ir
+
+from edgeconv.core import Artifact, TensorSpec
+from edgeconv.core.named_files import read_named
+from edgeconv.errors import EmitError
+from edgeconv.parity.writing._read_back import onnx_spec, signature_names, tflite_spec
+from edgeconv.reference import tflite
+
+_Fault = tuple[str, str]
+
+
+def interface_faults(artifact: Artifact, inputs: Sequence[str], outputs: Sequence[str]) -> list[_Fault]:
+    """Name and one line of each input or output that a file has otherwise than it is said to.
+
+    Args:
+        artifact: what is said of the file, which exists.
+        inputs: the names of the graph's, in its order.
+        outputs: likewise.
+
+    Raises:
+        EmitError: the file cannot be read.
+    """
+    held = _onnx_interface(artifact) if artifact.format == "onnx" else _tflite_interface(artifact)
+    sides = (("input", inputs, artifact.inputs, held[0]), ("output", outputs, artifact.outputs, held[1]))
+    return [fault for side, names, stated, specs in sides for fault in _of_side(side, names, stated, specs)]
+
+
+def _of_side(
+    side: str, names: Sequence[str], stated: Sequence[TensorSpec], held: Sequence[TensorSpec]
+) -> Iterator[_Fault]:
+    for whose, order in (("is said to have", [spec.name for spec in stated]), ("has", [spec.name for spec in held])):
+        if order != [*names]:
+            first = next((name for name, other in zip(names, order, strict=False) if name != other), side)
+            yield first, f"the file {whose} the {side}s {', '.join(order)}, and the graph has {', '.join(names)}"
+            return
+    for spec, other in zip(stated, held, strict=True):
+        for what, due, actual in (
+            ("type", spec.dtype, other.dtype),
+            ("shape", _sizes(spec.shape), _sizes(other.shape)),
+            ("scale and zero point", (spec.scale, spec.zero_point), (other.scale, other.zero_point)),
+        ):
+            # An .onnx file states no scale of its inputs and outputs.
+            if due != actual and not (what.startswith("scale") and other.scale is None):
+                yield (
+                    spec.name,
+                    f"the {side} {spec.name} of the file has the {what} {actual}, and is said to have {due}",
+                )
+
+
+def _sizes(shape: Sequence[int | str]) -> list[int | str]:
+    """The dimensions, whatever open ones are called."""
+    return [size if isinstance(size, int) else "open" for size in shape]
+
+
+def _onnx_interface(artifact: Artifact) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    data = read_named(artifact.path, kind=".onnx", error=EmitError)
+    graph = ir.from_proto(onnx.load_model_from_string(data)).graph
+    inputs = [onnx_spec(value) for value in graph.inputs if not value.is_initializer()]
+    return inputs, [onnx_spec(value) for value in graph.outputs]
+
+
+def _tflite_interface(artifact: Artifact) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """By the names of the signature, which an application asks by, where the file has one."""
+    data = read_named(artifact.path, kind=".tflite", error=EmitError)
+    graph = tflite.read(data)
+    named = dict(signature_names(tflite.open_tflite(data), graph))
+    sides = []
+    for indices, stated in ((graph.inputs, artifact.inputs), (graph.outputs, artifact.outputs)):
+        specs = [tflite_spec(graph.tensors[index]) for index in indices]
+        shapes = [spec.shape for spec in stated] + [()] * len(specs)
+        sides.append(
+            [
+                replace(spec, name=named.get(spec.name, spec.name), shape=_opened(spec.shape, shape))
+                for spec, shape in zip(specs, shapes, strict=False)
+            ]
+        )
+    return sides[0], sides[1]
+
+
+def _opened(shape: Sequence[int | str], stated: Sequence[int | str]) -> tuple[int | str, ...]:
+    """A file's shape, open where it is said to be: the file itself has some number there."""
+    if len(shape) != len(stated):
+        return tuple(shape)
+    return tuple(due if isinstance(due, str) else size for size, due in zip(shape, stated, strict=True))
