@@ -97,6 +97,11 @@ FAULTS: dict[str, tuple[Piece, Array, str]] = {
     "clamp": (CLAMPED, np.clip(4 * IMAGE, 0, 5), "holds [0, 5] instead of [0, 6]"),
     "exchanged": (SUBTRACTED, IMAGE[:, ::-1] + 1 - IMAGE, "in another order"),
     "eps": (NORMED, computed("BatchNormalization", *NORM, epsilon=0.0125), "the eps of BatchNormalization"),
+    "eps of others": (
+        piece_of("LayerNormalization", [0.01 * IMAGE, np.ones(6), np.zeros(6)], (1, 2), epsilon=1e-3),
+        computed("LayerNormalization", 0.01 * IMAGE, np.ones(6), np.zeros(6), epsilon=1e-12),
+        "the eps of LayerNormalization layer.0 is 1e-12 instead of 0.001",
+    ),
     "norm missing": (NORMED, IMAGE, "BatchNormalization layer.0 is left out"),
     "norm twice": (
         NORMED,
@@ -191,6 +196,7 @@ STORED: dict[str, tuple[Array, str]] = {
     "one number": (np.where(KERNEL[1, 2, 0, 1] == KERNEL, 2 * KERNEL, KERNEL), "has one number that is another"),
     "input channels": (KERNEL[:, [2, 0, 1]], "has its input channels permuted"),
     "a channel": (KERNEL * np.array([1, 1, 1.5, 1])[:, None, None, None], "1.5 times what it should be in channel 2"),
+    "one for all": (np.full_like(KERNEL, KERNEL.mean()), "for all 108: "),
     "zeros": (np.where(np.abs(KERNEL) < 0.5, 0, KERNEL), "numbers set to zero"),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,8 @@ _DEFAULTS: Mapping[str, Mapping[str, float]] = {
 _CALLED = {"epsilon": "eps", "alpha": "slope"}  # torch's words; `alpha` of `_SLOPES` alone
 _AXES = ("Softmax", "LogSoftmax", "LayerNormalization", "Concat", "CumSum", "Hardmax", "Gather", "Split")
 _SLOPES = ("LeakyRelu", "HardSigmoid")
+# What frameworks and papers state for it: one far below the variances, as 1e-12 of BERT, cannot be estimated, either.
+_USUAL = {"epsilon": (1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}
 _FACTORS = (0.0, 10.0, 0.1, 100.0, 0.01)  # usual mistakes of an epsilon; too small a change to be estimated
 
 
@@ -117,7 +119,7 @@ def numbers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
         for name, number in _numbers_of(layer).items():
             called = f"the {_called(layer, name)} of {layer.name}"
             compute = partial(_with_number, piece, at, name)
-            yield from _others(called, number, compute, evidence)
+            yield from _others(called, number, compute, evidence, usual=_USUAL.get(name, ()))
         for index in layer.constants():
             array = layer.operands[index]
             if array is not None and array.size == 1 and np.isfinite(array).all():
@@ -127,8 +129,10 @@ def numbers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
                 )
 
 
-def _others(called: str, number: float, compute: Any, evidence: Evidence) -> Iterator[Hypothesis]:
-    exact = [number * factor for factor in _FACTORS]
+def _others(
+    called: str, number: float, compute: Any, evidence: Evidence, usual: Sequence[float] = ()
+) -> Iterator[Hypothesis]:
+    exact = [*(number * factor for factor in _FACTORS), *(other for other in usual if other != number)]
     # As a file stores them, and as a runtime computes them in double.
     for other in dict.fromkeys((*(float(np.float32(item)) for item in exact), *exact)):
         yield Hypothesis(f"{called} is {other:.6g} instead of {number:.6g}", partial(compute, other))

@@ -126,7 +126,7 @@ def change_of(due: Array, actual: Array, step: Array | None = None) -> str:
     unit = _HALF_UNIT if due.dtype == np.float16 else _UNIT
     scaled = partial(_scaled, near=lambda due, actual: np.abs(actual - due) <= unit * np.abs(due))
     # From what explains every number exactly to what only lists the changed ones.
-    for rule in (_moved, scaled, _permuted, _clipped):
+    for rule in (_moved, scaled, _permuted, _shared, _clipped):
         if words := rule(due.astype(np.float64), actual.astype(np.float64)):
             return words
     # What was moved or scaled shows in integers where each channel's scale hides it from the real numbers.
@@ -325,6 +325,15 @@ def _few(due: Array, actual: Array) -> str:
     how = "changes its sign" if now == -stated else "is zero" if now == 0 else "is another"
     count = "one number" if len(places) == 1 else f"{len(places)} numbers, the first of which"
     return f"has {count} that {how} ({what} at {list(place)})"
+
+
+def _shared(due: Array, actual: Array) -> str:
+    """One number in the place of several: a slope per channel as one of all."""
+    number = float(actual.reshape(-1)[0])
+    if due.size < 2 or not number or (actual != number).any() or (due == due.reshape(-1)[0]).all():
+        return ""
+    whose = ", their mean" if abs(number - due.mean()) <= _UNIT * np.abs(due).max() else ""
+    return f"has one number for all {due.size}: {number:.6g}{whose}"
 
 
 def _clipped(due: Array, actual: Array) -> str:
