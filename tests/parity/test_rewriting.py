@@ -395,6 +395,30 @@ def test_a_clamp_behind_numbers_of_one_sign_is_told() -> None:
     assert "the clamp of Relu relu holds [0, 6]" in case.link(wrong).reason
 
 
+class Far(nn.Module):
+    """A clamp that only numbers of some thousands reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.clamp(self.first(x), -5000.0, 20000.0))
+
+
+@pytest.mark.parametrize(("index", "factor"), [(1, 1.5), (2, 0.9), (2, 3.0)])
+def test_a_clamp_beyond_the_usual_operands_is_told(index: int, factor: float) -> None:
+    case = Case(Far().eval(), (1, 6))
+
+    def moved(numbers: Array) -> None:
+        numbers *= factor
+
+    assert case.link().verdict is Verdict.PASS
+    link = case.link(altered(case.rewritten, "clamp", index, moved))
+    assert (link.verdict, link.where) == (Verdict.FAIL, "clamp")
+
+
 def test_a_weight_behind_a_channel_that_is_zero_is_told() -> None:
     def moved(numbers: Array) -> None:
         numbers.reshape(-1)[5] *= 1 + 1e-6

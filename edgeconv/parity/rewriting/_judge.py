@@ -30,8 +30,8 @@ from edgeconv.parity.writing import (
     filled,
     half_steps,
     magnitude,
-    negated,
-    raised,
+    past_kinks,
+    reach_of_graph,
 )
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
@@ -236,13 +236,10 @@ class _Rewriting:
         linear = [name for name in apart if _POLYNOMIAL.issuperset(beside.operators(name))]
         kinked = [name for name in apart if name not in linear]
         if kinked:
-            larger = {name: raised(array) for name, array in self.inputs.items()}
-            values = {name: raised(held[name]) for name in free}
-            yield _Operands(larger, values, kinked, all_finite=False)
-            kept = self.before.never_negative
-            signs = {name: array if name in kept else negated(array) for name, array in values.items()}
-            larger = {name: filled(negated(array)) for name, array in larger.items()}
-            yield _Operands(larger, {name: filled(array) for name, array in signs.items()}, kinked, all_finite=False)
+            reaches = [reach_of_graph(graph.model.graph) for graph in (self.before, after)]
+            values = {name: held[name] for name in free}
+            for larger, beyond in past_kinks(self.inputs, values, reaches, self.before.never_negative):
+                yield _Operands(larger, beyond, kinked, all_finite=False)
         empty = {name for name in free if linear and _has_empty_channel(held[name])}
         unseen = [name for name in linear if self.before.operands(name, free) & empty]
         if unseen:

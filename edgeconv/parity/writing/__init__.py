@@ -24,8 +24,6 @@ from edgeconv.parity.writing._ends import (
     errors,
     filled,
     magnitude,
-    negated,
-    raised,
     share,
 )
 from edgeconv.parity.writing._file import File
@@ -34,7 +32,9 @@ from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, integer_faults
 from edgeconv.parity.writing._interface import interface_faults
 from edgeconv.parity.writing._judge import both_sides, matched, writing
+from edgeconv.parity.writing._kinks import reach_of_graph
 from edgeconv.parity.writing._onnx import OnnxFile
+from edgeconv.parity.writing._operands import past_kinks
 from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants, with_faults
 from edgeconv.parity.writing._read_back import ReadBack, read_back
 from edgeconv.parity.writing._tflite import TfliteFile
@@ -62,9 +62,9 @@ __all__ = [
     "interface_faults",
     "magnitude",
     "matched",
-    "negated",
     "outputs_link",
-    "raised",
+    "past_kinks",
+    "reach_of_graph",
     "read_back",
     "rounding_bound",
     "share",

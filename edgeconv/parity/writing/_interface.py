@@ -25,7 +25,7 @@ def interface_faults(artifact: Artifact, inputs: Sequence[str], outputs: Sequenc
     """Name and one line of each input or output that a file has otherwise than it is said to.
 
     Args:
-        artifact: what is said of the file, which exists.
+        artifact: what is said of the file, which exists; of one without outputs nothing is said.
         inputs: the names of the graph's, in its order.
         outputs: likewise.
 
@@ -40,12 +40,13 @@ def interface_faults(artifact: Artifact, inputs: Sequence[str], outputs: Sequenc
 def _of_side(
     side: str, names: Sequence[str], stated: Sequence[TensorSpec], held: Sequence[TensorSpec]
 ) -> Iterator[_Fault]:
-    for whose, order in (("is said to have", [spec.name for spec in stated]), ("has", [spec.name for spec in held])):
-        if order != [*names]:
+    for whose, specs in (("is said to have", stated), ("has", held)):
+        order = [spec.name for spec in specs]
+        if order != [*names] and (specs is held or stated):
             first = next((name for name, other in zip(names, order, strict=False) if name != other), side)
             yield first, f"the file {whose} the {side}s {', '.join(order)}, and the graph has {', '.join(names)}"
             return
-    for spec, other in zip(stated, held, strict=True):
+    for spec, other in zip(stated, held, strict=False):
         for what, due, actual in (
             ("type", spec.dtype, other.dtype),
             ("shape", _sizes(spec.shape), _sizes(other.shape)),

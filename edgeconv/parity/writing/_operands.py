@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from edgeconv.core import Array
-from edgeconv.parity.writing._ends import lowered, mixed, negated, raised
+from edgeconv.parity.writing._ends import filled, lowered, mixed, negated, raised
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import LARGER, reach_of_graph
@@ -31,6 +31,32 @@ class Operands:
     expected: Mapping[str, Array]
     all_finite: bool = True
     known: Collection[str] = frozenset()
+
+
+def past_kinks(
+    inputs: _Arrays, values: _Arrays, reaches: Iterable[float], never_negative: Collection[str]
+) -> Iterator[tuple[_Arrays, _Arrays]]:
+    """Inputs and held values that pass every kink of both sides: larger ones, then of the other sign and without zeros.
+
+    Each is larger by a power of two, so that nothing is rounded. A slope or a clamp is on one side of a kink alone, and
+    a zero on neither; numbers far beyond all kinks would drown what happens between two of them, so that each reach
+    has numbers of its own.
+
+    Args:
+        inputs: by name.
+        values: of what both sides read alike, by name.
+        reaches: how far each side asks for, see `reach_of_graph`; `LARGER` is tried, too.
+        never_negative: the values that no input makes negative.
+    """
+    for reach in sorted({LARGER, *reaches}):
+        larger = {name: raised(array, reach) for name, array in inputs.items()}
+        beyond = {name: raised(array, reach) for name, array in values.items()}
+        yield larger, beyond
+        signs = {name: array if name in never_negative else negated(array) for name, array in beyond.items()}
+        yield (
+            {name: filled(negated(array)) for name, array in larger.items()},
+            {name: filled(array) for name, array in signs.items()},
+        )
 
 
 class Source:
@@ -83,12 +109,8 @@ class Source:
         if not floats and not free_inputs:
             yield inputs, spread
             return
-        for reach in sorted({LARGER, self._file.reach, reach_of_graph(graph.model.graph)}):
-            larger = {name: raised(array, reach) for name, array in free_inputs.items()}
-            beyond = {name: raised(array, reach) for name, array in floats.items()}
-            yield {**inputs, **larger}, {**beyond, **spread}
-            larger = {name: negated(array) for name, array in larger.items()}
-            beyond = {name: array if name in graph.never_negative else negated(array) for name, array in beyond.items()}
+        reaches = (self._file.reach, reach_of_graph(graph.model.graph))
+        for larger, beyond in past_kinks(free_inputs, floats, reaches, graph.never_negative):
             yield {**inputs, **larger}, {**beyond, **spread}
 
     def small(self, inputs: Mapping[str, Array]) -> Operands:
