@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeconv.core import Array
-from edgeconv.quantize import _absorb, _apply, _equalize, _make_plan, _pairs, _reorder, _rounding, _tune
+from edgeconv.quantize import _absorb, _apply, _equalize, _make_plan, _observers, _pairs, _reorder, _rounding, _tune
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -58,6 +58,18 @@ def _real_weights(change: Callable[[Array], Array]) -> Plant:
 def _replaced(module: Any, name: str, wrong: Callable[[Any], Any]) -> Plant:
     """Puts another function in the place of one of a module's, or of a method of a class."""
     return lambda patch: patch.setattr(module, name, wrong(getattr(module, name)))
+
+
+def _observer(name: str, change: Callable[[float, float, Any], tuple[float, float]]) -> Plant:
+    """Changes the ranges that an observer chooses; the third argument is what was seen."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        right = _observers.OBSERVERS[name]
+        patch.setitem(
+            _observers.OBSERVERS, name, lambda seen, levels, percent: change(*right(seen, levels, percent), seen)
+        )
+
+    return plant
 
 
 def _one_sign(integers: Array) -> Array:
@@ -218,6 +230,29 @@ FAULTS: dict[str, tuple[Plant, dict[str, Any]]] = {
     "absorbed on one side": (
         _replaced(_absorb, "add_to_bias", _second_only),
         {"absorb_biases": True, "equalize": False},
+    ),
+    # Ranges of values.
+    "ranges halved": (_observer("mse", lambda low, high, seen: (low / 2, high / 2)), {}),
+    "ranges a tenth wide": (_observer("mse", lambda low, high, seen: (1.1 * low, 1.1 * high)), {}),
+    "ranges of the outermost, a percent short": (
+        _observer("min-max", lambda low, high, seen: (low, 0.99 * high)),
+        {"observer": "min-max"},
+    ),
+    "ranges of the outermost on both sides": (
+        _observer("min-max", lambda low, high, seen: (min(low, -high), max(high, -low))),
+        {"observer": "min-max"},
+    ),
+    "a percentile of the upper end alone": (
+        _observer("percentile", lambda low, high, seen: (seen.low, high)),
+        {"observer": "percentile", "percentile": 99.0},
+    ),
+    "another percentile": (
+        _observer("percentile", lambda low, high, seen: (0.9 * low, 0.9 * high)),
+        {"observer": "percentile"},
+    ),
+    "entropy of one side": (
+        _observer("entropy", lambda low, high, seen: (seen.low, 0.9 * high)),
+        {"observer": "entropy"},
     ),
     # Rounding of weights.
     "corrected twice": (_replaced(_tune, "add_to_bias", _scaled(2.0)), {}),

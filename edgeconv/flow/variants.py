@@ -342,10 +342,11 @@ class _Quantizer:
         from edgeconv.parity.quantizing import Origin
 
         ranges = {} if ranged is None else quantize.ranges_of(prepared, ranged, self._calibration)
+        observed = {} if ranged is None else quantize.observed_of(prepared, ranged, self._calibration)
         changes = () if plan.scheme == "int8-weights" else self._changes.steps
         method = "nearest" if plan.scheme == "int8-weights" else self._rounding
         chosen, corrections = not self._settings.plan, quantize.corrections_of(rounded)
-        return Origin(changes, prepared, rounded, method, plan.to_json(), chosen, ranges, corrections)
+        return Origin(changes, prepared, rounded, method, plan.to_json(), chosen, ranges, corrections, observed)
 
     def _chosen_orders(self, model: ir.Model) -> Mapping[str, tuple[int, ...]]:
         """The order of channels: the given plan's, else one in which few pairs of weights overflow."""

@@ -11,7 +11,7 @@ Before the plan
     `reorder`: channels in an order in which few pairs of weights can overflow; `orders_of`: which.
 The plan
     `make_plan`: which numbers quantize which tensor, as the options say. `Plan`: a frozen value, JSON and back.
-    `ranges_of`: the range that was chosen of each value by itself.
+    `ranges_of`: the range that was chosen of each value by itself; `observed_of`: what of.
     `fronts`: what else stays float because a steep function further on amplifies its errors.
     What is joined of parts with ranges of their own stays float (`edgeconv.quantize._apart`).
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float;
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from edgeconv.quantize._equalize import equalize
     from edgeconv.quantize._exponents import exponents_of
     from edgeconv.quantize._fronts import fronts
-    from edgeconv.quantize._make_plan import keep_operators, make_plan, ranges_of
+    from edgeconv.quantize._make_plan import keep_operators, make_plan, observed_of, ranges_of
     from edgeconv.quantize._mask_outputs import round_masks
     from edgeconv.quantize._observers import OBSERVERS
     from edgeconv.quantize._pairs import overflowing
@@ -66,6 +66,7 @@ __all__ = [
     "Calibration",
     "OBSERVERS",
     # Weights for every processor
+    "observed_of",
     "overflowing",
     # Before the plan
     "equalize",
@@ -117,7 +118,7 @@ _PLACES = {
     "_equalize": ("equalize",),
     "_exponents": ("exponents_of",),
     "_fronts": ("fronts",),
-    "_make_plan": ("keep_operators", "make_plan", "ranges_of"),
+    "_make_plan": ("keep_operators", "make_plan", "observed_of", "ranges_of"),
     "_mask_outputs": ("round_masks",),
     "_observers": ("OBSERVERS",),
     "_pairs": ("overflowing",),

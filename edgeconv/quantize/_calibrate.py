@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.core.observed import Observed
 from edgeconv.core.quantization_options import Override, QuantizationOptions
 from edgeconv.errors import QuantizeError, is_own_fault
 from edgeconv.graph.argument import checked_model
@@ -79,12 +80,33 @@ class Calibration:
         override = self.overrides.get(name)
         if override is not None and override.range is not None:
             return min(0.0, override.range[0]), max(0.0, override.range[1])
-        observer = (override and override.observer) or observer or self.observer
+        observer, percent = self._choice(name, observer)
         key = name, levels, observer
         if key not in self._ranges:  # plans are made more than once of one calibration
-            percent = (override and override.percentile) or self.percentile
             self._ranges[key] = OBSERVERS[observer](self.histograms[name], levels, percent)
         return self._ranges[key]
+
+    def observed(self, name: str, *, observer: str = "") -> Observed | None:
+        """What was seen of a value, and the observer of its range; None where that is stated, or it was not seen.
+
+        Args:
+            name: of the value.
+            observer: see `range_of`.
+        """
+        override, seen = self.overrides.get(name), self.histograms.get(name)
+        if seen is None or (override is not None and override.range is not None):
+            return None
+        return Observed(
+            *self._choice(name, observer), seen.low, seen.high, seen.zeros, 2.0**seen.exponent, seen.first, seen.counts
+        )
+
+    def _choice(self, name: str, observer: str) -> tuple[str, float]:
+        """The observer of a value, and the percentile that one of them heeds."""
+        override = self.overrides.get(name)
+        return (
+            (override and override.observer) or observer or self.observer,
+            (override and override.percentile) or self.percentile,
+        )
 
 
 def calibrate(

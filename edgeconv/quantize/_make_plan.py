@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core.affine import WEIGHT_LIMITS, asymmetric, normal, symmetric
+from edgeconv.core.observed import Observed
 from edgeconv.core.quantization_options import Override, QuantizationOptions
 from edgeconv.core.values import one_of
 from edgeconv.errors import QuantizeError
@@ -153,6 +154,20 @@ def check_names(model: ir.Model, names: Mapping[str, object], where: str) -> Non
             raise unknown(model.graph, name, where)
 
 
+def observed_of(model: ir.Model, plan: Plan, calibration: Calibration) -> dict[str, Observed]:
+    """What was seen of every value of `ranges_of` whose range its observer alone chose, by name.
+
+    Not of those with a range that is known, stated or widened.
+    """
+    values = structure_of(model, plan.kept_float).activations if plan.tensors else ()
+    seen = {
+        named(value): calibration.observed(named(value), observer=_observer_of(value))
+        for value in values
+        if (producer := value.producer()) is None or producer.op_type not in {*KNOWN_RANGES, *_AVERAGES}
+    }
+    return {name: item for name, item in seen.items() if item is not None}
+
+
 def _without_kernels(
     model: ir.Model, structure: Structure, calibration: Calibration, scheme: str
 ) -> Iterator[tuple[str, str]]:
@@ -261,15 +276,19 @@ def _range(value: ir.Value, calibration: Calibration, levels: int) -> tuple[floa
     producer = value.producer()
     if producer is not None and producer.op_type in KNOWN_RANGES:
         return KNOWN_RANGES[producer.op_type]
-    # EfficientNet-Lite0's logits alone: 33.8 dB by "mse", 36.1 dB whole. The block's 64 planes: 0.6 dB more by "mse".
-    is_scores = value.is_graph_output() and len(value.shape or ()) <= _SCORES_RANK
-    low, high = calibration.range_of(named(value), levels, observer="min-max" if is_scores else "")
+    low, high = calibration.range_of(named(value), levels, observer=_observer_of(value))
     source = producer.inputs[0] if producer is not None and producer.op_type in _AVERAGES else None
     averaged = calibration.histograms.get(named(source)) if source is not None else None
     if averaged is not None:
         margin = max(0.0, _LEAST_LEFT * (averaged.high - averaged.low) - (high - low)) / 2
         low, high = low - margin, high + margin
     return low, high
+
+
+def _observer_of(value: ir.Value) -> str:
+    """The observer of scores; empty for the calibration's own."""
+    # EfficientNet-Lite0's logits alone: 33.8 dB by "mse", 36.1 dB whole. The block's 64 planes: 0.6 dB more by "mse".
+    return "min-max" if value.is_graph_output() and len(value.shape or ()) <= _SCORES_RANK else ""
 
 
 def _weights_only(

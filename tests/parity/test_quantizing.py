@@ -131,6 +131,29 @@ def test_constants_that_an_earlier_change_rounded_are_the_same_before_and_after_
     assert changing(variant.origin, _data()[0]) is None
 
 
+class Stepped(nn.Module):
+    """Values on the edges of the bins that they are counted in: the largest is in a bin of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.first, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return torch.cat([self.last(torch.clamp(8 * y, -1.0, 1.0)), torch.clamp(y, 0.0, 1.0), torch.clamp(y, -4, 0)], 1)
+
+
+@pytest.mark.parametrize("observer", ["percentile", "min-max", "mse", "entropy"])
+def test_ranges_that_end_on_the_edge_of_a_bin_hold(observer: str) -> None:
+    graph = optimize(capture(Stepped().eval(), (torch.zeros(1, 3, 8, 8),), input_names=["x"], output_names=["y"]))
+    settings = Quantization(batches=_data, observer=observer, rounding="nearest")
+    for variant in variants_of(graph, ("int8", "int16x8"), settings, Silent()):
+        assert variant.origin is not None
+        link = quantizing(variant.origin, variant.model)
+        assert link is None, link.reason
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_breaks_the_link(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, options = FAULTS[name]

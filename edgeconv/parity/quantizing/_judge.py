@@ -14,6 +14,7 @@ from edgeconv.parity.quantizing._activations import read_faults, shared_by
 from edgeconv.parity.quantizing._alongside import Alongside, Operand, source_of
 from edgeconv.parity.quantizing._changes import change_fault
 from edgeconv.parity.quantizing._integers import bias_faults, is_weight, operand_faults, stored, weight_faults
+from edgeconv.parity.quantizing._observed import observed_faults
 from edgeconv.parity.quantizing._origin import Numbers, Origin
 from edgeconv.parity.quantizing._place import Place
 from edgeconv.parity.quantizing._rounded import rounding_faults
@@ -42,7 +43,9 @@ def quantizing(origin: Origin, integers: ir.Model) -> LinkResult | None:
         origin: what it was made from.
         integers: the graph, with QuantizeLinear and DequantizeLinear nodes; not changed.
     """
-    return _broken(chain(scale_faults(origin), rounding_faults(origin), _integer_faults(origin, integers)))
+    return _broken(
+        chain(observed_faults(origin), scale_faults(origin), rounding_faults(origin), _integer_faults(origin, integers))
+    )
 
 
 def _broken(places: Iterator[Place]) -> LinkResult | None:

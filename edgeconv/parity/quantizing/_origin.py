@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.core.observed import Observed
 
 
 class Holds(enum.Enum):
@@ -57,6 +58,7 @@ class Origin:
         is_chosen: whether the plan's numbers were chosen for this graph; else somebody stated them.
         ranges: of the values, as an observer chose each by itself, by name; of a plan that was chosen.
         corrections: what a rounding states that it added to the bias of each layer, by its name.
+        observed: what calibration saw of the values whose range an observer chose, by name; of a plan that was chosen.
     """
 
     changes: tuple[Change, ...]
@@ -67,6 +69,7 @@ class Origin:
     is_chosen: bool = True
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     corrections: Mapping[str, Array] = field(default_factory=dict)
+    observed: Mapping[str, Observed] = field(default_factory=dict)
 
     @cached_property
     def numbers(self) -> Numbers:
