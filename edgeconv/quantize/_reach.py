@@ -18,6 +18,8 @@ from edgeconv.quantize._structure import weight_axis
 _SIGMAS = 4.0
 """Of an error of many independent roundings: one in 16,000 is beyond."""
 _SIGMA = 12.0**-0.5  # of a rounding, in steps
+_JOINS = frozenset({"Clip", "Concat", "Relu"})
+"""Operators behind which rounding stands as well as before them; a Clip makes fewer integers than the type has."""
 _ONWARD = PICKS | having(Trait.MOVES) | {"Clip", "LeakyRelu"}
 _THROUGH = _ONWARD | {"Add", "Sub"}  # a Linear of three axes adds its bias
 
@@ -56,11 +58,12 @@ def steps_moved(value: ir.Value, step: float, within: Set[str]) -> float:
 def pair_behind(value: ir.Value) -> tuple[ir.Node, ir.Node] | None:
     """The QuantizeLinear and the DequantizeLinear behind the moves and joins that alone read a value.
 
-    To round before is to round there: none of these operators computes. None where it is not so, or where the scale is
-    not one for the whole tensor.
+    To round before is to round there: these operators compute nothing but minima and maxima, and rounding keeps order:
+    round(min(x, c)) = round(min(round(x), c)). None where it is not so, or where the scale is not one for the whole
+    tensor.
     """
     reader = only_reader(value)
-    while reader is not None and (reader.op_type == "Concat" or reader.op_type in having(Trait.MOVES)):
+    while reader is not None and (reader.op_type in _JOINS or reader.op_type in having(Trait.MOVES)):
         reader = only_reader(reader.outputs[0]) if len(reader.outputs) == 1 else None
     if reader is None or reader.op_type != "QuantizeLinear" or not _is_of_tensor(reader):
         return None

@@ -30,8 +30,8 @@ def round_between(model: ir.Model, *, always: bool = False) -> tuple[ir.Model, t
     What no such layer reads, an output for one, stays as it is. Beyond what torch does:
 
     1. What is joined, moved and then rounded is rounded to those steps at once, which changes no number.
-    2. Where half a step of the operand moves what is rounded next by more than a step of its own, the result stays
-       float, and with it the layer that reads it.
+    2. Where half a step of the operand moves what is rounded next, be it by less than a step of its own, the result
+       stays float, and with it the layer that reads it: steps that one layer is off add up through those behind it.
 
     Args:
         model: quantized already; not changed. Where it says `ROUNDED_BETWEEN` all are rounded, as in its module.
@@ -55,7 +55,7 @@ def round_between(model: ir.Model, *, always: bool = False) -> tuple[ir.Model, t
             behind = None if converted else pair_behind(node.outputs[0])
             free = always or converted or behind is not None
             moved = 0.0 if free else steps_moved(node.outputs[0], _step(pair), _WITHIN)
-            if moved > 1:
+            if moved > 0:
                 floats[name_of(node)] = moved
                 node.metadata_props[KEEP_FLOAT] = "the module rounds it nowhere"
                 continue
@@ -76,7 +76,7 @@ def _notes(rounded: list[str], floats: dict[str, float]) -> tuple[str, ...]:
         worst = max(floats.values())
         notes.append(
             f"int8: {listed(list(floats), _NAMED)}: stays float, with the layer that reads it: the module rounds it "
-            f"nowhere, and to round it would move what comes next by up to {worst:.1f} steps; observe it in the "
+            f"nowhere, and to round it would move what comes next by up to {worst:.2g} steps; observe it in the "
             "training, or set keep_roundings = true, for files of integers alone"
         )
     return tuple(notes)

@@ -59,6 +59,7 @@ class _Classifier(nn.Module):
 
 def _classifier(steps: float, config: str = "int8") -> Any:
     """A trained one, the steps of whose result are as many times the pool's, for weights of one."""
+    torch.manual_seed(1)
     module = trained(_Classifier(), CONFIGS[config], (3, 8, 8))
     module.fc.weight.data.sign_()
     module.fc.weight_fake_quant.scale.fill_(1 / 100)
@@ -104,13 +105,15 @@ def test_an_average_whose_rounding_would_move_the_next_layers_steps_stays_float(
     assert not _told(result, "rounded to the scale")
 
 
-def test_an_average_whose_rounding_hardly_moves_the_next_layers_steps_is_of_integers(tmp_path: Path) -> None:
+def test_an_average_whose_rounding_hardly_moves_the_next_layers_steps_stays_float_too(tmp_path: Path) -> None:
     module = _classifier(4.0)
+    step = float(module.fc.activation_post_process.scale)
+    alone = _exported(module, tmp_path / "alone", alone=True)
+    assert _furthest(module, alone, step, by_graph=True) > 0.9  # what it is about
+    assert not _floats_inside(alone)
     result = _exported(module, tmp_path)
-    assert _furthest(module, result, float(module.fc.activation_post_process.scale)) < 1.01
-    assert _told(result, "pool: rounded to the scale of what it reads")
-    assert not _told(result, "stays float")
-    assert not _floats_inside(result)
+    assert _furthest(module, result, step, by_graph=True) < 0.01
+    assert _told(result, "pool: stays float, with the layer that reads it")
 
 
 def test_an_average_before_a_layer_that_rounds_nothing_is_not_rounded_either(tmp_path: Path) -> None:
@@ -127,6 +130,33 @@ def test_pools_resizes_and_clamps_that_nobody_rounds_give_the_modules_numbers(mo
     step = float(module.fc.activation_post_process.scale)
     assert _furthest(module, result, step, by_graph=True) < 0.5
     assert _furthest(module, result, step) < 1.01
+
+
+@pytest.mark.parametrize("config", ["int8", "x86"])
+@pytest.mark.parametrize("between", [nn.Identity(), nn.ReLU(), nn.Hardtanh(-0.3, 0.41)])
+def test_what_is_clamped_and_then_rounded_has_those_steps_at_once(
+    between: nn.Module, config: str, tmp_path: Path
+) -> None:
+    """Of 7 bits, too (x86), which are a clamp in front of the rounding."""
+
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quant, self.join, self.between = tq.QuantStub(), FloatFunctional(), between
+            self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, 2, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(self.quant(x))
+            y = functional.interpolate(self.b(x), scale_factor=2, mode="bilinear")
+            result: Tensor = self.join.cat([self.between(y), x], 1)
+            return result
+
+    module = trained(Clamped(), CONFIGS[config], (3, 8, 8))
+    result = _exported(module, tmp_path)
+    step = float(module.join.activation_post_process.scale)
+    assert _furthest(module, result, step, by_graph=True) < 0.01
+    assert _furthest(module, result, step) < 1.01
+    assert not _told(result, "stays float, with the layer")
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
