@@ -114,6 +114,12 @@ def _packed(self: Net, x: Tensor) -> Tensor:
     return rnn.pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0]
 
 
+def _quantizer_of(package: str) -> nn.Module:
+    """A stand-in for a quantizer of a package that is not installed: its class says where it is from."""
+    quantizer = type("Quantizer", (nn.Identity,), {"__module__": package})
+    return nn.Sequential(_conv(), quantizer())
+
+
 class ByKeyword(nn.Module):
     def forward(self, x: Tensor, *, mask: Tensor) -> Tensor:
         return x * mask
@@ -137,6 +143,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"^3: .*nn.quantized.dynamic.Linear\), which rounds each input by .* own range",
     ),
     "observers of FX": (lambda: _of_fx(converted=False), "activation_post_process_0: .*put there to calibrate"),
+    "brevitas": (
+        lambda: _quantizer_of("brevitas.proxy.runtime_quant"), r"^1: it is a quantizer of brevitas .*export_onnx_qcdq"
+    ),
+    "aimet": (
+        lambda: _quantizer_of("aimet_torch.quantization.affine.quantizer"), r"^1: .* of AIMET .*aimet_torch.onnx.export"
+    ),
     "script": (
         lambda: Net(lambda self, x: self.part(x), part=torch.jit.script(_conv())),
         "^part: it is a scripted module",

@@ -1,7 +1,7 @@
 """Refuses parts of a module that cannot be exported, before anything is traced.
 
-Quantized by torch, observing, scripted, without values, sparse: in a trace each of them would fail somewhere inside of
-torch, with a message that names neither the part nor the cause.
+Quantized by torch or by others, observing, scripted, without values, sparse: in a trace each of them would fail
+somewhere inside of torch, with a message that names neither the part nor the cause.
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ def _check_observer(part: Any, where: str) -> None:
         raise CaptureError(what, where=where, hint=hint)
 
 
+def _check_foreign(part: Any, where: str) -> None:
+    """Refuses quantizers of brevitas and AIMET, whose calls compute or compare scales: that cannot be traced."""
+    for package, name, writer in _FOREIGN:
+        if type(part).__module__.startswith(package) and getattr(part, "is_quant_enabled", True):
+            what = f"it is a quantizer of {name} ({type(part).__name__}), whose branches no trace has"
+            hint = f"write the model with {writer}, and export that .onnx file, variant int8: its integers are kept"
+            raise CaptureError(what, where=where, hint=hint)
+
+
 def _check_script(part: torch.nn.Module, where: str) -> None:
     # torch.export runs a traced script as it runs Python, but not one that was compiled.
     if isinstance(part, torch.jit.ScriptModule) and not isinstance(part, TopLevelTracedModule):
@@ -76,8 +85,15 @@ def _check_lazy(part: torch.nn.Module, where: str) -> None:
         raise CaptureError(what, where=where, hint="run the module once on an example input, then load its weights")
 
 
+_FOREIGN = (
+    ("brevitas.proxy.", "brevitas", "brevitas.export.export_onnx_qcdq"),
+    ("aimet_torch.quantization.", "AIMET", "aimet_torch.onnx.export (opset_version=21, export_int32_bias=False)"),
+)
+"""Modules that hold quantizers, whose they are, and what writes them as QuantizeLinear and DequantizeLinear."""
+
 _CHECKS: tuple[Callable[[torch.nn.Module, str], None], ...] = (
     _check_observer,
+    _check_foreign,
     _check_script,
     _check_lazy,
 )
