@@ -105,7 +105,8 @@ class QuantizationOptions:
             the report says how much.
         io: element type of the files' inputs and outputs.
         keep_float: operators that stay float: by the value that they make (their first output), the torch module or the
-            ONNX type, with ``*`` for any letters: ``("head.*", "Sigmoid")``.
+            ONNX type, with ``*`` for any letters: ``("head.*", "Sigmoid")``. Of a model that is quantized already: what
+            is computed in floats between its own roundings.
         override: what is chosen otherwise for some operators.
 
     Raises:

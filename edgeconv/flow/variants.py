@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 Batches = Iterable[Mapping[str, Array]]
 _OF_INT8 = frozenset({"int8", MIXED})
-_HONOURED = ("batches", "io", "keep_roundings", "places", "pixels")  # of a graph that is quantized already
+# Of a graph that is quantized already.
+_HONOURED = ("batches", "io", "keep_float", "keep_roundings", "places", "pixels")
 _NAMED = 3  # layers, in a note about many
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
@@ -143,7 +144,7 @@ def is_quantized(model: ir.Model) -> bool:
 
 
 def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
-    """Refuses options that cannot be honoured on a graph that is quantized already: only `io` can be chosen."""
+    """Refuses options that cannot be honoured on a graph that is quantized already: few have a meaning there."""
     wrong = [name for name in names if name != "int8"]
     if wrong:
         raise QuantizeError("the model is quantized already", where=wrong[0], hint=INT8_ONLY)
@@ -190,6 +191,8 @@ class _Quantizer:
     def variant(self, name: str) -> Variant:
         if is_quantized(self._model):
             model, notes = quantize.round_between(self._model, always=self._settings.keep_roundings)
+            if self._settings.keep_float:
+                model = quantize.float_between(model, self._settings.keep_float)
             notes = (*notes, *self._saturating(name, model, "quantize the float model, or turn"))
             exact = not self._settings.keep_roundings  # else integers alone
             return Variant(name, model, io=self._settings.io, keep_roundings=True, exact=exact, notes=notes)

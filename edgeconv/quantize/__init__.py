@@ -17,6 +17,7 @@ The plan
     `apply`: the plan as nodes in a new graph. `keep_operators`: the plan with more operators in float;
     `matching`, `with_names`: which ones patterns mean.
     `round_between`: what a graph that is quantized already leaves unrounded in front of its layers.
+    `float_between`: which of its operators are computed in floats.
     `round_masks`: outputs of zeros and ones, among outputs of integers.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
     `correct_biases`: no layer's mean is shifted any more. `corrections_of`: by how much each bias was moved.
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from edgeconv.quantize._search import TARGET, Search, Step, search
     from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
     from edgeconv.quantize._tune import corrections_of
-    from edgeconv.quantize._unrounded import round_between
+    from edgeconv.quantize._unrounded import float_between, round_between
 
 __all__ = [
     # Calibration
@@ -75,6 +76,7 @@ __all__ = [
     "orders_of",
     "reorder",
     # The plan
+    "float_between",
     "fronts",
     "make_plan",
     "apply",
@@ -129,6 +131,6 @@ _PLACES = {
     "_search": ("TARGET", "Measured", "Search", "Step", "Target", "search"),
     "_sensitivity": ("Sensitivity", "keep_in_float", "sensitivity"),
     "_tune": ("corrections_of",),
-    "_unrounded": ("round_between",),
+    "_unrounded": ("float_between", "round_between"),
 }
 __getattr__ = on_first_use(__name__, _PLACES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
@@ -12,12 +13,16 @@ from edgeconv.graph.edit import KEEP_FLOAT, ROUNDED_BETWEEN, input_of
 from edgeconv.graph.pairs import PICKS, pair_before, repeat
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import name_of
+from edgeconv.quantize._patterns import matching, unknown
 from edgeconv.quantize._reach import next_step, pair_behind, steps_moved
 
 _WITHIN = having(Trait.AVERAGES) | {"Clip", "LeakyRelu", "Resize"}
 """Operators whose results lie within the range of their operand, or nearly so: the operand's scale holds them."""
 _CLAMPS = frozenset({"Clip", "Relu"})
+_PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _NAMED = 3  # places in the note
+_PLACE = "keep_float"
+_ASKED = "keep_float names it"
 
 
 def round_between(model: ir.Model, *, always: bool = False) -> tuple[ir.Model, tuple[str, ...]]:
@@ -63,6 +68,34 @@ def round_between(model: ir.Model, *, always: bool = False) -> tuple[ir.Model, t
             pair = behind or pair
         repeat(node, *pair)
     return model, _notes(rounded, floats)
+
+
+def float_between(model: ir.Model, patterns: Sequence[str]) -> ir.Model:
+    """Has operators of a graph that is quantized already computed in floats, between the roundings that it has.
+
+    A layer of integers adds a bias of 32 bits, in units of the input's step times the weight's. A module trained with
+    fake quantization adds one of floats, and rounds up to two in a thousand results otherwise. What only moves or picks
+    elements stays of integers.
+
+    Args:
+        model: quantized already; not changed.
+        patterns: of operators, as `matching` reads them.
+
+    Returns:
+        A new model, whose files have the module's numbers there but for float32's own rounding.
+
+    Raises:
+        QuantizeError: a pattern means no operator.
+    """
+    model = model.clone()
+    computing = (node for node in model.graph if node.op_type not in _PAIR | PICKS | having(Trait.MOVES))
+    nodes = {name_of(node): node for node in computing}
+    for name in matching(model.graph, patterns, _PLACE):
+        if name in nodes:
+            nodes[name].metadata_props[KEEP_FLOAT] = _ASKED
+        elif name not in map(name_of, model.graph):
+            raise unknown(model.graph, name, _PLACE)
+    return model
 
 
 def _notes(rounded: list[str], floats: dict[str, float]) -> tuple[str, ...]:

@@ -68,7 +68,6 @@ def test_an_equalized_layer_stays_float_by_the_name_of_its_module() -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"keep_float": ("a",)},
         {"plan": "{}"},
         {"observer": "min-max"},
         {"target": Target(sqnr_db=30.0)},
