@@ -333,7 +333,8 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
                 rewriting=rewriting,
             )
     artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
-    return ExportResult(artifacts, graphs, (*notes, *removal.late), report, tuple(removal.late))
+    told = notes if report is None else report.notes  # a proof adds its own
+    return ExportResult(artifacts, graphs, (*told, *removal.late), report, tuple(removal.late))
 
 
 def rebuilt_variants(

@@ -32,6 +32,7 @@ from edgeconv.flow.judge import judge, with_float32
 from edgeconv.flow.layers import carried_over, judged_by_layer
 from edgeconv.flow.links import with_links
 from edgeconv.flow.output import Staging, staged
+from edgeconv.flow.own_steps import own_steps
 from edgeconv.flow.proof import Proof, check_devices
 from edgeconv.flow.record import read_report, require_unchanged, write_report
 from edgeconv.flow.rewriting import Rewriting
@@ -91,6 +92,9 @@ def prove(
     integers = _integers(variants, proof.samples, reached, progress)
     golden = Golden(proof.samples, reference, integers, joints, indices=indices)
     golden, own_run = with_float32(golden, source, proof, progress)
+    own = own_steps(variants, integers, proof.samples, own_run, reference)
+    for note in own:
+        progress.note(note)
     # 2. Links 1 to 3, and what the inputs reach; derived inputs look for what they do not.
     artifacts = with_links(artifacts, variants, golden, progress, rewriting)
     artifacts, derived = with_coverage(artifacts, variants, golden, reached, progress)
@@ -110,7 +114,7 @@ def prove(
         graphs=graphs,
         environment=first_environment(proof, "the export's own bounds", source, data, devices),
         golden=golden_file,
-        notes=notes,
+        notes=(*notes, *own),
         target_search=target_search,
     )
     write_report(staging, report)

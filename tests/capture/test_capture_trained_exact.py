@@ -1,5 +1,7 @@
 """Layers that `keep_float` names in a module trained for int8: the module's numbers, where int32 biases move steps.
 
+What biases of 32 bits, and float32, do to the module itself is told beside a proof.
+
 Members: layers with BatchNorm, a clamp, a sum or nothing behind them; a Linear of three axes; one layer alone.
 """
 
@@ -66,6 +68,20 @@ def test_a_layer_alone_is_kept_in_float(tmp_path: Path) -> None:
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     assert min(_off(module, x, tmp_path / "integers", step)) > 0
     assert _off(module, x, tmp_path / "layer", step, keep_float=("1*",)) == [0, 0]
+
+
+def test_what_moves_the_module_itself_is_told_and_is_what_the_runtime_has(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = trained(_Net(), CONFIGS["int8"], (3, 32, 32))
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    off, _ = _off(module, x, tmp_path / "alone", float(module.fc.activation_post_process.scale))
+    proven = {"name": "net", "formats": "onnx", "variants": "int8", "devices": "onnxruntime"}
+    result = edgeconv.export(module, (x,), tmp_path / "proven", **proven)
+    (note,) = [note for note in result.report.notes if "the model itself is moved" in note]
+    assert f"by biases of 32 bits, as integer kernels have them, up to 1 ({100 * off / (4 * 256 * 32):.2g} %)" in note
+    floats = edgeconv.Quantization(keep_float=("*",))
+    result = edgeconv.export(module, (x,), tmp_path / "floats", quantization=floats, **proven)
+    assert not [note for note in result.report.notes if "biases of 32 bits" in note]
 
 
 @pytest.mark.parametrize(("name", "told"), [("nowhere", "no operator makes 'nowhere'"), ("no*", "matches no operator")])
