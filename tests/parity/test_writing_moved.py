@@ -39,7 +39,21 @@ class FlatSum(SharedSum):
         return y.mean((2, 3)), y.flatten(2) * 2
 
 
-def _made(build: type[SharedSum], variant: str) -> tuple[Variant, dict[str, np.ndarray]]:
+class MovedInFloat(nn.Module):
+    """A value that is computed in float, and rounded twice: as it is, and behind a move that stays float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.tokens = nn.LayerNorm(15), nn.Linear(15, 15)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x.flatten(1, 2))
+        return self.tokens(y.transpose(0, 1)).transpose(0, 1) + y
+
+
+def _made(
+    build: type[nn.Module], variant: str, keep_float: tuple[str, ...] = ()
+) -> tuple[Variant, dict[str, np.ndarray]]:
     torch.manual_seed(0)
     module, data = build().eval(), torch.randn(1, 3, 9, 15)
     inputs = {"x": data.numpy()}
@@ -86,3 +100,16 @@ def test_activations_behind_each_other_that_are_computed_flat_hold_their_values(
     assert right.verdict is Verdict.PASS, right.reason
     wrong = (data for kind, data, _ in planted_in_tflite(contents.data) if kind in ("slope", "ulp", "permuted"))
     assert {judged(made, inputs, contents, data, tmp_path / "net.tflite").verdict for data in wrong} == {Verdict.FAIL}
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+def test_a_file_may_round_before_a_move_that_the_graph_makes_in_float(variant: str, tmp_path: Path) -> None:
+    made, inputs = _made(MovedInFloat, variant, keep_float=("transpose",))
+    contents, path = emitted(made, "tflite"), tmp_path / "net.tflite"
+    right = judged(made, inputs, contents, contents.data, path)
+    assert right.verdict is Verdict.PASS, right.reason
+    planted = {(kind, where): data for kind, data, where in planted_in_tflite(contents.data)}
+    wrong = {(kind, where): data for (kind, where), data in planted.items() if kind != "scale" or "/" not in where}
+    missed = [key for key, data in wrong.items() if judged(made, inputs, contents, data, path).verdict is Verdict.PASS]
+    assert {kind for kind, _ in wrong} >= {"ulp", "permuted"}
+    assert not missed

@@ -29,7 +29,8 @@ from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, 
 
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
 _MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
-_MOVING_ALL = frozenset({"TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SLICE"})  # where no element is left out
+# Where no element is left out, and the scale is the same, as that of a QUANTIZE between integers may be.
+_MOVING_ALL = frozenset({"TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SLICE", "QUANTIZE"})
 _PLACES = 256
 _MOST_TRIED = 6  # axes whose every order is tried
 
@@ -126,12 +127,16 @@ class TfliteFile:
                     yield source, _Holder(holder.name, axes)
                 moved = source
 
-    def _is_held_already(self, index: int, name: str) -> bool:
-        """Whether a tensor is moved from one that is held at the same value: it has what is read, and is rounded."""
+    def _is_rounded(self, index: int) -> bool:
+        """Whether a tensor is moved from one that is read as the graph's value: it has the numbers that are read.
+
+        The value of that one may be another: of what the graph moves in float, it rounds each place by itself, and the
+        file may round once, before the move.
+        """
         source = self._moved_whole(index)
         while source is not None and source not in self._cut:
             source = self._moved_whole(source)
-        return source is not None and self._holders[source].name == name
+        return source is not None
 
     def _moved_whole(self, index: int) -> int | None:
         """The tensor of the same integers that an operator moved to this one, all of them."""
@@ -252,7 +257,7 @@ class TfliteFile:
                 if array.size != due.size or (stated is not None and array.shape != own.shape):
                     yield End(holder.name, tensor.name, operator.name, array, own, order)
                     return
-                again = self._is_held_already(index, holder.name)
+                again = holder.name in values and self._is_rounded(index)
                 due = (values if again else expected)[holder.name]
                 axes = holder.axes if holder.axes is not None else self._axes_told(index, array, due)
                 if axes is None:
