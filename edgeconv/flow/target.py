@@ -109,8 +109,6 @@ def with_thresholds(job: Job, model: ir.Model) -> Job:
     target = dataclasses.replace(_targets_of(bounds[MIXED])[0], confidence=MIXED_CONFIDENCE)
     if samples and len(samples) < ENOUGH_JUDGED:
         words += f" and up to {MOST_BESIDE} of the calibration"
-    if target.sqnr_db is not None:
-        words += f", with a margin: {MIXED_CONFIDENCE:.0%} sure of other inputs like them"
     target_search = TargetSearch(MIXED, target.sqnr_db, target.agreement, words, 0)
     quantization = dataclasses.replace(quantization, target=target)
     return dataclasses.replace(job, quantization=quantization, target_search=target_search)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeconv.bench import BenchRow, Effort, bench, read_file
+from edgeconv.core.search_target import Target
 from edgeconv.devices import Device, find
 from edgeconv.flow.job import Job
 from edgeconv.flow.output import temporary
@@ -51,7 +52,23 @@ def measured(
             _point(step, files, rows, chosen=step is search.best)
             for step, files in zip(search.steps, files_of_steps, strict=True)
         )
-    return dataclasses.replace(target_search, layers=len(search.layers), points=points)
+    words = f"{target_search.judged_on}{margin_words(job.quantization.target, search.best.measured.sqnr_bound_db)}"
+    return dataclasses.replace(target_search, judged_on=words, layers=len(search.layers), points=points)
+
+
+def margin_words(target: Target | None, least_db: float | None) -> str:
+    """Whether a search's result holds on other inputs than the judged ones, too, where that was asked for.
+
+    Args:
+        target: of the search.
+        least_db: the SQNR that the result is sure of on them, decibels; None where it is not known.
+    """
+    if target is None or target.sqnr_db is None or target.confidence is None or least_db is None:
+        return ""
+    sure = f"{target.confidence:.0%} sure of other inputs like them"
+    if least_db >= target.sqnr_db:
+        return f", with a margin: {sure}"
+    return f", without a margin: not even everything in float is {sure}"
 
 
 def _point(step: Step, files: Mapping[str, Path], rows: Sequence[BenchRow], *, chosen: bool) -> TargetPoint:

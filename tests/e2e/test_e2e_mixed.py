@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import edgeconv
+from edgeconv.core.search_target import Target
+from edgeconv.flow.target_points import margin_words
 from edgeconv.quantize import Plan
 from edgeconv.recipe import Recipe
 from edgeconv.recipe.quantization import FidelitySection
@@ -16,6 +18,14 @@ def _recipe(sqnr_db: float) -> Recipe:
     recipe = edgeconv.load_recipe(Path(edgeconv.__file__).parents[1] / "models" / "digits_dsc.toml")
     fidelity = {**recipe.parity.fidelity, "int8": FidelitySection(sqnr_db=sqnr_db)}
     return recipe.model_copy(update={"parity": recipe.parity.model_copy(update={"fidelity": fidelity})})
+
+
+def test_the_margin_is_told_as_it_was_reached() -> None:
+    target = Target(sqnr_db=20.0, confidence=0.95)
+    assert margin_words(target, 20.5) == ", with a margin: 95% sure of other inputs like them"
+    assert "not even everything in float" in margin_words(target, 19.5)
+    assert not margin_words(target, None)
+    assert not margin_words(Target(sqnr_db=20.0), 30.0)
 
 
 @pytest.mark.slow  # the search, 30 s of one core
