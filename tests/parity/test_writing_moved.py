@@ -51,6 +51,18 @@ class MovedInFloat(nn.Module):
         return self.tokens(y.transpose(0, 1)).transpose(0, 1) + y
 
 
+class FlatInFloat(nn.Module):
+    """A value that is computed and moved in float, and read as integers by two layers: the file rounds it once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.first, self.second = nn.Conv2d(3, 8, 3), nn.Linear(8 * 7 * 13, 5), nn.Linear(8 * 7 * 13, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.wide(x).flatten(1)
+        return torch.cat([self.first(y).softmax(1), self.second(y).softmax(1)], 1)
+
+
 def _made(
     build: type[nn.Module], variant: str, keep_float: tuple[str, ...] = ()
 ) -> tuple[Variant, dict[str, np.ndarray]]:
@@ -103,8 +115,11 @@ def test_activations_behind_each_other_that_are_computed_flat_hold_their_values(
 
 
 @pytest.mark.parametrize("variant", ["int8", "int16x8"])
-def test_a_file_may_round_before_a_move_that_the_graph_makes_in_float(variant: str, tmp_path: Path) -> None:
-    made, inputs = _made(MovedInFloat, variant, keep_float=("transpose",))
+@pytest.mark.parametrize(("build", "keep_float"), [(MovedInFloat, ("transpose",)), (FlatInFloat, ("wide", "flatten"))])
+def test_a_file_may_round_before_a_move_that_the_graph_makes_in_float(
+    variant: str, build: type[nn.Module], keep_float: tuple[str, ...], tmp_path: Path
+) -> None:
+    made, inputs = _made(build, variant, keep_float)
     contents, path = emitted(made, "tflite"), tmp_path / "net.tflite"
     right = judged(made, inputs, contents, contents.data, path)
     assert right.verdict is Verdict.PASS, right.reason

@@ -148,7 +148,7 @@ def both_sides(graph: Graph, file: File, inputs: Mapping[str, Array]) -> dict[st
 
 class _Writing:
     def __init__(self, graph: Graph, file: File, matching: Matching | None = None) -> None:
-        self.graph, self.file = graph.saturating(file.names), file
+        self.graph, self.file = graph.saturating(file.names | file.saturated), file
         self.matching = matched(graph, file) if matching is None else matching
         self.source = Source(self.graph, file, self.matching.rounded)
         self.energies = (0.0, 0.0)

@@ -32,12 +32,14 @@ class OnnxFile:
         unused: its constants that no operator reads.
         unknown: its operators that the reference does not compute.
         approximated: none: a graph's operators are a file's.
+        saturated: none: what it rounds has the graph's name.
 
     Raises:
         EmitError: a node reads what a later one computes.
     """
 
     approximated: frozenset[str] = frozenset()
+    saturated: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, graph: Graph) -> None:
         model = ir.load(path)

@@ -17,11 +17,13 @@ import numpy as np
 
 from edgeconv.core import Array, IntegerTensor, TensorSpec
 from edgeconv.core.affine import limits_of
+from edgeconv.parity.writing._axes import arranged, axes_of, is_in_another_order, other_orders
 from edgeconv.parity.writing._constants import half_steps
-from edgeconv.parity.writing._ends import HALF_UNIT, End, errors, is_equal, magnitude
+from edgeconv.parity.writing._ends import HALF_UNIT, End, is_equal, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import reach_of_file
 from edgeconv.parity.writing._real_file import as_stored, in_real_numbers, range_of
+from edgeconv.parity.writing._rounded_before import rounded_before_moves
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
 from edgeconv.parity.writing._tflite_integers import real_numbers, tflite_misread
@@ -31,8 +33,6 @@ _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other 
 _MOVING = frozenset({"TRANSPOSE", "RESHAPE", "DEQUANTIZE"})
 # Where no element is left out, and the scale is the same, as that of a QUANTIZE between integers may be.
 _MOVING_ALL = frozenset({"TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SLICE", "QUANTIZE"})
-_PLACES = 256
-_MOST_TRIED = 6  # axes whose every order is tried
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class TfliteFile:
         constants: the real numbers of its floating-point and quantized constants, by tensor.
         unused: its constants that no operator reads.
         unknown: its operators that the reference does not compute.
+        saturated: quantized values of the graph that no tensor holds, and that the file saturates all the same.
         approximated: the graph's operators that TFLite has none for, nor a formula in its own ones.
     """
 
@@ -79,6 +80,8 @@ class TfliteFile:
             if file.tensors[index].name in graph.dequantized
         }
         self._holders = self._held_values(graph, intermediates)
+        held = {index: holder.name for index, holder in self._holders.items()}
+        self.saturated = rounded_before_moves(file, held, graph)
         self._values: dict[int, Array] = {}
         self._cut: set[int] = set()
         self._in_any_order: set[int] = set()
@@ -263,9 +266,9 @@ class TfliteFile:
                 if axes is None:
                     continue
                 compared = array if again else self._compared(index, array)
-                yield End(holder.name, tensor.name, operator.name, compared, _moved(due, axes, array), axes)
+                yield End(holder.name, tensor.name, operator.name, compared, arranged(due, axes, array), axes)
                 if holder.name in values:
-                    self._values[index] = _moved(values[holder.name], axes, array).astype(array.dtype)
+                    self._values[index] = arranged(values[holder.name], axes, array).astype(array.dtype)
                     self._cut.add(index)
 
     def _axes_told(self, index: int, array: Array, expected: Array) -> tuple[int, ...] | None:
@@ -278,14 +281,14 @@ class TfliteFile:
             return known
         largest = magnitude(expected)
         if known is not None:
-            orders = itertools.chain([known], _other_orders(expected.shape, known))
-            fitting = (axes for axes in orders if is_equal(array, _moved(expected, axes, array), largest))
+            orders = itertools.chain([known], other_orders(expected.shape, known))
+            fitting = (axes for axes in orders if is_equal(array, arranged(expected, axes, array), largest))
             self._known_axes[index] = next(fitting, known)
             return self._known_axes[index]
-        axes, fits = _axes(array, expected, largest)
+        axes, fits = axes_of(array, expected, largest)
         if axes is not None and fits and array.size > 1 and not is_equal(array, array.flat[:1], largest):
             self._known_axes[index] = axes
-            if _is_in_another_order(array, expected, axes):
+            if is_in_another_order(array, expected, axes):
                 self._in_any_order.add(index)
         return axes
 
@@ -405,49 +408,3 @@ def _saturated(tensor: Tensor, array: Array, factor: float = 1.0) -> Array:
     """Within the range of a quantized tensor, times a factor."""
     steps = range_of(tensor)
     return array if steps is None else np.clip(array, steps.least * factor, steps.greatest * factor)
-
-
-def _axes(array: Array, expected: Array, largest: float) -> tuple[tuple[int, ...] | None, bool]:
-    """The order of the axes in which a value is the array, in whatever shape, and True.
-
-    Where none is equal, that of the usual orders which is nearest, so that the difference is reported; None where none
-    is near.
-    """
-    rank = expected.ndim
-    usual = [tuple(range(rank))] if rank < 3 else [(0, *range(2, rank), 1), tuple(range(rank))]
-    fitting = [axes for axes in usual if tuple(expected.shape[axis] for axis in axes) == array.shape]
-    candidates = itertools.chain(fitting, usual, itertools.permutations(range(rank)) if rank <= _MOST_TRIED else ())
-    for axes in candidates:
-        if is_equal(array, _moved(expected, axes, array), largest):
-            return axes, True
-    same_numbers = is_equal(np.sort(array, axis=None), np.sort(expected, axis=None), largest)
-    if same_numbers or not fitting:
-        return None, False
-    return min(fitting, key=lambda axes: float(np.median(errors(array, _moved(expected, axes, array))))), False
-
-
-def _is_in_another_order(array: Array, expected: Array, axes: Sequence[int]) -> bool:
-    """Whether a value that has numbers of several sizes is the array in another order of its axes, too."""
-    if expected.ndim > _MOST_TRIED:
-        return False
-    largest = magnitude(expected)
-    few = np.arange(0, array.size, max(1, array.size // _PLACES))
-    first = array.reshape(-1)[few]
-    for other in _other_orders(expected.shape, axes):
-        places = np.unravel_index(few, [expected.shape[axis] for axis in other])
-        same_places = expected[tuple(places[other.index(axis)] for axis in range(expected.ndim))]
-        # A few places rule out most wrong orders, without moving the array.
-        if is_equal(first, same_places, largest) and is_equal(array, _moved(expected, other, array), largest):
-            return True
-    return False
-
-
-def _other_orders(shape: Sequence[int], axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """The orders of axes that put some element elsewhere than the given one does, each placement once."""
-    long = [axis for axis in axes if shape[axis] != 1]
-    rest = tuple(axis for axis in axes if shape[axis] == 1)
-    return (rest + order for order in itertools.permutations(long) if order != tuple(long))
-
-
-def _moved(value: Array, axes: Sequence[int], like: Array) -> Array:
-    return value.transpose(axes).reshape(like.shape)
