@@ -15,7 +15,6 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.graph.resize_kernels import MOST_STEPS, integer_steps, linear_weights
-from edgeconv.graph.windows import counted_elements, stated_pads, strides_of
 
 _EXACT = 0, ""
 
@@ -59,15 +58,6 @@ def _exp(site: KernelSite) -> tuple[int, str]:
     return math.floor(r + r * r / 32 + 1), "the int16 kernel draws straight lines between 512 entries of a table"
 
 
-def _average(site: KernelSite) -> tuple[int, str]:
-    # AVERAGE_POOL_2D rounds to its operand's steps, and what multiplies it by k / count has int8 steps of its own: half
-    # a step each, as often as the factor says. Measured 2 for 2x2 with padding 1, of which the factor is 4.
-    factor = _largest_factor(site.node)
-    if factor <= 1.0:
-        return _EXACT
-    return math.floor(factor * site.source / site.result + 1), "it is a pooling and a product by what padding left out"
-
-
 def _resize(site: KernelSite) -> tuple[int, str]:
     mode = site.node.attributes.get_string("mode", "nearest")
     if mode == "cubic":
@@ -107,23 +97,6 @@ def _matrices(site: KernelSite) -> tuple[list[Array], tuple[bool, bool]]:
     return [linear_weights(*pair, *modes) for pair in pairs], modes
 
 
-def _largest_factor(node: ir.Node) -> float:
-    """The largest ratio of a window's size to the number of its elements that count."""
-    shapes = [value.shape[2:] if value is not None and value.shape is not None else () for value in _ends(node)]
-    kernel, factor = node.attributes.get_ints("kernel_shape", ()), 1.0
-    strides, pads = strides_of(node, len(kernel)), stated_pads(node, len(kernel))
-    included = node.attributes.get_int("count_include_pad", 0)
-    for axis, (k, before, after) in enumerate(zip(kernel, pads, pads[len(kernel) :], strict=False)):
-        size, result_size = (shape[axis] if axis < len(shape) else None for shape in shapes)
-        if not isinstance(size, int) or not isinstance(result_size, int):
-            return 1.0
-        counts = counted_elements(
-            *(size, result_size, k, (before, after)), stride=strides[axis], dilation=1, with_padding=bool(included)
-        )
-        factor *= k / float(counts.min())
-    return factor
-
-
 def _ends(node: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
     return node.inputs[0], node.outputs[0]
 
@@ -132,7 +105,6 @@ _RULES: Mapping[tuple[str, str], Callable[[KernelSite], tuple[int, str]]] = {
     ("Tanh", "int16"): _tanh,
     ("Softmax", "int16"): _softmax,
     ("Exp", "int16"): _exp,
-    ("AveragePool", ""): _average,
     ("Resize", ""): _resize,
 }
 """By operator and element type, ``""`` for every one."""
