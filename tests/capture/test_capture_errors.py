@@ -55,7 +55,6 @@ FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], str, str]] = {
     "state": (_stateful, "Outer", "changes the buffer stage.1.state"),
     "number": (lambda self, x: (x, 3), "Outer", "returns a int beside tensors"),
     "nothing": (lambda self, x: None, "Outer", "returns no tensor"),
-    "transform": (lambda self, x: torch.fft.rfft2(x).abs(), "stage.1", "not among the operators that are exported"),
     "operator": (lambda self, x: torch.linalg.svd(x)[1], "stage.1", "aten._linalg_svd has no ONNX form"),
 }
 
