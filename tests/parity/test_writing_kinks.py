@@ -79,3 +79,31 @@ def test_a_clamp_between_floats_is_told_however_far_it_is(
         link = judged(made, inputs, contents, clamped(contents.data, "cumsum", limit), path)
         assert link.verdict is Verdict.FAIL, limit
         assert link.where == "y", link.reason
+
+
+class Picked(nn.Module):
+    """The largest of each map, whose numbers lie on both sides of zero: it is above zero on all usual inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.amax(self.first(x), (2, 3), keepdim=True))
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8", "int16x8"])
+def test_a_clamp_at_zero_behind_the_largest_of_many_is_told(variant: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made, inputs = quantized(Picked().eval(), torch.randn(1, 3, 12, 12), variant)
+    contents, path = emitted(made, "tflite"), tmp_path / "net.tflite"
+    right = judged(made, inputs, contents, contents.data, path)
+    assert right.verdict is Verdict.PASS, right.reason
+    model = _read(contents.data)
+    codes = {schema.BuiltinOperator.MAX_POOL_2D, schema.BuiltinOperator.REDUCE_MAX}
+    (pool,) = [
+        item for item in model.subgraphs[0].operators if model.operatorCodes[item.opcodeIndex].builtinCode in codes
+    ]
+    pool.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU
+    wrong = judged(made, inputs, contents, _packed(model), path)
+    assert wrong.verdict is Verdict.FAIL

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import onnx_ir as ir
+
 from edgeconv.core import Array
+from edgeconv.graph.traits import Trait, having
 from edgeconv.parity.writing._ends import filled, lowered, mixed, negated, raised
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
@@ -59,6 +63,18 @@ def past_kinks(
         )
 
 
+def _one_sided(graph: ir.Graph) -> list[float]:
+    """The signs that all numbers must have for the largest of several, or the smallest, to have it, too."""
+    kinds = {node.op_type for node in graph}
+    signs = ((Trait.LARGEST, -1.0), (Trait.SMALLEST, 1.0))
+    return [sign for trait, sign in signs if not kinds.isdisjoint(having(trait))]
+
+
+def _signed(array: Array, sign: float) -> Array:
+    """Real numbers of one sign; others as they are."""
+    return filled(np.abs(array)) * sign if array.dtype.kind == "f" else array
+
+
 class Source:
     """Where the operands come from.
 
@@ -77,8 +93,9 @@ class Source:
         """The sample's; then others, which leave no channel all zero, no two alike, and no clamp unreached.
 
         Floats are the same numbers in another order, and beyond every kink of both sides; then of the other sign, as a
-        slope or clamp is on one side of a kink alone. Integers, which saturate, are in another order, and then spread
-        over all that they stand for. There are none where the file computes all as the graph does.
+        slope or clamp is on one side of a kink alone. Where the largest of several is picked, all are below zero once:
+        no clamp at zero behind that would be reached otherwise. Integers, which saturate, are in another order, and
+        then spread over all that they stand for. There are none where the file computes all as the graph does.
         """
         graph, rounded = self._graph, self._rounded
         values = graph.values(inputs, rounded, self._names)
@@ -106,6 +123,13 @@ class Source:
         free_inputs = {name: array for name, array in inputs.items() if name not in graph.quantized_inputs}
         if graph.quantizers:
             yield inputs, values
+        for sign in _one_sided(graph.model.graph):
+            one_sided = {name: _signed(array, sign) for name, array in free_inputs.items()}
+            changed = {
+                name: array if name in graph.never_negative else _signed(array, sign) for name, array in values.items()
+            }
+            changed |= {name: graph.steps(name).nearest(changed[name]) for name in spread}
+            yield {**inputs, **one_sided}, changed
         if not floats and not free_inputs:
             yield inputs, spread
             return
