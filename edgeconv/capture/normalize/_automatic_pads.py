@@ -23,7 +23,7 @@ import onnx_ir as ir
 from edgeconv.graph.origin import origin_of
 from edgeconv.graph.steps import sizes_of
 from edgeconv.graph.traits import Trait, having
-from edgeconv.graph.windows import auto_pad_of, same_pads, stated_pads
+from edgeconv.graph.windows import auto_pad_of, dilations_of, same_pads, stated_pads, strides_of
 
 _WINDOWED = having(Trait.WINDOWS | Trait.BY_CHANNEL) | {"Conv"}
 _CROPPING = ("AveragePool", "LpPool")
@@ -61,9 +61,9 @@ def settle_automatic_pads(graph: ir.Graph) -> list[str]:
 def _settle(node: ir.Node, automatic: str) -> list[str]:
     before = sizes_of(node.inputs[0])[2:]
     kernel = node.attributes.get_ints("kernel_shape", []) or sizes_of(node.inputs[1])[2:]
-    plain = [1] * len(before)
-    dilations, strides = (node.attributes.get_ints(name, []) or plain for name in ("dilations", "strides"))
-    totals, undilated = (_totals(before, kernel, strides, apart) for apart in (dilations, plain))
+    rank = len(before)
+    dilations, strides = dilations_of(node, rank), strides_of(node, rank)
+    totals, undilated = (_totals(before, kernel, strides, apart) for apart in (dilations, [1] * rank))
     padding = [max(0, total) for total in totals]
     node.attributes["pads"] = ir.AttrInt64s("pads", same_pads(padding, automatic))
     named = f"node {origin_of(node).module!r} ({node.op_type}): of the source onnxruntime"
