@@ -66,7 +66,7 @@ class Details:
 
 
 def details() -> tuple[Details, ...]:
-    """Every table's word on each operator that the reference knows, by name."""
+    """Every table's word on each operator that the reference knows or that capture dissolves, by name."""
     named_by = aten_operators()
     return tuple(
         Details(
@@ -74,14 +74,14 @@ def details() -> tuple[Details, ...]:
             opsets_of(name),
             {
                 "capture": _capture(name, named_by.get(name, ())),
-                "reference": Support(_family(name, reference.FAMILIES)),
+                "reference": Support(_family(name, reference.FAMILIES) or _before(name)),
                 ".tflite": _tflite(name),
                 "int8": _integers(name),
                 "int16x8": _integers(name, int16=True),
                 "open batch": _open_batch(name),
             },
         )
-        for name in sorted(OPERATORS, key=str.lower)
+        for name in sorted({*OPERATORS, *DISSOLVED}, key=str.lower)
     )
 
 

@@ -114,7 +114,7 @@ class Row:
 
 
 def rows() -> tuple[Row, ...]:
-    """A row for every ONNX operator that the reference knows, by name."""
+    """A row for every ONNX operator that the reference knows or that capture puts others in the place of, by name."""
     both = set(operators().both)
     integers = WITH_INTEGERS | set(BY_SCALES)
 
@@ -135,7 +135,7 @@ def rows() -> tuple[Row, ...]:
             int16=with_integers(name, integers - WITHOUT_INT16),
             batch=name in RULES or name in WRITTEN_OUT or name in DISSOLVED,
         )
-        for name in sorted({*OPERATORS, *both}, key=str.lower)
+        for name in sorted({*OPERATORS, *both, *DISSOLVED}, key=str.lower)
     )
 
 

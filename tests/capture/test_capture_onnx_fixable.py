@@ -61,6 +61,8 @@ def _file(folder: Path, nodes: list[onnx.NodeProto], *inputs: onnx.ValueInfoProt
         ),
         ([_node("Loop", ["n", "", "x"], ["y"], body=_BODY)], [_COUNT], r"fixed=\{'n': <number>\}"),
         ([_node("Loop", ["n", "a flag", "x"], ["y"], body=_BODY)], [_COUNT, _FLAG], "export the model without loops"),
+        ([_node("HannWindow", ["n"], ["w"]), _node("Mul", ["x", "w"], ["y"])], [_COUNT], r"fixed=\{'n': <number>\}"),
+        ([_node("ConstantOfShape", ["n"], ["w"]), _node("Sin", ["w"], ["y"])], [_COUNT], r"fixed=\{'n': <number>\}"),
         (
             [
                 _node("ReduceMax", ["x"], ["m"], keepdims=0),
@@ -71,7 +73,17 @@ def _file(folder: Path, nodes: list[onnx.NodeProto], *inputs: onnx.ValueInfoProt
             "export the model without loops",
         ),
     ],
-    ids=["dropout", "dropout unless", "branch", "branch by a number", "loop", "loop by two", "branch by the data"],
+    ids=[
+        "dropout",
+        "dropout unless",
+        "branch",
+        "branch by a number",
+        "loop",
+        "loop by two",
+        "window",
+        "shape",
+        "branch by the data",
+    ],
 )
 def test_the_hint_names_the_input_that_decides(
     nodes: list[onnx.NodeProto], inputs: list[onnx.ValueInfoProto], hint: str, tmp_path: Path

@@ -32,6 +32,7 @@ def test_every_operator_of_the_reference_has_a_row_as_the_readme_lists_it() -> N
         ("Swish", {"tflite": True, "int8": "parts", "int16": "parts", "batch": True}),
         ("Gemm", {"tflite": True, "int8": "yes", "int16": "yes", "batch": True}),
         ("NonZero", {"tflite": True, "int8": "dissolved", "int16": "dissolved", "batch": True}),  # constant, or refused
+        ("DFT", {"tflite": True, "int8": "dissolved", "int16": "dissolved", "batch": True}),  # constant, or refused
         ("Det", {"tflite": False, "int8": "no", "int16": "no", "batch": True}),
     ],
 )

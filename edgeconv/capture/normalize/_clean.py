@@ -21,7 +21,7 @@ from edgeconv.capture.normalize._loops import unroll_loops
 from edgeconv.capture.normalize._optionals import settle_optionals
 from edgeconv.capture.normalize._pooling import may_be_short, settle_first_short
 from edgeconv.capture.normalize._runtime_places import STATED
-from edgeconv.capture.normalize._spectra import settle_spectra
+from edgeconv.capture.normalize._spectra import SPECTRAL, settle_spectra
 from edgeconv.capture.normalize._stated_resizes import may_round, settle_first_size
 from edgeconv.capture.normalize._training import check_dropouts
 from edgeconv.capture.normalize.fold_constants import FoldConstantsPass, lift_constants
@@ -234,9 +234,12 @@ def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
         return None
     operation = origin_of(node).operation
     operator = operation if operation == node.op_type else f"{operation} ({node.op_type})"
-    if node.op_type not in TRAITS:  # onnx has no shape inference for many operators that are not exported
+    # onnx has no shape inference for many operators that are not exported
+    if node.op_type not in TRAITS and node.op_type not in SPECTRAL:
         return f"no shape can be derived for {operator}: it is not among the operators that are exported", _REPLACE
-    return f"{operator} has a shape that is not known before it runs", _STATIC
+    operands = [value for value in node.inputs if value is not None]
+    sizes = [value for value in operands if value.dtype is not None and value.dtype.is_integer()]
+    return f"{operator} has a shape that is not known before it runs", hint_to_fix(sizes) or _STATIC
 
 
 def _is_known(value: ir.Value) -> bool:

@@ -220,3 +220,5 @@ _RULES: Mapping[str, _Rule] = {
     "DFT": _dft,
     "STFT": _stft,
 }
+SPECTRAL = frozenset(_RULES)
+"""The operators that are settled here; onnx infers no shape of one whose sizes only the inputs tell."""
