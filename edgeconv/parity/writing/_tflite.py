@@ -22,11 +22,12 @@ from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End, is_equal, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import reach_of_file
+from edgeconv.parity.writing._own_scales import OwnScales
 from edgeconv.parity.writing._real_file import as_stored, in_real_numbers, range_of
 from edgeconv.parity.writing._rounded_before import rounded_before_moves
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
-from edgeconv.parity.writing._tflite_integers import real_numbers, tflite_misread
+from edgeconv.parity.writing._tflite_integers import parameters_of, real_numbers, tflite_misread
 from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
 
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
@@ -64,7 +65,7 @@ class TfliteFile:
         outputs: Sequence[TensorSpec],
         intermediates: Sequence[IntegerTensor],
     ) -> None:
-        self._stated, self._inputs, self._outputs = file, inputs, outputs
+        self._stated, self._graph, self._inputs, self._outputs = file, graph, inputs, outputs
         self._real = replace(file, tensors=tuple(map(in_real_numbers, file.tensors)))
         names = {operator.name for operator in file.operators}
         self.unknown = tuple(sorted(name for name in names if name not in OPERATORS))
@@ -201,20 +202,23 @@ class TfliteFile:
 
     def quantized(self) -> Iterator[tuple[str, str, float, int]]:
         """Tensor, value, scale, and the zero point counted from the smallest integer, of each quantized holder."""
+        for index, name in self._integers():
+            tensor = self._stated.tensors[index]
+            (scale, *_), (zero, *_) = parameters_of(tensor)
+            yield tensor.name, name, scale, zero - limits_of(str(tensor.held_as))[0]
+
+    def misread(self) -> Iterator[tuple[str, str]]:
+        """Tensor and one line, of integers that are read as other numbers than written, or follow from nothing."""
+        yield from tflite_misread(self._stated, 0.0)
+        stated = {index for index, name in self._integers() if name in self._graph.quantizers}
+        yield from OwnScales(self._stated, stated, self._graph.constants).faults()
+
+    def _integers(self) -> Iterator[tuple[int, str]]:
+        """The quantized tensors that hold a value of the graph, and that value."""
         for index, holder in self._holders.items():
             tensor = self._stated.tensors[index]
             if tensor.quantization is not None and not tensor.floating:
-                least, _ = limits_of(str(tensor.held_as))
-                yield (
-                    tensor.name,
-                    self._written_again.get(index, holder.name),
-                    tensor.quantization.scales[0],
-                    tensor.quantization.zero_points[0] - least,
-                )
-
-    def misread(self) -> Iterator[tuple[str, str]]:
-        """Tensor and one line, of integers that an operator reads as other numbers than they were written as."""
-        return tflite_misread(self._stated, 0.0)
+                yield index, self._written_again.get(index, holder.name)
 
     def alike(self, held: Collection[str]) -> frozenset[str]:
         """None: its operators are others, and another reader evaluates them."""

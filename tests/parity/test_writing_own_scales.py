@@ -1,0 +1,117 @@
+"""Link 3 of integers that the writer of a `.tflite` file puts between the graph's: each scale follows from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_writing import emitted, judged, quantized
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeconv.core.artifacts import Emitted
+from edgeconv.core.verdicts import Verdict
+from edgeconv.flow.variant import Variant
+from edgeconv.parity.writing import Graph, TfliteFile
+from edgeconv.parity.writing._own_scales import _simplest
+from edgeconv.reference import tflite
+from edgeconv.reference.tflite import Quantization, TfliteGraph
+
+FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "HardSwish": functional.hardswish,
+    "HardSwish by hand": lambda x: x * functional.hardsigmoid(x),
+    "HardSigmoid": functional.hardsigmoid,
+    "sum of rows": lambda x: x + 0.01 * x.sum((2, 3), keepdim=True),
+    "sum of two": lambda x: x[:, :2].sum(1, keepdim=True) + x,
+    "PReLU": lambda x: functional.prelu(x, torch.linspace(-0.1, 0.5, 8)),
+    "padded average": lambda x: functional.avg_pool2d(x, 3, 2, 1),
+    "pixels": lambda x: functional.pixel_shuffle(x, 2).repeat(1, 4, 1, 1),
+    "soft shrink": lambda x: functional.softshrink(x, 0.2),
+    "SiLU": functional.silu,
+    "reflected": lambda x: functional.pad(x, (1, 1, 1, 1), mode="reflect"),
+    "products": lambda x: (x.flatten(2).softmax(-1) @ x.flatten(2).transpose(1, 2)).unsqueeze(-1),
+    "resized": lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
+    "a part of one": lambda x: functional.relu6(1.7 - x) * 0.3,
+}
+
+
+class Between(nn.Module):
+    """A function between two convolutions."""
+
+    def __init__(self, form: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.form, self.second = nn.Conv2d(3, 8, 3, padding=1), form, nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.form(self.first(x)))
+
+
+def _emitted(form: str, variant: str) -> tuple[Variant, dict[str, np.ndarray], Emitted]:
+    torch.manual_seed(0)
+    made, inputs = quantized(Between(FORMS[form]).eval(), torch.randn(1, 3, 12, 12), variant)
+    return made, inputs, emitted(made, "tflite")
+
+
+def _faults(file: TfliteGraph, made: Variant, contents: Emitted) -> list[str]:
+    borders = (contents.inputs, contents.outputs, contents.intermediates)
+    return [line for _, line in TfliteFile(file, Graph(made.model), *borders).misread()]
+
+
+def _others(quantization: Quantization, dtype: str) -> Iterator[Quantization]:
+    """One unit in the last place, a hundredth, a factor of two; the next zero point, where there is one."""
+    scale, zero = np.float32(quantization.scales[0]), quantization.zero_points[0]
+    ends = np.nextafter(scale, np.float32(np.inf)), np.nextafter(scale, np.float32(0))
+    for other in (*ends, scale * np.float32(1.01), scale * np.float32(0.99), scale * 2, scale / 2):
+        yield replace(quantization, scales=(float(other),))
+    if dtype == "int8":
+        yield replace(quantization, zero_points=(zero + 1 if zero < 0 else zero - 1,))
+
+
+@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+@pytest.mark.parametrize("form", FORMS)
+def test_each_scale_that_the_graph_does_not_state_follows_from_others(form: str, variant: str) -> None:
+    made, _, contents = _emitted(form, variant)
+    file, graph = tflite.read(contents.data), Graph(made.model)
+    assert not _faults(file, made, contents)
+    stated = {
+        index
+        for index, name in TfliteFile(
+            file, graph, contents.inputs, contents.outputs, contents.intermediates
+        )._integers()
+        if name in graph.quantizers
+    }
+    computed = {index for operator in file.operators for index in operator.outputs}
+    missed = []
+    for index in sorted(computed - stated):
+        tensor = file.tensors[index]
+        for other in _others(tensor.quantization, tensor.dtype) if tensor.quantization is not None else ():
+            tensors = [
+                replace(item, quantization=other) if at == index else item for at, item in enumerate(file.tensors)
+            ]
+            if not _faults(replace(file, tensors=tuple(tensors)), made, contents):
+                missed.append((tensor.name, tensor.quantization, other))
+    assert not missed
+
+
+@pytest.mark.parametrize(("form", "part"), [("HardSwish", "/part"), ("sum of rows", "/mean")])
+def test_link_3_breaks_at_a_scale_of_the_writer_s_own_that_is_a_unit_off(form: str, part: str, tmp_path: Path) -> None:
+    from test_writing_own_integers import _scaled
+
+    made, inputs, contents = _emitted(form, "int16x8")
+    path = tmp_path / "net.tflite"
+    assert judged(made, inputs, contents, contents.data, path).verdict is Verdict.PASS
+    told = judged(made, inputs, contents, _scaled(contents.data, part, 1 + 2.0**-23), path)
+    assert told.verdict is Verdict.FAIL
+    assert "is the file's own, and its scale" in told.reason
+    assert told.where.endswith(part)
+
+
+@pytest.mark.parametrize(("number", "text"), [(3, 3.0), (1 / 6, 1 / 6), (0.1, 0.1), (-0.3, -0.3), (144, 144.0)])
+def test_the_simplest_fraction_near_a_rounded_number_is_what_it_was(number: float, text: float) -> None:
+    near = float(np.float32(number))
+    low, high = sorted((near * (1 - 1e-7), near * (1 + 1e-7)))
+    assert _simplest(low, high) == text
