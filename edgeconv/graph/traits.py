@@ -55,6 +55,9 @@ class Trait(Flag):
     REARRANGES = auto()
     """It moves, and each element of the operand appears exactly once."""
 
+    KEEPS_ORDER = auto()
+    """It rearranges, and the elements stay in their row-major order: at most the shape changes."""
+
     PICKS = auto()
     """The result's elements are elements of the operands, chosen by value."""
 
@@ -148,6 +151,7 @@ _BY_CHANNEL, _SAMPLE = Trait.BY_CHANNEL | Trait.BY_SAMPLE, Trait.BY_SAMPLE
 _WINDOWS, _SHAPE = Trait.WINDOWS, Trait.SHAPE_ONLY
 _MOVES, _PICKS = Trait.MOVES | Trait.NO_LARGER, Trait.PICKS | Trait.NO_LARGER
 _REARRANGES, _LARGEST, _SMALLEST = _MOVES | Trait.REARRANGES, _PICKS | Trait.LARGEST, _PICKS | Trait.SMALLEST
+_KEEPS_ORDER = _REARRANGES | Trait.KEEPS_ORDER
 _REDUCES, _RANKS, _ADDS_UP = Trait.REDUCES, Trait.RANKS, Trait.ADDS_UP
 _AVERAGES = Trait.ADDS_UP | Trait.AVERAGES | Trait.NO_LARGER
 _LAYER, _WEIGHTED = Trait.LAYER | Trait.WEIGHTED, Trait.WEIGHTED
@@ -214,7 +218,7 @@ TRAITS: dict[str, Trait] = {
     "Exp": _FUNCTION | _POSITIVE | _BEYOND,
     "Expand": _MOVES | _SIGN,
     "EyeLike": _SHAPE,
-    "Flatten": _REARRANGES | _SIGN,
+    "Flatten": _KEEPS_ORDER | _SIGN,
     "Floor": _FUNCTION | _SIGN | _NO_LARGER | _STEPS,
     "GRU": _WEIGHTED,
     "Gather": _MOVES | _SIGN,
@@ -232,7 +236,7 @@ TRAITS: dict[str, Trait] = {
     "HardSigmoid": _FUNCTION | _POSITIVE | _BOUNDED | _SATURATES,
     "HardSwish": _FUNCTION | _SIGN | _NO_LARGER,
     "Hardmax": _POSITIVE | _BOUNDED | _INVARIANT,
-    "Identity": _FUNCTION | _REARRANGES | _RECTIFIES,
+    "Identity": _FUNCTION | _KEEPS_ORDER | _RECTIFIES,
     "If": Trait.NONE,
     "InstanceNormalization": _INVARIANT | _SAMPLE | _WEIGHTED,
     "IsInf": _FUNCTION | _BOUNDED | _STEPS | _SATURATES,
@@ -289,7 +293,7 @@ TRAITS: dict[str, Trait] = {
     "ReduceSum": _REDUCES | _SIGN | _BEYOND | _ADDS_UP,
     "ReduceSumSquare": _REDUCES | _SIGN | _BEYOND | _ADDS_UP,
     "Relu": _FUNCTION | _RECTIFIES | _POSITIVE | _NO_LARGER | _CLAMPS,
-    "Reshape": _REARRANGES | _SIGN,
+    "Reshape": _KEEPS_ORDER | _SIGN,
     "Resize": _NO_LARGER,
     "ReverseSequence": _REARRANGES | _SIGN,
     "RotaryEmbedding": Trait.NONE,
@@ -316,7 +320,7 @@ TRAITS: dict[str, Trait] = {
     "Split": _MOVES | _SIGN,
     "SplitToSequence": _MOVES | _SIGN,
     "Sqrt": _PARTIAL | _POSITIVE | _NO_LARGER,
-    "Squeeze": _REARRANGES | _SIGN,
+    "Squeeze": _KEEPS_ORDER | _SIGN,
     "Sub": _BROADCASTS | _NO_LARGER | _SIGNED,
     "Sum": _BROADCASTS | _SIGN | _SIGNED,
     "Swish": _FUNCTION | _SIGN | _NO_LARGER,
@@ -327,7 +331,7 @@ TRAITS: dict[str, Trait] = {
     "TopK": _PICKS | _SIGN | _RANKS,
     "Transpose": _REARRANGES | _SIGN,
     "Trilu": _SIGN | _NO_LARGER,
-    "Unsqueeze": _REARRANGES | _SIGN,
+    "Unsqueeze": _KEEPS_ORDER | _SIGN,
     "Upsample": _NO_LARGER,
     "Where": _BROADCASTS | _NO_LARGER,
     "Xor": _BROADCASTS | _BOUNDED,

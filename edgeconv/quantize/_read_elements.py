@@ -100,9 +100,9 @@ def _back(node: ir.Node, index: int) -> _Back | None:
         return _summed
     if index > 0 or (axes := rank(node.inputs[0])) is None:
         return None
+    if node.op_type in having(Trait.KEEPS_ORDER):
+        return lambda read, sizes: read.reshape(sizes)
     match node.op_type:
-        case "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze":
-            return lambda read, sizes: read.reshape(sizes)
         case "Transpose":
             perm = node.attributes.get_ints("perm", tuple(reversed(range(axes))))
             return lambda read, sizes: read.transpose(np.argsort(perm))

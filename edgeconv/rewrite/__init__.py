@@ -34,6 +34,7 @@ from edgeconv.rewrite.keep_steps import KeepStepsPass
 from edgeconv.rewrite.merge_branches import MergeBranchesPass
 from edgeconv.rewrite.merge_chains import MergeChainsPass
 from edgeconv.rewrite.merge_common import MergeCommonPass
+from edgeconv.rewrite.merge_reshapes import MergeReshapesPass
 from edgeconv.rewrite.multiply_matrices import MultiplyMatricesPass
 from edgeconv.rewrite.pool_first import PoolFirstPass
 from edgeconv.rewrite.recognise_activations import RecogniseActivationsPass
@@ -78,6 +79,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("split-multipliers", SplitMultipliersPass),
     Rewrite("carry-through", CarryThroughPass),
     Rewrite("keep-steps", KeepStepsPass),
+    Rewrite("merge-reshapes", MergeReshapesPass),
     Rewrite("merge-common", MergeCommonPass),
     Rewrite("remove-unused", RemoveUnusedPass),
 )

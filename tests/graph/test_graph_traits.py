@@ -101,6 +101,14 @@ def test_what_rearranges_keeps_every_element_once(operator: str, example: Exampl
     np.testing.assert_array_equal(np.sort(result, axis=None), np.sort(example.data(numbered), axis=None))
 
 
+@pytest.mark.parametrize(("operator", "example"), _cases(Trait.REARRANGES))
+def test_what_keeps_the_order_changes_the_shape_alone(operator: str, example: Example) -> None:
+    numbered = np.arange(float(DATA.size)).reshape(DATA.shape)
+    (result,) = evaluated(operator, example, numbered)
+    is_in_order = np.array_equal(result.reshape(-1), example.data(numbered).reshape(-1))
+    assert is_in_order == (operator in having(Trait.KEEPS_ORDER))
+
+
 @pytest.mark.parametrize(("operator", "example"), _cases(Trait.PICKS))
 def test_what_picks_makes_no_numbers(operator: str, example: Example) -> None:
     data = operands_of(operator, example)

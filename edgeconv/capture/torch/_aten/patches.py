@@ -237,7 +237,7 @@ def _keeps_planes(node: ir.Node) -> bool:
             return axis < 2 and len(sizes) == len(sources)
         case "Transpose":
             return {*node.attributes.get_ints("perm", ())[:2]} == {0, 1}
-        case "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze":  # row-major: whole planes, or parts of one
+        case kind if kind in having(Trait.KEEPS_ORDER):  # whole planes, or parts of one
             return min(len(sizes), len(sources)) > 2 and math.prod(sources[2:]) % math.prod(sizes[2:]) == 0
     return False
 
