@@ -31,7 +31,7 @@ def divisors(graph: ir.Graph) -> set[ir.Node]:
     waiting = [
         input_of(node, 1 if node.op_type == "Div" else 0)
         for node in graph
-        if node.op_type in ("Div", "Pow") and node.domain in ("", "ai.onnx") and constant(input_of(node, 1)) is None
+        if node.op_type in ("Div", "Pow") and node.domain == "" and constant(input_of(node, 1)) is None
     ]
     while waiting:
         value = waiting.pop()

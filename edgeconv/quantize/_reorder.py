@@ -159,7 +159,7 @@ def _is_by_channel(node: ir.Node, *, pools: bool) -> bool:
     operators = having(Trait.FUNCTION) | (having(Trait.BY_CHANNEL) if pools else frozenset())
     alone = not any(map(is_taken, node.outputs[1:]))
     data = [value for value in node.inputs if is_activation(value)]
-    return node.op_type in operators and node.domain in ("", "ai.onnx") and alone and len(data) == 1
+    return node.op_type in operators and node.domain == "" and alone and len(data) == 1
 
 
 def _is_depthwise(layer: Layer) -> bool:

@@ -155,7 +155,7 @@ def leads_to_steep(node: ir.Node, index: int) -> bool:
 
 def _divides(node: ir.Node) -> bool:
     """Whether it divides by computed numbers."""
-    return node.op_type == "Div" and node.domain in ("", "ai.onnx") and is_activation(input_of(node, 1))
+    return node.op_type == "Div" and node.domain == "" and is_activation(input_of(node, 1))
 
 
 def _steep_index(node: ir.Node) -> int:
@@ -193,7 +193,7 @@ def _operands(node: ir.Node) -> Iterator[tuple[ir.Value, _Function]]:
 
 def _function(node: ir.Node) -> _Function | None:
     """The function that an operator applies to each number of its first operand; None for other operators."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain != "":
         return None
     if _divides(node):
         return np.reciprocal

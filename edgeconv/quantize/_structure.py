@@ -179,7 +179,7 @@ def weight_axis(node: ir.Node, rank: int) -> int | None:
 
 def unquantizable(node: ir.Node) -> str | None:
     """Why no integer kernel computes the node; None where one does."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in WITH_INTEGERS:
+    if node.domain != "" or node.op_type not in WITH_INTEGERS:
         return f"{node.op_type} has no integer form"
     if node.op_type in LAYERS:
         return _unfit_layer(node)

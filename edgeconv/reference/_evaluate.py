@@ -25,7 +25,6 @@ from edgeconv.reference._operands import ImpossibleError
 from edgeconv.reference._operators import OPERATORS
 
 Array = npt.NDArray[Any]
-_DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 def evaluate(
@@ -212,9 +211,9 @@ class _Walk:
 
     def compute(self, node: ir.Node, arguments: tuple[Value | None, ...]) -> tuple[Value, ...]:
         """The results of a node."""
-        operator = OPERATORS.get(node.op_type) if node.domain in _DEFAULT_DOMAINS else None
+        operator = OPERATORS.get(node.op_type) if node.domain == "" else None
         if operator is None:
-            prefix = "" if node.domain in _DEFAULT_DOMAINS else f"{node.domain}::"
+            prefix = "" if node.domain == "" else f"{node.domain}::"
             what = f"the reference has no operator {prefix}{node.op_type}"
             hint = "it is not supported: write that part of the model with other operators of ONNX"
             raise RewriteError(what, where=place_of(node), hint=hint)

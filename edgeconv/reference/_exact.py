@@ -48,7 +48,7 @@ def computed(node: ir.Node, arrays: Sequence[Array | None], opset: int) -> tuple
         arrays: one per input; None where an optional one is left out.
         opset: of the default domain.
     """
-    operator = EXACT.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    operator = EXACT.get(node.op_type) if node.domain == "" else None
     if operator is None or any(value.dtype is not None and value.dtype not in _HELD for value in node.outputs):
         return None
     try:

@@ -33,7 +33,7 @@ def wide_integers(graph: ir.Graph) -> None:
     powers = {node: power for node in graph if (power := _whole_power(node))}
     for node in list(graph):
         dtype = _data_type(node)
-        if dtype is None or node.domain not in ("", "ai.onnx") or node.op_type not in _WIDENED.get(dtype, ()):
+        if dtype is None or node.domain != "" or node.op_type not in _WIDENED.get(dtype, ()):
             continue
         # A Pow that stays one saturates in onnxruntime: in int64 the fewest results reach the end.
         wide = ir.DataType.INT64 if node.op_type == "Pow" and node not in powers else ir.DataType.INT32
@@ -49,7 +49,7 @@ def wide_integers(graph: ir.Graph) -> None:
 
 def _whole_power(node: ir.Node) -> int | None:
     """The exponent of a power of integers, where that is a constant from 2 on."""
-    if node.op_type != "Pow" or node.domain not in ("", "ai.onnx") or _data_type(node) not in _MULTIPLIED:
+    if node.op_type != "Pow" or node.domain != "" or _data_type(node) not in _MULTIPLIED:
         return None
     exponent = constant(node.inputs[1])
     if exponent is None or exponent.size != 1 or exponent.ndim > (rank(node.inputs[0]) or 0):

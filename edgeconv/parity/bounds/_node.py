@@ -81,7 +81,7 @@ def of_node(
     if exact:
         return _moved(node, values, carried, opset, results)
     # 2. All others by their rule.
-    rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    rule = RULES.get(node.op_type) if node.domain == "" else None
     if rule is None:
         raise ParityError(f"no error bound is known for {node.op_type}", where=place_of(node), hint="judge its outputs")
     arrays = tuple(None if item is None else np.asarray(item) for item in values)

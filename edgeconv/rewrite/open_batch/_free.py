@@ -92,7 +92,7 @@ def _begin(graph: ir.Graph, inputs: Collection[str]) -> Batch:
 
 def _follow(batch: Batch, node: ir.Node) -> None:
     """Applies the rule of a node, and records where its results carry the batch."""
-    rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    rule = RULES.get(node.op_type) if node.domain == "" else None
     if rule is None:
         batch.refuse(node, "has no rule for an open batch")
     results = [value for value in node.outputs if value.name]

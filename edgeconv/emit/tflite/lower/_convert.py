@@ -245,7 +245,7 @@ def _finish_output(low: Lowering, value: ir.Value, form: Form) -> None:
 
 def _is_lacking(node: ir.Node, matched: Collection[ir.Node]) -> bool:
     """Whether the emitter has nothing for an operator, and no pattern takes it."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain != "":
         return True
     return node not in matched and node.op_type not in LOWERINGS and node.op_type not in _ELSEWHERE
 
