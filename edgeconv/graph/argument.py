@@ -18,14 +18,14 @@ _HINTS = {
 }
 
 
-def checked_model(model: object, error: type[EdgeconvError], where: str = "model") -> ir.Model:
+def checked_model(model: object, error: type[EdgeconvError]) -> ir.Model:
     """Returns the graph unchanged.
 
     Raises:
         EdgeconvError: of the class `error`; it is no `onnx_ir.Model`.
     """
     hint = _HINTS.get(type(model).__name__, "give an onnx_ir.Model, as edgeconv.capture makes it")
-    return values.instance(model, ir.Model, where, error, hint=hint)
+    return values.instance(model, ir.Model, "model", error, hint=hint)
 
 
 def checked_metadata(metadata: object) -> Mapping[str, str]:

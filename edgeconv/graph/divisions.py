@@ -49,7 +49,7 @@ def divisions_of(graph: ir.Graph) -> dict[ir.Value, Divisions]:
     for node in graph:
         rule = _rule_of(node.op_type)
         for value in node.outputs:
-            known[value] = rule(node, value, known) if rule is not None and sizes_of(value) else {}
+            known[value] = rule(node, value, known) if rule is not None and sizes_at_batch_1(value) else {}
     return known
 
 
@@ -64,7 +64,7 @@ def _rule_of(op_type: str) -> _Rule | None:
 
 def _channels(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     """The channel axis of a layer's result, as one part; none for a product of two activations."""
-    shape = sizes_of(result)
+    shape = sizes_at_batch_1(result)
     if constant(input_of(node, 1)) is None or len(shape) < 2:
         return {}
     # MatMul has its outputs in the last axis; Conv, ConvTranspose and Gemm (of rank 2) in axis 1.
@@ -75,7 +75,7 @@ def _channels(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
 def _concatenated(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     """Along the axis of a Concat the parts of all operands, along others those that all of them share."""
     sources = [value for value in node.inputs if value is not None]
-    before, sizes = [known.get(value, {}) for value in sources], [sizes_of(value) for value in sources]
+    before, sizes = [known.get(value, {}) for value in sources], [sizes_at_batch_1(value) for value in sources]
     if not all(sizes):
         return {}
     axis = node.attributes.get_int("axis") % len(sizes[0])
@@ -98,14 +98,14 @@ def _function(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
 
 
 def _rearranged(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
-    before, after = sizes_of(node.inputs[0]), sizes_of(result)
+    before, after = sizes_at_batch_1(node.inputs[0]), sizes_at_batch_1(result)
     moved = {place_after(node, axis, before, after): sizes for axis, sizes in _before(node, known).items()}
     return {axis: sizes for axis, sizes in moved.items() if axis is not None}
 
 
 def _sliced(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     """What a Slice leaves of each part."""
-    before, divisions = sizes_of(node.inputs[0]), _before(node, known)
+    before, divisions = sizes_at_batch_1(node.inputs[0]), _before(node, known)
     starts, ends = integers(input_of(node, 1)), integers(input_of(node, 2))
     if not before or not divisions or starts is None or ends is None:
         return {}
@@ -121,7 +121,7 @@ def _sliced(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
 
 def _split(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     """What is left of each part in one result of a Split."""
-    divisions, sizes = _before(node, known), [sizes_of(value) for value in node.outputs]
+    divisions, sizes = _before(node, known), [sizes_at_batch_1(value) for value in node.outputs]
     if not all(sizes):
         return {}
     axis = node.attributes.get_int("axis", 0) % len(sizes[0])
@@ -134,11 +134,11 @@ def _split(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
 
 def _gathered(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     """Axes before that of a Gather stay, those behind it move by the rank of the indices; a range along it is a cut."""
-    before = sizes_of(node.inputs[0])
+    before = sizes_at_batch_1(node.inputs[0])
     if not before:
         return {}
     axis = node.attributes.get_int("axis", 0) % len(before)
-    further = len(sizes_of(result)) - len(before)
+    further = len(sizes_at_batch_1(result)) - len(before)
     after = {at if at < axis else at + further: parts for at, parts in _before(node, known).items() if at != axis}
     chosen, parts = constant(input_of(node, 1)), _before(node, known).get(axis)
     if parts and chosen is not None and chosen.ndim == 1 and chosen.size and (np.diff(chosen) == 1).all():
@@ -148,7 +148,7 @@ def _gathered(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
 
 
 def _reduced(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
-    before = sizes_of(node.inputs[0])
+    before = sizes_at_batch_1(node.inputs[0])
     axes = stated_axes(node)
     if axes is None:
         return {}
@@ -160,7 +160,7 @@ def _reduced(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
 
 
 def _along_an_axis(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
-    before, after = sizes_of(node.inputs[0]), sizes_of(result)
+    before, after = sizes_at_batch_1(node.inputs[0]), sizes_at_batch_1(result)
     stated = integers(input_of(node, 1)) if node.op_type == "CumSum" else None
     if (node.op_type == "CumSum" and not stated) or len(before) != len(after):
         return {}
@@ -170,7 +170,7 @@ def _along_an_axis(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
 
 
 def _resized(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
-    before, after = sizes_of(node.inputs[0]), sizes_of(result)
+    before, after = sizes_at_batch_1(node.inputs[0]), sizes_at_batch_1(result)
     if len(before) != len(after):
         return {}
     return of_parts({axis: parts for axis, parts in _before(node, known).items() if before[axis] == after[axis]})
@@ -182,12 +182,12 @@ def _by_channel(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
 
 def _broadcast(node: ir.Node, result: ir.Value, known: _Known) -> Divisions:
     """The parts of all operands, where their ends fall together, or not; and those that constants of zeros make."""
-    after = sizes_of(result)
+    after = sizes_at_batch_1(result)
     ends: dict[int, set[int]] = {}
     for value in node.inputs:
         if value is None:
             continue
-        further = len(after) - len(sizes_of(value))  # broadcasting aligns the last axes
+        further = len(after) - len(sizes_at_batch_1(value))  # broadcasting aligns the last axes
         for axis, parts in known.get(value, {}).items():
             if sum(parts) == after[axis + further]:
                 ends.setdefault(axis + further, set()).update(np.cumsum(parts).tolist())
@@ -219,7 +219,7 @@ def unlike_channels(node: ir.Node) -> int | None:
         return None
     if (sizes[1:] / sizes[:-1]).max() <= _GAP:
         return None
-    return axes[0] + len(sizes_of(node.outputs[0])) - factors.ndim
+    return axes[0] + len(sizes_at_batch_1(node.outputs[0])) - factors.ndim
 
 
 def _selected(node: ir.Node, after: Sequence[int]) -> list[tuple[int, list[int]]]:
@@ -240,7 +240,7 @@ def _selected(node: ir.Node, after: Sequence[int]) -> list[tuple[int, list[int]]
 
 def _places(value: ir.Value, rank: int) -> tuple[int, _Flags] | None:
     """Along one axis of a result of this rank, where a term may be other than zero; None where that is not known."""
-    node, sizes = value.producer(), sizes_of(value)
+    node, sizes = value.producer(), sizes_at_batch_1(value)
     if node is None or len(sizes) != rank:
         return None
     if node.op_type == "Mul":
@@ -295,7 +295,7 @@ def place_after(node: ir.Node, axis: int, before: Sequence[int], after: Sequence
     Args:
         node: REARRANGES holds for it.
         axis: before the node.
-        before: the shape before, as of `sizes_of`.
+        before: the shape before, as of `sizes_at_batch_1`.
         after: the shape after.
     """
     if not before or not after:
@@ -311,7 +311,7 @@ def place_after(node: ir.Node, axis: int, before: Sequence[int], after: Sequence
     return places[0] if places else None
 
 
-def sizes_of(value: ir.Value | None) -> list[int]:
+def sizes_at_batch_1(value: ir.Value | None) -> list[int]:
     """The shape, where it is known; an open batch counts as 1."""
     return [size if isinstance(size, int) else 1 for size in (value.shape or () if value is not None else ())]
 

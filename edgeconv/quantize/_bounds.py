@@ -352,7 +352,7 @@ class _Backwards:
         if node.op_type in _COMPARING:
             return self._of_comparison(node, index, value)
         if node.op_type in _RANKING:
-            return self._of_ranks(node, value) if index == 0 else ALL
+            return self._of_ranks(value) if index == 0 else ALL
         # An Exp that a sum or a division follows is a softmax that is spelled out; any other has one scale for all
         # results.
         steep = _steep_readers(node) if node.op_type == "Exp" else []
@@ -375,10 +375,10 @@ class _Backwards:
         low, high = self.found.get(result, self.rows.get(node, ALL)) if is_taken(result) else (math.inf, -math.inf)
         if not any(map(is_taken, node.outputs[1:])):
             return low, high
-        least, most = self._of_ranks(node, value)
+        least, most = self._of_ranks(value)
         return min(low, least), max(high, most)
 
-    def _of_ranks(self, node: ir.Node, value: ir.Value) -> Bounds:
+    def _of_ranks(self, value: ir.Value) -> Bounds:
         """For indices of ranked numbers: all but the masked ones, and a margin that keeps these apart from the rest."""
         seen = self.seen[value]
         low, high = seen.plain

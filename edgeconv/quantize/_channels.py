@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.divisions import place_after, sizes_of, unlike_channels
+from edgeconv.graph.divisions import place_after, sizes_at_batch_1, unlike_channels
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.integer_rules import MOVING
 from edgeconv.graph.traits import Trait, having
@@ -181,7 +181,7 @@ def input_axes(graph: ir.Graph) -> dict[ir.Value, int]:
     """The axis of the features of each input of up to five axes that a layer reads, or a product by such constants."""
     axes = {}
     for source in graph.inputs:
-        if source.dtype != ir.DataType.FLOAT or len(sizes_of(source)) not in _RANKS_OF_FEATURES:
+        if source.dtype != ir.DataType.FLOAT or len(sizes_at_batch_1(source)) not in _RANKS_OF_FEATURES:
             continue
         for node in readers_of_input(source):
             axis = _axis_read(node, source)
@@ -193,14 +193,14 @@ def input_axes(graph: ir.Graph) -> dict[ir.Value, int]:
 
 def _axis_read(node: ir.Node, source: ir.Value) -> int | None:
     """The axis of an input whose places a reader, a layer or a product by unlike constants, takes for features."""
-    before = sizes_of(source)
+    before = sizes_at_batch_1(source)
     read = unlike_channels(node)
     if read is None and layer_of(node) is not None:
-        read = len(sizes_of(node.inputs[0])) - 1 if node.op_type == "MatMul" else 1
+        read = len(sizes_at_batch_1(node.inputs[0])) - 1 if node.op_type == "MatMul" else 1
     if read is None:
         return None
     # Back through what moves the axis: another order of axes, and reshapes that leave it whole.
-    shape = sizes_of(node.inputs[0])
+    shape = sizes_at_batch_1(node.inputs[0])
     for axis in range(1, len(before)):
         if _axis_after(axis, source, node) == read:
             return axis
@@ -220,7 +220,7 @@ def _axis_after(axis: int, source: ir.Value, reader: ir.Node) -> int | None:
         path.append(maker)
     place: int | None = axis
     for node in path[:0:-1]:
-        before, after = sizes_of(node.inputs[0]), sizes_of(node.outputs[0])
+        before, after = sizes_at_batch_1(node.inputs[0]), sizes_at_batch_1(node.outputs[0])
         if place is not None and node.op_type in having(Trait.REARRANGES):
             place = place_after(node, place, before, after)
     return place
@@ -234,7 +234,7 @@ def _axis_behind(node: ir.Node, axes: Mapping[ir.Value, int]) -> int | None:
     if axis is None:
         return unlike_channels(node)
     # Transposes and reshapes move the axis; what keeps the rank keeps it; where dimensions merge nothing is known.
-    shape, result = sizes_of(sources[0]), sizes_of(node.outputs[0])
+    shape, result = sizes_at_batch_1(sources[0]), sizes_at_batch_1(node.outputs[0])
     if node.op_type in having(Trait.REARRANGES):
         return place_after(node, axis, shape, result)
     return axis if len(result) == len(shape) else None

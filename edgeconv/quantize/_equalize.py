@@ -78,7 +78,7 @@ def _scale(pairs: Mapping[str, Pair], exponents: Mapping[str, Sequence[int]]) ->
         where = f"plan, equalization, {name}"
         if name not in pairs:
             hint = "remove it, or export the model that the plan was made for"
-            raise QuantizeError("no layer of that name can be equalised", where=where, hint=hint)
+            raise QuantizeError("no layer of that name can be equalized", where=where, hint=hint)
         channels = len(out_ranges(pairs[name].first))
         if len(powers) != channels:
             raise QuantizeError(f"there are {len(powers)} exponents", where=where, hint=f"give {channels}")

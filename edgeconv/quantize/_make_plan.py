@@ -131,7 +131,7 @@ def ranges_of(model: ir.Model, plan: Plan, calibration: Calibration) -> dict[str
     return {named(value): _range(value, calibration, high - low + 1) for value in values}
 
 
-def keep_operators(model: ir.Model, plan: Plan, names: Collection[str], reason: str = REQUESTED) -> Plan:
+def keep_operators(model: ir.Model, plan: Plan, names: Collection[str]) -> Plan:
     """A plan with more operators left in float, and the clamps that are fused into them.
 
     Raises:
@@ -141,7 +141,7 @@ def keep_operators(model: ir.Model, plan: Plan, names: Collection[str], reason: 
     layers = structure_of(model, plan.kept_float).layers if plan.tensors else {}  # activations of which nothing is said
     # A clamp that was fused into the layer has no operator to be fused into any more, and stays float with it.
     clamped = [layers[name].output.name or name for name in names if name in layers]
-    return replace(plan, kept_float={**dict.fromkeys([*names, *clamped], reason), **plan.kept_float})
+    return replace(plan, kept_float={**dict.fromkeys([*names, *clamped], REQUESTED), **plan.kept_float})
 
 
 def check_names(model: ir.Model, names: Mapping[str, object], where: str) -> None:

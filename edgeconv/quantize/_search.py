@@ -193,7 +193,7 @@ def _unreachable(target: Target, measured: Measured | None, *, changed: bool) ->
     why = "its outputs turn on differences that float32 rounds away (choices among equal scores, say)"
     hint = "leave such outputs out of the model, or judge them by other thresholds"
     if changed:
-        why = "the graph was changed before it was quantised (ReLU6 written as ReLU)"
+        why = "the graph was changed before it was quantized (ReLU6 written as ReLU)"
         hint = "ask for less, or leave out relu6_as_relu"
     what = f"{asked} cannot be reached: with every layer in float {reached}, as {why}"
     return TargetError(what, where="target", hint=hint)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.errors import QuantizeError
+from edgeconv.graph.divisions import sizes_at_batch_1
 from edgeconv.quantize._apply import apply_only
 from edgeconv.quantize._calibrate import mapped, session_of
 from edgeconv.quantize._graph import is_activation, name_of, static_shape
@@ -95,8 +96,7 @@ def float_costs(model: ir.Model, layers: Iterable[str]) -> dict[str, float]:
 
 
 def _elements(value: ir.Value) -> int:
-    """How many numbers a value has; an open dimension counts as 1."""
-    return math.prod(size if isinstance(size, int) else 1 for size in value.shape or ())
+    return math.prod(sizes_at_batch_1(value))
 
 
 def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: str) -> Plan:
@@ -108,7 +108,7 @@ def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: st
     kept_float = dict(plan.kept_float)
     for name in layers:
         if name not in structure.layers:
-            raise QuantizeError(f"there is no quantised layer {name!r}", where="keep in float", hint="see the plan")
+            raise QuantizeError(f"there is no quantized layer {name!r}", where="keep in float", hint="see the plan")
         kept_float[name] = reason
         kept_float[structure.layers[name].output.name or name] = reason
     added = kept_float.keys() - plan.kept_float.keys()

@@ -37,12 +37,12 @@ def to_junit(report: Report) -> str:
         for row in rows:
             _add_case(suite, report, title, row)
         if not rows:
-            _add_verdict(suite, report, title, "failure", "it was not compared on any device")
+            _add_failure(suite, report, title, "it was not compared on any device")
         _count(suite, suite)
     # CI systems know a failure by a failed case: a report that fails as nothing was compared needs one.
     if report.verdict is Verdict.FAIL and not any(row.verdict is Verdict.FAIL for row in report.comparisons):
         suite = ET.SubElement(root, "testsuite", name="verdict")
-        _add_verdict(suite, report, "verdict", "failure", report.reason)
+        _add_failure(suite, report, "verdict", report.reason)
         _count(suite, suite)
     _count(root, root)
     ET.indent(root)
@@ -110,9 +110,9 @@ def _add_case(suite: ET.Element, report: Report, title: str, row: Comparison) ->
         ET.SubElement(case, "system-out").text = text
 
 
-def _add_verdict(suite: ET.Element, report: Report, title: str, element: str, reason: str) -> None:
+def _add_failure(suite: ET.Element, report: Report, title: str, reason: str) -> None:
     case = ET.SubElement(suite, "testcase", name="compared", classname=_classname(report, title))
-    ET.SubElement(case, element, message=_clean(reason))
+    ET.SubElement(case, "failure", message=_clean(reason))
 
 
 def _classname(report: Report, title: str) -> str:

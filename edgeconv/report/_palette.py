@@ -17,6 +17,7 @@ from PIL import Image
 
 NOT_FINITE = (213, 0, 132)  # magenta: nowhere near the palette
 _STEPS = 256
+_STOPS = 9  # of the CSS gradient
 _LIGHTNESS = (0.22, 0.95)
 _HUE_DEGREES = (270.0, 100.0)
 _CHROMA = 0.11
@@ -54,9 +55,9 @@ def _palette() -> npt.NDArray[np.uint8]:
 PALETTE = _palette()
 
 
-def css_gradient(stops: int = 9) -> str:
+def css_gradient() -> str:
     """The palette as a CSS gradient, left (no error) to right (largest)."""
-    colours = [PALETTE[round(index * (_STEPS - 1) / (stops - 1))] for index in range(stops)]
+    colours = [PALETTE[round(index * (_STEPS - 1) / (_STOPS - 1))] for index in range(_STOPS)]
     return f"linear-gradient(to right,{','.join('#' + bytes(colour).hex() for colour in colours)})"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.graph.traits import Trait, having_any
+from edgeconv.parity.bounds._functions import erf, sigmoid
 from edgeconv.parity.causes._piece import HELD, Evidence, Hypothesis, Layer, Piece
 
 Function = Callable[[Array], Array]
@@ -37,16 +38,12 @@ _LIMITS = ((0.0, _INFINITY), (0.0, 6.0), (-1.0, 1.0), (0.0, 1.0), (-_INFINITY, 6
 _UNARY = having_any([Trait.FUNCTION, Trait.CLAMPS]) | {"LeakyRelu", "Gelu", "HardSwish", "Mish", "Erf"}
 
 
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))))
-
-
 def _gelu_tanh(x: Array) -> Array:
     return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
 
 
 def _gelu(x: Array) -> Array:
-    return np.asarray(0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))))
+    return np.asarray(0.5 * x * (1 + erf(x / math.sqrt(2))))
 
 
 def _erf_tanh(x: Array) -> Array:
@@ -54,7 +51,7 @@ def _erf_tanh(x: Array) -> Array:
     return np.asarray(np.tanh(2 / math.sqrt(math.pi) * (x + 0.044715 * 2 * x**3)))
 
 
-def _hard_sigmoid(x: Array, slope: float = 1 / 6) -> Array:
+def _hard_sigmoid(x: Array, slope: float) -> Array:
     return np.asarray(np.clip(slope * x + 0.5, 0, 1))
 
 
@@ -64,12 +61,12 @@ _FIFTH = float(np.float32(0.2))
 # ONNX's defaults (Klambauer et al. 2017, Self-Normalizing Neural Networks).
 _SELU, _SELU_ALPHA = (float(np.float32(number)) for number in (1.05070102214813232421875, 1.67326319217681884765625))
 _FUNCTIONS: dict[str, Function] = {
-    "Sigmoid": _sigmoid,
+    "Sigmoid": sigmoid,
     "Tanh": np.tanh,
     "HardSigmoid (slope 1/6)": lambda x: _hard_sigmoid(x, _SIXTH),
     "HardSigmoid (slope 0.2)": lambda x: _hard_sigmoid(x, _FIFTH),
     "HardSwish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
-    "Swish": lambda x: x * _sigmoid(x),
+    "Swish": lambda x: x * sigmoid(x),
     "Gelu": _gelu,
     "the tanh approximation of Gelu": _gelu_tanh,
     "Elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),

@@ -283,31 +283,28 @@ class _Match:
 
     def _told(self, name: str, numbers: Array, other: str, absent: Array) -> str:
         array = self.file[name]
-        at = int(np.flatnonzero(np.isin(array, numbers))[0])
-        place = [int(index) for index in np.unravel_index(at, array.shape)]
-        held = array.reshape(-1)[at]
-        nearest = absent[np.argmin(np.abs(absent.astype(np.float64) - float(held)))]
         count = int(np.count_nonzero(np.isin(array, numbers)))
         several = f"{count} of {array.size} numbers are" if array.size > 1 else "the number is"
-        return (
-            f"constant {name}: {several} not those of the graph's {other}; {place} is {float(held):.9g}, "
-            f"and the nearest that the file lacks is {float(nearest):.9g}{units_apart(held, nearest)}"
-        )
+        what = f"{several} not those of the graph's {other}"
+        return f"constant {name}: {what}; {_first_of(array, numbers, absent, 'that the file lacks')}"
 
     def _told_of_none(self, name: str, numbers: Array) -> str:
         """One line on a constant that is parts of the graph's, but for some numbers."""
         array = self.file[name]
         pool = _ordered([in_precision(other, array.dtype) for other in self.graph.values()], array.dtype)
-        at = int(np.flatnonzero(np.isin(array, numbers))[0])
-        place = [int(index) for index in np.unravel_index(at, array.shape)]
-        held = array.reshape(-1)[at]
-        nearest = pool[np.nanargmin(np.abs(pool.astype(np.float64) - float(held)))]
         count = int(np.count_nonzero(np.isin(array, numbers)))
-        several = f"{count} of {array.size} numbers {'is' if count == 1 else 'are'}"
-        return (
-            f"constant {name}: {several} in no constant of the graph; {place} is {float(held):.9g}, "
-            f"and the nearest there is {float(nearest):.9g}{units_apart(held, nearest)}"
-        )
+        what = f"{count} of {array.size} numbers {'is' if count == 1 else 'are'} in no constant of the graph"
+        return f"constant {name}: {what}; {_first_of(array, numbers, pool, 'there')}"
+
+
+def _first_of(array: Array, numbers: Array, pool: Array, of: str) -> str:
+    """Where the first of the numbers stands, and the one of the pool that is nearest to it."""
+    at = int(np.flatnonzero(np.isin(array, numbers))[0])
+    place = [int(index) for index in np.unravel_index(at, array.shape)]
+    held = array.reshape(-1)[at]
+    away = np.abs(pool.astype(np.float64) - float(held))
+    nearest = pool[np.argmin(np.where(np.isnan(away), np.inf, away))]
+    return f"{place} is {float(held):.9g}, and the nearest {of} is {float(nearest):.9g}{units_apart(held, nearest)}"
 
 
 def _agreement(array: Array, due: Array, slack: Array) -> tuple[Array, Array]:

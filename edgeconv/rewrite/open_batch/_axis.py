@@ -80,13 +80,13 @@ class Batch:
             self.refuse(node, "has parameters that differ from image to image")
         return place
 
-    def untouched(self, node: ir.Node, axes: Sequence[int], index: int = 0) -> Place:
-        """Where input ``index`` carries the batch.
+    def untouched(self, node: ir.Node, axes: Sequence[int]) -> Place:
+        """Where the first input carries the batch.
 
         Raises:
             RewriteError: as `only`; or on one of the axes that the node works along.
         """
-        place, rank = self.only(node, index), self.rank(node, node.inputs[index])
+        place, rank = self.only(node), self.rank(node, node.inputs[0])
         if place.axis in {axis % rank for axis in axes}:
             self.refuse(node, "works along the batch")
         return place

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -228,19 +227,20 @@ def triangle(upper: int) -> Entry:
 
 def topk(b: Builder, x: ir.Value, k: int, dim: int, largest: bool, sorted: bool) -> Result:  # noqa: A002 torch's name
     """The largest (or smallest) ``k`` of an axis, with their int64 places: TopK."""
-    return _values_and_indices(b, "TopK", x, b.ints(k), axis=dim, largest=int(largest), sorted=int(sorted))
+    return _top_k(b, x, k, dim, largest=largest, ordered=sorted)
 
 
 def sort(b: Builder, x: ir.Value, dim: int, descending: bool) -> Result:
     """TopK of all elements. The indices are refused: ONNX leaves the order of equal elements open."""
     if b.is_used(1):
         raise Unsupported("indices of a sort")
-    return _values_and_indices(b, "TopK", x, b.ints(sizes_of(x)[dim]), axis=dim, largest=int(descending), sorted=1)
+    return _top_k(b, x, sizes_of(x)[dim], dim, largest=descending, ordered=True)
 
 
-def _values_and_indices(b: Builder, op_type: str, *inputs: ir.Value, **attributes: Any) -> Result:
-    """An operator with values and int64 indices."""
-    values, indices = b.add_many(op_type, inputs, b.shapes, **attributes)
+def _top_k(b: Builder, x: ir.Value, count: int, axis: int, *, largest: bool, ordered: bool) -> Result:
+    """TopK, with its values and int64 indices."""
+    numbers = {"axis": axis, "largest": int(largest), "sorted": int(ordered)}
+    values, indices = b.add_many("TopK", [x, b.ints(count)], b.shapes, None, **numbers)
     indices.dtype = ir.DataType.INT64
     return [values, indices]
 

@@ -28,7 +28,7 @@ def _convolve(call: Call) -> Array:
         raise call.refuse(f"has weights {list(weight.shape)} for an input {list(x.shape)}")
     axes = _axes(call, x.shape[1:3], weight.shape[1:3])
     total = _sums(call, x, np.moveaxis(weight, 0, 2), axes)
-    return _finished(call, total, x=0, weight=1, bias=2)
+    return _finished(call, total, x=0, bias=2)
 
 
 def _convolve_3d(call: Call) -> Array:
@@ -36,7 +36,7 @@ def _convolve_3d(call: Call) -> Array:
     if weight.shape[3] != x.shape[4]:
         raise call.refuse(f"has weights {list(weight.shape)} for an input {list(x.shape)}")
     axes = _axes(call, x.shape[1:4], weight.shape[:3])
-    return _finished(call, _sums(call, x, np.moveaxis(weight, 3, 4), axes), x=0, weight=1, bias=2)
+    return _finished(call, _sums(call, x, np.moveaxis(weight, 3, 4), axes), x=0, bias=2)
 
 
 def _sums(call: Call, x: Array, weight: Array, axes: Sequence[Axis]) -> Array:
@@ -70,7 +70,7 @@ def _depthwise(call: Call) -> Array:
         x, total = (contiguous(array.swapaxes(2, 3)).swapaxes(2, 3) for array in (x, total))
     for (row, rows, y), (column, columns, z) in itertools.product(axes[0].taps(), axes[1].taps()):
         total[:, rows, columns] += x[:, y, z] * weight[0, row, column]
-    return _finished(call, contiguous(total), x=0, weight=1, bias=2)
+    return _finished(call, contiguous(total), x=0, bias=2)
 
 
 def _transpose(call: Call) -> Array:
@@ -85,7 +85,7 @@ def _transpose(call: Call) -> Array:
     total = np.zeros(shape)
     for (row, rows, y), (column, columns, z) in itertools.product(high.taps(), wide.taps()):
         total[:, y, z] += x[:, rows, columns] @ weight[:, row, column].T
-    return _finished(call, total, x=2, weight=1, bias=3)
+    return _finished(call, total, x=2, bias=3)
 
 
 def _operands(call: Call, x: int, weight: int, *, rank: int) -> tuple[Array, Array]:
@@ -108,14 +108,14 @@ def _axes(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> list[Axis]
     ]
 
 
-def _finished(call: Call, total: Array, *, x: int, weight: int, bias: int) -> Array:
+def _finished(call: Call, total: Array, *, x: int, bias: int) -> Array:
     """A sum of products with its bias and activation, in real numbers or as the output's integers."""
     terms = call.optional(bias)
     channels = total.shape[-1]
     if terms is not None and terms.size != channels:  # kernels count its elements, whatever its shape
         raise call.refuse(f"has a bias of shape {list(terms.shape)} for {channels} channels")
     if call.quantized:
-        return requantized(call, total, x=x, weight=weight, bias=bias)
+        return requantized(call, total, x=x, weight=1, bias=bias)
     if terms is not None:
         total += call.real(bias).reshape(-1)
     return call.activated(total)
