@@ -1,6 +1,6 @@
 """What a ratio that was measured on a sample says of data like it.
 
-The SQNR is a ratio of two sums, of which a few inputs often make most: a recogniser of text loses little on a line
+The SQNR is a ratio of two sums, of which a few inputs often make most: a recognizer of text loses little on a line
 whose characters all stay, and a hundred times as much on one where one turns. So few inputs say little of it.
 """
 

@@ -115,7 +115,7 @@ class Fidelity:
         cosine: least cosine similarity of any sample.
         agreement: least share of the samples whose largest element is where the reference has it (rank-2 outputs),
             0 to 1.
-        accuracy_drop: most percentage points of top-1 accuracy lost against the reference (labelled samples).
+        accuracy_drop: most percentage points of top-1 accuracy lost against the reference (labeled samples).
         lsb: most steps of the output's own scale between a device and what the graph's integers say exactly
             (quantized outputs).
         layer_lsb: most steps between what a layer of a runtime's reference kernels makes and what the graph makes of
@@ -255,7 +255,7 @@ class Comparison:
     ``metrics`` are the worst over the samples (largest error, smallest cosine and SQNR; ``mean_abs`` is the mean);
     None when there was nothing to measure. Under a `Fidelity`, ``sqnr_db`` is that of all samples together. ``top1``
     holds ``labelled``/``correct`` counts where labels exist, ``agree`` (argmax equal to the reference's) for rank-2
-    outputs, and under a `Fidelity` ``reference`` (labelled samples that the reference has right). ``parts`` holds
+    outputs, and under a `Fidelity` ``reference`` (labeled samples that the reference has right). ``parts`` holds
     ``all`` and ``lost`` counts of the parts that were judged for themselves, under a `Fidelity`, and how many channels
     are ``unjudged``, as there are too few numbers of each; ``indices``, of an output of indices, counts of its
     elements: ``all``, ``equal`` to the reference's, and ``constant``, those that one number everywhere would have

@@ -88,7 +88,7 @@ class QuantizationOptions:
         percentile: of the observer of this name: the share of the elements that the range holds, in percent; what is
             left out is left out by halves at both ends.
         per_channel: a scale per output channel of a weight rather than one per weight.
-        equalize: evens out the ranges of neighbouring layers before (exact; Nagel et al. 2019, arXiv 1906.04721).
+        equalize: evens out the ranges of neighboring layers before (exact; Nagel et al. 2019, arXiv 1906.04721).
         absorb_biases: then what a rectified channel never falls below moves into the next layer's bias (exact on the
             calibration data; the same, section 4.1.3).
         rounding: of weights: ``"nearest"``; ``"corrected"``, with biases that take back the mean error (the same,
@@ -96,7 +96,7 @@ class QuantizationOptions:
             2210.17323); ``"learned"`` by gradients (AdaRound: Nagel et al. 2020, arXiv 2004.10568). All but the first
             need calibration data; without, the default becomes the first, and the notes say so.
         iterations: of learned rounding, per layer.
-        pair_safe: of int8 that an ``.onnx`` file is made of: no two products of neighbouring weights overflow 16 bits,
+        pair_safe: of int8 that an ``.onnx`` file is made of: no two products of neighboring weights overflow 16 bits,
             in which onnxruntime adds them on x86 processors without VNNI. Both formats carry the same weights.
         keep_roundings: of int8 in an ``.onnx`` file: rounds all that the plan rounds, also where onnxruntime computes a
             small layer faster in float. Models that are quantized already keep their roundings in any case: of these,

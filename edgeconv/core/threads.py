@@ -28,7 +28,7 @@ def in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item], *, 
     threads = min(_processors(), _MOST_THREADS, len(items))
 
     def every(first: int) -> list[_Result]:
-        # Each takes every n-th item: neighbours, which tend to take equally long, go to different threads.
+        # Each takes every n-th item: neighbors, which tend to take equally long, go to different threads.
         return [function(item) for item in items[first::threads]]
 
     if threads < 2 or len(items) < at_least:

@@ -51,7 +51,7 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def close_to(name: str, candidates: Iterable[str], *, most: int = 1, likeness: float = 0.5) -> list[str]:
-    """The candidates that a misspelt name is closest to; case, and ``_`` for ``-``, make no difference."""
+    """The candidates that a misspelled name is closest to; case, and ``_`` for ``-``, make no difference."""
     plain = {_plain(item): item for item in candidates}
     return [plain[item] for item in difflib.get_close_matches(_plain(name[:128]), plain, n=most, cutoff=likeness)]
 

@@ -93,7 +93,7 @@ def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, st
 
     Args:
         graph: float32.
-        tflite: as XNNPACK computes it: norms are spelt out, and means are added up in float32.
+        tflite: as XNNPACK computes it: norms are spelled out, and means are added up in float32.
     """
     region = {node: why for node in graph if (why := _why(node, tflite))}
     reciprocals: set[ir.Value] = set()

@@ -27,7 +27,7 @@ from edgeconv.flow.owner import lock
 JOURNAL = ".edgeconv-commit"
 STAGING_PREFIX = ".edgeconv-"
 _STAGING = re.compile(r"\.edgeconv-[0-9]+-[A-Za-z0-9_]+")
-# What exports write and later ones remove. Spelt out: `file_names` needs numpy, which the command line starts without.
+# What exports write and later ones remove, once more: `file_names` needs numpy, and the command line starts without it.
 _EXPORTED = re.compile(r"parity\.(json|html|junit\.xml)|.+\.(onnx|onnx\.data|tflite|h|cc|golden\.safetensors)")
 _MOST_BYTES = 2**20  # of a journal: a folder of thousands of files needs less
 

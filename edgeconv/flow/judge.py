@@ -152,7 +152,7 @@ def source_float32(source: Source, golden: Golden, proof: Proof) -> Run:
 def with_float32(golden: Golden, source: Source, proof: Proof, progress: Progress) -> tuple[Golden, Run]:
     """The golden values with how far the source's own float32 is off, and that run.
 
-    Rounding depends on the numbers that happen to be there, so it is measured on neighbours of the samples, too.
+    Rounding depends on the numbers that happen to be there, so it is measured on neighbors of the samples, too.
     """
     with progress.stage(f"{source.title} float32"):
         run = source_float32(source, golden, proof)

@@ -282,7 +282,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     Raises:
         EdgeconvError: as `export`.
     """
-    # What could fail at the end is tried first: a misspelt rewrite, a folder that cannot be written.
+    # What could fail at the end is tried first: a misspelled rewrite, a folder that cannot be written.
     selected(job.skip_rewrites, errors.SKIPPED)
     with failing_as_a_file(job.source), staged(out) as staging:
         # 1. One graph, captured and rewritten; of it a graph per variant.

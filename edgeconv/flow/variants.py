@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Batches = Iterable[Mapping[str, Array]]
 _OF_INT8 = frozenset({"int8", MIXED})
 # Of a graph that is quantized already.
-_HONOURED = ("batches", "io", "keep_float", "keep_roundings", "places", "pixels")
+_HONORED = ("batches", "io", "keep_float", "keep_roundings", "places", "pixels")
 _NAMED = 3  # layers, in a note about many
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
@@ -144,12 +144,12 @@ def is_quantized(model: ir.Model) -> bool:
 
 
 def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
-    """Refuses options that cannot be honoured on a graph that is quantized already: few have a meaning there."""
+    """Refuses options that cannot be honored on a graph that is quantized already: few have a meaning there."""
     wrong = [name for name in names if name != "int8"]
     if wrong:
         raise QuantizeError("the model is quantized already", where=wrong[0], hint=INT8_ONLY)
     for setting in dataclasses.fields(quantization):
-        if setting.name not in _HONOURED and getattr(quantization, setting.name) != setting.default:
+        if setting.name not in _HONORED and getattr(quantization, setting.name) != setting.default:
             what = "the model is quantized already, and keeps its own numbers"
             raise QuantizeError(what, where=setting.name, hint="leave it out, or quantize the float model")
 

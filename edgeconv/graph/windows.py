@@ -47,7 +47,7 @@ def counted_elements(
     return np.asarray(((taps >= low) & (taps < high)).sum(axis=1))
 
 
-def neighbours(channels: int, size: int) -> npt.NDArray[np.bool_]:
+def neighbors(channels: int, size: int) -> npt.NDArray[np.bool_]:
     """The channels that LRN adds up for each channel; of an even size, one more after it than before it.
 
     Specification: LRN. `edgeconv.reference` has a sum of its own, which tests compare with this one.

@@ -266,10 +266,10 @@ def _top1(
     rows = zip(samples, pairs, strict=True)
     classes = [(sample.label, a.argmax(axis=1), b.argmax(axis=1)) for sample, (a, b) in rows]
     counts = {"agree": sum(bool((ours == theirs).all()) for _, ours, theirs in classes)}
-    labelled = [bool((ours == label).all()) for label, ours, _ in classes if label is not None]
-    if not labelled:
+    labeled = [bool((ours == label).all()) for label, ours, _ in classes if label is not None]
+    if not labeled:
         return counts
-    counts |= {"labelled": len(labelled), "correct": sum(labelled)}
+    counts |= {"labelled": len(labeled), "correct": sum(labeled)}
     if of_reference:
         counts["reference"] = sum(bool((theirs == label).all()) for label, _, theirs in classes if label is not None)
     return counts

@@ -208,8 +208,8 @@ def _shares(row: Comparison, bound: Fidelity, count: int) -> Iterator[tuple[str,
         )
         yield text, used_of(1.0 - agree / count, 1.0 - bound.agreement)
     if bound.accuracy_drop is not None and row.top1.get("labelled"):
-        labelled = row.top1["labelled"]
-        drop = 100.0 * (row.top1["reference"] - row.top1["correct"]) / labelled
+        labeled = row.top1["labelled"]
+        drop = 100.0 * (row.top1["reference"] - row.top1["correct"]) / labeled
         text = f"top-1 lost {drop:.2f} points, at most {bound.accuracy_drop:g} are allowed"
         yield text, used_of(max(0.0, drop), bound.accuracy_drop)
     if bound.lost_parts is not None and row.parts.get("lost"):

@@ -6,7 +6,7 @@ Calibration
 Weights for every processor
     `overflowing`: the layers whose sums of two products saturate on some.
 Before the plan
-    `equalize`: neighbouring layers with ranges alike; `exponents_of`: how, by what their channels hold on data.
+    `equalize`: neighboring layers with ranges alike; `exponents_of`: how, by what their channels hold on data.
     `absorb_biases`: channels without a constant part.
     `reorder`: channels in an order in which few pairs of weights can overflow; `orders_of`: which.
 The plan

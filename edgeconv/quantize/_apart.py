@@ -132,9 +132,9 @@ def _lost_by_a_join(concat: ir.Node, calibration: Calibration) -> str | None:
         seen = calibration.histograms.get(named(value))
         if seen is None or _lost_decibels(width, widest) <= _MOST_LOST:
             continue
-        centres, counts = np.append(seen.centres(), 0.0), np.append(seen.counts, seen.zeros)
-        mean = np.average(centres, weights=counts)
-        variance = float(np.average(np.square(centres - mean), weights=counts))
+        centers, counts = np.append(seen.centers(), 0.0), np.append(seen.counts, seen.zeros)
+        mean = np.average(centers, weights=counts)
+        variance = float(np.average(np.square(centers - mean), weights=counts))
         if 0 < variance < 10 ** (_LEAST_DB / 10) * _error_of(widest):
             return _reason(_JOINS, width, widest)
     return None

@@ -74,11 +74,11 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
     structure = structure_of(model, plan.kept_float)
     check_plan(model, structure, plan)
     for node in model.graph:
-        reason = structure.kept_float.get(name_of(structure.spelt.get(node, node)))
+        reason = structure.kept_float.get(name_of(structure.spelled.get(node, node)))
         # Emitters quantize what they can; this keeps them from an operator that could be, but must stay float.
-        if reason is not None and (node in structure.spelt or unquantizable(node) is None):
+        if reason is not None and (node in structure.spelled or unquantizable(node) is None):
             node.metadata_props[KEEP_FLOAT] = reason or "the plan says so"  # an edited plan need not say why
-    floats = {node for node in model.graph if name_of(structure.spelt.get(node, node)) in structure.kept_float}
+    floats = {node for node in model.graph if name_of(structure.spelled.get(node, node)) in structure.kept_float}
     work = _Work(model.graph, plan, floats)
     layers = structure.layers
     if plan.scheme == "int8-weights":
@@ -122,7 +122,7 @@ def _quantize_operands(model: ir.Model, structure: Structure, work: _Work) -> No
     tensors = work.plan.tensors
     biases = {layer.added[0] for layer in structure.layers.values() if layer.added is not None}
     for node in list(model.graph):
-        if name_of(node) in structure.kept_float or node in structure.spelt or layer_of(node) is not None:
+        if name_of(node) in structure.kept_float or node in structure.spelled or layer_of(node) is not None:
             continue
         if node in biases:  # 32 bits already
             continue

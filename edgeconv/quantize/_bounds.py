@@ -28,7 +28,7 @@ from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._graph import is_activation, named
 from edgeconv.quantize._steep import leads_to_steep
-from edgeconv.quantize._structure import spelt_out
+from edgeconv.quantize._structure import spelled_out
 
 Bounds = tuple[float, float]
 ALL: Bounds = (-math.inf, math.inf)
@@ -157,9 +157,9 @@ def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
             elif maker.op_type == "HardSigmoid":
                 gates[node] = x, _limits(maker)[0]
     # The last Mul of a GELU that is spelled out with Erf or Tanh.
-    spelt = gelus(graph)[0]
-    for node, last in spelt_out(graph).items():
-        if (x := spelt[last].x) in node.inputs:
+    spelled = gelus(graph)[0]
+    for node, last in spelled_out(graph).items():
+        if (x := spelled[last].x) in node.inputs:
             gates[node] = x, _LIMITS["Gelu"][0]
     return gates
 

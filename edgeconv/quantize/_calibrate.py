@@ -142,7 +142,7 @@ def calibrate(
     # What is fused and may come apart: a bias whose Add is left in float after all, and a clamp behind a GELU that is,
     # as all are of 16 bits. Then what is before it rounds by itself.
     names += [layer.name for layer in structure.layers.values() if layer.added is not None]
-    gelus = [named(last.outputs[0]) for last in dict.fromkeys(structure.spelt.values())]
+    gelus = [named(last.outputs[0]) for last in dict.fromkeys(structure.spelled.values())]
     names += [name for name in gelus if name not in structure.groups]
     counts, elements = _Counts(names, bounds, infinities), ReadElements(model.graph)
     channels = ChannelCounts(model.graph, structure, infinities)

@@ -44,7 +44,7 @@ class Pair:
 
 
 def equalize(model: ir.Model, exponents: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
-    """Equalizes the ranges of neighbouring layers, depthwise ones among them.
+    """Equalizes the ranges of neighboring layers, depthwise ones among them.
 
     Args:
         model: float32 or float64; not changed. Constants that several layers share stay as they are.

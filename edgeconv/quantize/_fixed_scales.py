@@ -49,13 +49,13 @@ def coarse_results(
     tail, behind = tail_of(graph), dict[ir.Node, str]()
     for node in graph:
         name = name_of(node)
-        if name in structure.kept_float or node in structure.spelt:
+        if name in structure.kept_float or node in structure.spelled:
             continue
         reason = next((behind[maker] for value in node.inputs if value and (maker := value.producer()) in behind), None)
         if node not in tail or layer_of(node) is not None:
             reason = None
         if node.op_type in FIXED and name in calibration.histograms and name in tensors:
-            left = _left_db(calibration.histograms[name], tensors[name], centred=not _is_factor(node.outputs[0]))
+            left = _left_db(calibration.histograms[name], tensors[name], centered=not _is_factor(node.outputs[0]))
             if left < LEAST_DB[dtype]:
                 reason = f"steps of {tensors[name].scale:.3g} say too little of what {node.op_type} makes"
         if reason is not None:
@@ -74,16 +74,16 @@ def _is_factor(result: ir.Value) -> bool:
     )
 
 
-def _left_db(seen: Histogram, parameters: TensorParameters, *, centred: bool) -> float:
+def _left_db(seen: Histogram, parameters: TensorParameters, *, centered: bool) -> float:
     """Signal over error of quantized numbers, by how often each was seen; about their mean where differences count."""
-    numbers, counts = np.append(seen.centres(), 0.0), np.append(seen.counts, seen.zeros)
+    numbers, counts = np.append(seen.centers(), 0.0), np.append(seen.counts, seen.zeros)
     if not counts.any():
         return np.inf
     grid = parameters.scale, parameters.zero_point
     weights = counts / counts.sum()
     errors = numbers - dequantized(quantized(numbers, *grid, parameters.dtype), *grid)
     energy = float((weights * np.square(numbers)).sum())
-    signal = energy - float((weights * numbers).sum()) ** 2 if centred else energy
+    signal = energy - float((weights * numbers).sum()) ** 2 if centered else energy
     if signal <= _LEAST_VARIATION**2 * energy:
         return np.inf  # always the same
     return decibels(signal, float((weights * np.square(errors)).sum()))

@@ -113,7 +113,7 @@ def _lost(trial: _Trial, zones: Sequence[_Zone]) -> dict[str, str]:
     for zone in zones:
         carried = _Carried(trial.model, zone, trial.samples, exact, rounded)
         for value in carried.worst(LEAST_DB[trial.bits], lambda value: _rounding_db(makers[value], exact, plan)):
-            names = [name_of(structure.spelt.get(maker, maker)) for maker in makers[value]]
+            names = [name_of(structure.spelled.get(maker, maker)) for maker in makers[value]]
             lost |= dict.fromkeys(names, reason_of(zone.node, trial.bits))
     return lost
 
@@ -129,7 +129,7 @@ def _makers(value: ir.Value, structure: Structure) -> list[ir.Node]:
     while waiting:
         result = waiting.pop()
         maker = result.producer()
-        if maker is None or maker in makers or name_of(structure.spelt.get(maker, maker)) in structure.kept_float:
+        if maker is None or maker in makers or name_of(structure.spelled.get(maker, maker)) in structure.kept_float:
             continue
         makers[maker] = None
         if result in layers:
@@ -147,7 +147,7 @@ def _rounding_db(makers: Iterable[ir.Node], exact: Sequence[Mapping[str, Array]]
         grid = plan.tensors[name].scale, plan.tensors[name].zero_point
         arrays = [sample[name] for sample in exact]
         pairs = [(array, dequantized(quantized(array, *grid, plan.tensors[name].dtype), *grid)) for array in arrays]
-        ratios.append(_ratio_db(pairs, centred=False))
+        ratios.append(_ratio_db(pairs, centered=False))
     return min(ratios, default=np.inf)
 
 
@@ -179,7 +179,7 @@ def _zone(steep: ir.Node, structure: Structure) -> _Zone:
                 continue  # a graph input that float operators read is not rounded
             if node.op_type in ENDS:
                 exact[value] = None
-            elif name_of(structure.spelt.get(maker, maker)) not in structure.kept_float:
+            elif name_of(structure.spelled.get(maker, maker)) not in structure.kept_float:
                 rounded[value] = None
             elif maker not in visited:
                 visited.add(maker)
@@ -209,7 +209,7 @@ class _Carried:
         entering = [named(value) for value in (*zone.rounded, *zone.exact)]
         self._zone, self._exact, self._rounded = zone, exact, rounded
         self._result = named(zone.node.outputs[0])
-        self._is_centred = not _is_factor(zone.node.outputs[0])
+        self._is_centered = not _is_factor(zone.node.outputs[0])
         self._session = session_of(_cut(model, entering, self._result), (), optimized=False)
         read = {item.name for item in self._session.get_inputs()}
         self._others = [{name: array for name, array in sample.items() if name in read} for sample in samples]
@@ -233,7 +233,7 @@ class _Carried:
     def _result_db(self, value: ir.Value) -> float:
         """The function's result where this value alone is of integers."""
         pairs = list(zip(self._expected, self._results({named(value)}), strict=True))
-        return _ratio_db(pairs, centred=self._is_centred)
+        return _ratio_db(pairs, centered=self._is_centered)
 
     def _results(self, rounded: Collection[str]) -> list[Array]:
         results = []
@@ -261,14 +261,14 @@ def _is_factor(result: ir.Value) -> bool:
     return True
 
 
-def _ratio_db(pairs: Sequence[tuple[Array, Array]], *, centred: bool) -> float:
+def _ratio_db(pairs: Sequence[tuple[Array, Array]], *, centered: bool) -> float:
     """Signal over error of all arrays together, decibels; about the signal's mean where only differences count."""
     exact, rounded = (np.concatenate([pair[side].reshape(-1) for pair in pairs]).astype(np.float64) for side in (0, 1))
     defined = np.isfinite(exact)
     exact, rounded = exact[defined], rounded[defined]
     if not np.isfinite(rounded).all():
         return -np.inf
-    signal = exact - exact.mean() if centred and exact.size else exact
+    signal = exact - exact.mean() if centered and exact.size else exact
     if not signal.any():
         return np.inf  # a result that is always the same tells nothing apart
     return decibels(float(np.sum(np.square(signal))), float(np.sum(np.square(rounded - exact))))

@@ -64,7 +64,7 @@ class Histogram:
         counts[-self.first] -= zeros
         self.counts += counts
 
-    def centres(self) -> npt.NDArray[np.float64]:
+    def centers(self) -> npt.NDArray[np.float64]:
         """The middle of each bin, cut to what was seen."""
         width = 2.0**self.exponent
         edges = np.clip((self.first + np.arange(len(self.counts) + 1)) * width, self.low, self.high)

@@ -232,7 +232,7 @@ def weight_parameters(
         floor = np.maximum(floor, _FINEST * result.scale / source.scale)
         bias = _bias_by_scale(layer, len(scales))
         floor = np.maximum(floor, bias / (source.scale * _MOST_BIAS))
-    # a channel without weights takes a scale like its neighbours', which every runtime can rescale
+    # a channel without weights takes a scale like its neighbors', which every runtime can rescale
     scales = np.where(scales > 0, scales, typical)
     axis = layer.axis if options.per_channel else None
     return WeightParameters(axis, tuple(normal(np.maximum(scales, floor)).tolist()))

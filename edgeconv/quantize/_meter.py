@@ -70,7 +70,7 @@ class _Output:
 class Meter:
     """Compares graphs with the float one on the judged data, and on others beside where these are few.
 
-    Few inputs say little of the worst ones, which make most of the error: real PP-OCRv4's recogniser had 20 dB on six
+    Few inputs say little of the worst ones, which make most of the error: real PP-OCRv4's recognizer had 20 dB on six
     judged lines, and 15.8 on 200 others. Calibration data are many. They are measured for themselves: added up with
     the judged ones each would hide the other. What is likely of data that nobody measured is told by all of them.
     """

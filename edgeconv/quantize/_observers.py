@@ -47,13 +47,13 @@ def mean_square(seen: Histogram, levels: int, percent: float) -> Range:
     The error inside of a range is scale²/12 per element that is not exactly zero; outside it is the distance to the
     end of the range. Both are sums over the histogram, cumulated once.
 
-    What is cut off is all on one side, at neighbouring positions and in channels that go together, so layers behind do
+    What is cut off is all on one side, at neighboring positions and in channels that go together, so layers behind do
     not average it out as they do rounding; and data that were not seen reach further than those that were.
     EfficientNet-Lite0, 500 photographs, means of two sets of 100 calibration crops: weighed 1, 3, 10 and 30 times
     24.37, 24.55, 24.69 and 24.61 dB. The block of 64 planes, whose data are all alike: 1, 5 and 10 times 37.5, 37.1 and
     37.0 dB.
     """
-    values, counts = seen.centres(), seen.counts.astype(np.float64)
+    values, counts = seen.centers(), seen.counts.astype(np.float64)
     lows, highs = _candidates(seen.low), _candidates(seen.high)
     inside = counts.sum()
     above = _clipped(values, counts, highs)
@@ -69,7 +69,7 @@ def entropy(seen: Histogram, levels: int, percent: float) -> Range:
 
     As in Migacz, "8-bit inference with TensorRT" (GTC 2017), for ranges that shrink by the same share on both sides.
     """
-    values, counts = seen.centres(), seen.counts.astype(np.float64)
+    values, counts = seen.centers(), seen.counts.astype(np.float64)
     if counts.sum() == 0:
         return seen.low, seen.high
     best, chosen = np.inf, 1.0

@@ -66,7 +66,7 @@ def _partners(node: ir.Node, shape: tuple[int, ...], axis: int) -> _Indices | No
         groups = node.attributes.get_int("group", 1)
         if shape[1] == 1 and shape[0] == groups:
             return None
-        # Taps are numbered (channel, position); kernels take them (position, channel), so partners are neighbouring
+        # Taps are numbered (channel, position); kernels take them (position, channel), so partners are neighboring
         # channels.
         order = np.arange(int(np.prod(shape[1:]))).reshape(shape[1], -1).T.reshape(-1)
     elif operator in ("Gemm", "MatMul"):

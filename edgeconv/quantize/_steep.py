@@ -84,7 +84,7 @@ def steep_operands(
     reasons: dict[ir.Node, str] = {}
     for node in graph:
         value = input_of(node, _steep_index(node))
-        if value is None or node in structure.spelt or not (_is_steep(node) or _divides(node)):
+        if value is None or node in structure.spelled or not (_is_steep(node) or _divides(node)):
             continue
         tabulates = dtype == "int16" and node.op_type in _TABLES
         losses = [
@@ -210,7 +210,7 @@ def _function(node: ir.Node) -> _Function | None:
 
 def _smaller_half_decibels(seen: Histogram, parameters: TensorParameters) -> float:
     """Signal (about its mean) over error of the smaller half of quantized numbers, by how often each was seen."""
-    numbers = seen.centres()
+    numbers = seen.centers()
     order = np.argsort(np.abs(numbers), kind="stable")
     cumulated = np.cumsum(seen.counts[order])
     half = order[: 1 + int(np.searchsorted(cumulated, cumulated[-1] / 2))]
@@ -226,7 +226,7 @@ def _decibels(function: _Function, seen: Histogram, parameters: TensorParameters
     many zeros is a large signal without an error, and hides how far the others are off in samples that have none.
     With `table` the function is interpolated as the kernels of int16 do.
     """
-    numbers, counts = np.append(seen.centres(), 0.0), np.append(seen.counts, seen.zeros)
+    numbers, counts = np.append(seen.centers(), 0.0), np.append(seen.counts, seen.zeros)
     grid = parameters.scale, parameters.zero_point
     represented = dequantized(quantized(numbers, *grid, parameters.dtype), *grid)
     with np.errstate(all="ignore"):

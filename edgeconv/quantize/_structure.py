@@ -73,7 +73,7 @@ class Structure:
         layers: quantized operators with weights, by name.
         operands: constant operands of quantized operators, by name.
         kept_float: name of each operator that stays float, and why.
-        spelt: the nodes that spell out an operator, and the last of them, which stands for it.
+        spelled: the nodes that spell out an operator, and the last of them, which stands for it.
     """
 
     activations: tuple[ir.Value, ...]
@@ -82,11 +82,11 @@ class Structure:
     layers: Mapping[str, Layer]
     operands: Mapping[str, ir.Value]
     kept_float: Mapping[str, str]
-    spelt: Mapping[ir.Node, ir.Node]
+    spelled: Mapping[ir.Node, ir.Node]
 
     def operator(self, node: ir.Node) -> str:
         """A node's operator, or the one that it computes together with the nodes before it."""
-        return "Gelu" if self.spelt.get(node) is node else node.op_type
+        return "Gelu" if self.spelled.get(node) is node else node.op_type
 
     def members(self) -> dict[str, list[str]]:
         """The names of the values of each group."""
@@ -104,24 +104,24 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
         kept_float: operators (by the name of their first output) that stay float, and why, beside those that no
             integer kernel computes.
     """
-    spelt, by_choice, dividing = spelt_out(model.graph), kept_float or {}, divisors(model.graph)
+    spelled, by_choice, dividing = spelled_out(model.graph), kept_float or {}, divisors(model.graph)
     # 1. What stays float: by choice, without an integer kernel, or as a divisor. Of several nodes that spell out one
     # operator (a GELU) each alone may have no kernel, while the operator has; one in float keeps all in float.
     reasons = {}
     for node in model.graph:
         reason = by_choice.get(name_of(node))
-        if reason is None and node not in spelt:
+        if reason is None and node not in spelled:
             reason = unquantizable(node)
         if reason is None and node in dividing:
             reason = WHY
         if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
-            reasons[name_of(spelt.get(node, node))] = reason
-    added = {node: behind for node in model.graph if (behind := bias_add(node)) is not None and node not in spelt}
+            reasons[name_of(spelled.get(node, node))] = reason
+    added = {node: behind for node in model.graph if (behind := bias_add(node)) is not None and node not in spelled}
     for node, (add, _) in added.items():  # no integers lie between the two: what one computes in float is not rounded
         if name_of(node) in reasons:
             reasons.setdefault(name_of(add), reasons[name_of(node)])
     # 2. All else is quantized: the layers by their weights, others by their operands.
-    quantized = [n for n in model.graph if spelt.get(n, n) is n and name_of(n) not in reasons]
+    quantized = [n for n in model.graph if spelled.get(n, n) is n and name_of(n) not in reasons]
     added = dict(_biases(added, set(quantized)))
     fused = dict(_fusions(quantized)) | {node.outputs[0]: add.outputs[0] for node, (add, _) in added.items()}
     layers: dict[str, Layer] = {}
@@ -131,12 +131,12 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
         layer = layer_of(node, fused)
         if layer is not None:
             layers[layer.name] = replace(layer, added=added.get(node))
-        elif node.op_type in CONSTANT_OPERANDS and node not in spelt and node not in biases:
+        elif node.op_type in CONSTANT_OPERANDS and node not in spelled and node not in biases:
             operands |= {named(value): value for value in node.inputs if value is not None and _is_operand(node, value)}
     # 3. Which values get parameters, and which of these have to share them.
-    activations = tuple(_activations(model.graph, set(quantized), spelt, fused))
+    activations = tuple(_activations(model.graph, set(quantized), spelled, fused))
     groups, fixed = _groups(quantized, activations)
-    return Structure(activations, groups, fixed, layers, operands, reasons, spelt)
+    return Structure(activations, groups, fixed, layers, operands, reasons, spelled)
 
 
 def layer_of(node: ir.Node, fused: Mapping[ir.Value, ir.Value] | None = None) -> Layer | None:
@@ -213,7 +213,7 @@ def _unfit_layer(node: ir.Node) -> str | None:
     return None
 
 
-def spelt_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
+def spelled_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
     """The nodes of each GELU that is several of them, none of whose inner values is read elsewhere; and its last."""
     lasts: dict[ir.Node, ir.Node] = {}
     for last, gelu in gelus(graph)[0].items():
@@ -257,17 +257,17 @@ def _biases(
 
 
 def _activations(
-    graph: ir.Graph, quantized: Collection[ir.Node], spelt: Mapping[ir.Node, ir.Node], fused: Collection[ir.Value]
+    graph: ir.Graph, quantized: Collection[ir.Node], spelled: Mapping[ir.Node, ir.Node], fused: Collection[ir.Value]
 ) -> Iterator[ir.Value]:
     """Graph inputs and values of nodes that a quantized operator makes or reads."""
     for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
         producer = value.producer()
-        is_inside = producer is not None and spelt.get(producer, producer) is not producer
+        is_inside = producer is not None and spelled.get(producer, producer) is not producer
         if not is_activation(value) or value in fused or is_inside:
             continue
         around = [use.node for use in value.uses()]
         around += [producer] if producer is not None else []
-        if any(spelt.get(node, node) in quantized for node in around):
+        if any(spelled.get(node, node) in quantized for node in around):
             yield value
 
 

@@ -35,7 +35,7 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 def preprocess(path: Path, preprocessing: Preprocessing, *, where: str = "") -> Array:
     """Reads an image and turns it into the module's input.
 
-    In this order: EXIF orientation, colour, resize, centre crop, ``(pixel * rescale - mean) / std`` in float64.
+    In this order: EXIF orientation, colour, resize, center crop, ``(pixel * rescale - mean) / std`` in float64.
 
     Returns:
         float32, (1, C, H, W).

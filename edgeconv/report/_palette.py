@@ -1,7 +1,7 @@
 """Error maps as tiny PNG images, in a palette that orders by lightness.
 
-Lightness rises linearly in OKLab (Ottosson 2020, a perceptually uniform colour space), from dark blue through teal to
-pale yellow: equal steps of the error look equally large, also to colour-blind eyes and on grey paper.
+Lightness rises linearly in OKLab (Ottosson 2020, a perceptually uniform color space), from dark blue through teal to
+pale yellow: equal steps of the error look equally large, also to color-blind eyes and on gray paper.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _palette() -> npt.NDArray[np.uint8]:
     hue = np.radians(np.interp(at, (0, 1), _HUE_DEGREES))
     linear = np.empty((_STEPS, 3))
     missing = np.ones(_STEPS, bool)
-    for chroma in np.linspace(_CHROMA, 0, 56):  # the most colourful that sRGB can show at this lightness
+    for chroma in np.linspace(_CHROMA, 0, 56):  # the most colorful that sRGB can show at this lightness
         lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=1)
         shown = (lab @ _TO_LMS.T) ** 3 @ _TO_RGB.T
         fits = missing & np.all((shown >= 0) & (shown <= 1), axis=1)
@@ -57,8 +57,8 @@ PALETTE = _palette()
 
 def css_gradient() -> str:
     """The palette as a CSS gradient, left (no error) to right (largest)."""
-    colours = [PALETTE[round(index * (_STEPS - 1) / (_STOPS - 1))] for index in range(_STOPS)]
-    return f"linear-gradient(to right,{','.join('#' + bytes(colour).hex() for colour in colours)})"
+    colors = [PALETTE[round(index * (_STEPS - 1) / (_STOPS - 1))] for index in range(_STOPS)]
+    return f"linear-gradient(to right,{','.join('#' + bytes(color).hex() for color in colors)})"
 
 
 def png_uri(grid: npt.NDArray[Any], top: float) -> str:
@@ -66,7 +66,7 @@ def png_uri(grid: npt.NDArray[Any], top: float) -> str:
 
     Args:
         grid: errors, not negative; cells that are not finite become `NOT_FINITE`.
-        top: the error that gets the palette's last colour.
+        top: the error that gets the palette's last color.
     """
     finite = np.isfinite(grid)
     part = np.where(finite, grid, 0.0) / top if top > 0 and math.isfinite(top) else np.zeros_like(grid)

@@ -129,7 +129,7 @@ def _tick(exponent: int) -> str:
 
 
 def _bins(layers: Sequence[LayerUse]) -> list[Sequence[LayerUse]]:
-    """The layers of each column: one, or some neighbours where there are more layers than columns."""
+    """The layers of each column: one, or some neighbors where there are more layers than columns."""
     size = math.ceil(len(layers) / _MOST_COLUMNS)
     return [layers[at : at + size] for at in range(0, len(layers), size)]
 

@@ -290,7 +290,7 @@ def _marks(tolerance: Tolerance | Fidelity) -> tuple[Mark, ...]:
 
 
 def _heat(picture: ErrorPicture, tolerance: Tolerance | Fidelity) -> HeatView:
-    """The error map of the worst sample, and where the stricter bound lies on its scale of colours."""
+    """The error map of the worst sample, and where the stricter bound lies on its scale of colors."""
     grid = np.array(picture.map, dtype=np.float64)
     finite = np.isfinite(grid)
     top = float(grid[finite].max(initial=0.0))

@@ -1,4 +1,4 @@
-"""The drawings of the page, as inline SVG that takes its colours from the page's style sheet."""
+"""The drawings of the page, as inline SVG that takes its colors from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def histogram(picture: ErrorPicture, marks: Sequence[Mark], *, failed: bool) -> 
     Args:
         picture: edges and counts.
         marks: the bounds to draw.
-        failed: whether bars beyond the first mark are drawn in the colour of failure. An error beyond it is no fault
+        failed: whether bars beyond the first mark are drawn in the color of failure. An error beyond it is no fault
             by itself: the bound is wider for inputs of a larger scale and for large values.
 
     Returns:
@@ -82,9 +82,9 @@ def _axes(frame: _Frame) -> list[Markup]:
         parts.append(line("grid", _LEFT, y, _WIDTH - _RIGHT, y))
         parts.append(text_at(_LEFT - 6, y + 4, power_of_ten(decade) if decade else "1", "end"))
     for exponent in range(round(frame.low), round(frame.high) + 1):
-        labelled = (exponent - round(frame.high)) % step == 0
-        parts.append(line("axis", frame.x(exponent), base, frame.x(exponent), base + (5 if labelled else 3)))
-        if labelled:
+        labeled = (exponent - round(frame.high)) % step == 0
+        parts.append(line("axis", frame.x(exponent), base, frame.x(exponent), base + (5 if labeled else 3)))
+        if labeled:
             parts.append(text_at(frame.x(exponent), base + 18, power_of_ten(exponent), "middle"))
     parts.append(line("axis", _LEFT, base, _WIDTH - _RIGHT, base))
     parts.append(text_at((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 5, "error |a − b|", "middle"))

@@ -93,7 +93,7 @@ class _Walk:
         channels = None if planes is None else planes.channels
         if planes is None or channels is None:
             return
-        # 1. The channels that are read, in runs of neighbours; the new input concatenates them in this order.
+        # 1. The channels that are read, in runs of neighbors; the new input concatenates them in this order.
         runs = self._runs(np.unique(channels))
         numbers = np.concatenate([np.arange(*run) for run in runs])
         # 2. Where each channel of the old input is in the new one.
@@ -120,8 +120,8 @@ class _Walk:
         disown(result, graph_of(node))
 
     def _runs(self, numbers: Numbers) -> tuple[tuple[int, int], ...]:
-        """Neighbouring planes of one origin, as (first number, number after the last); the longest run first."""
-        # Neighbouring numbers of two origins are no neighbours: a Slice takes channels of one value.
+        """Neighboring planes of one origin, as (first number, number after the last); the longest run first."""
+        # Neighboring numbers of two origins are no neighbors: a Slice takes channels of one value.
         borders = {first for first, _ in self.origins}
         runs, start = [], int(numbers[0])
         for before, after in itertools.pairwise([*numbers.tolist(), None]):

@@ -122,7 +122,7 @@ def _flattened(outer: Affine, node: ir.Node) -> Affine | None:
         return None
     if outer.axis is None:
         return outer
-    # Row-major: each channel becomes `positions` neighbouring features.
+    # Row-major: each channel becomes `positions` neighboring features.
     positions = int(np.prod(sizes[1:], dtype=np.int64))
     scale, shift = np.repeat(outer.scale, positions), np.repeat(outer.shift, positions)
     return Affine(outer.node, outer.source, 1, scale, shift)

@@ -1,4 +1,4 @@
-"""Recognises activations that are written out with several operators."""
+"""Recognizes activations that are written out with several operators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeconv.graph.replace import take_over
 from edgeconv.graph.traits import Trait, having
 
 _HARD_SWISH_OPSET = 14  # the first with HardSwish
-_CLOSE = 2.0**-24  # relative: the float32 nearest to 1/6, and not its neighbours
+_CLOSE = 2.0**-24  # relative: the float32 nearest to 1/6, and not its neighbors
 
 
 class RecogniseActivationsPass(ir.passes.InPlacePass):

@@ -73,7 +73,7 @@ def _is_full_of(value: ir.Value | None, number: float) -> bool:
 
 
 def _resizes_nothing(node: ir.Node) -> bool:
-    """A Resize to the same size in a mode that reads every element at its centre."""
+    """A Resize to the same size in a mode that reads every element at its center."""
     plain = node.attributes.get_string("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
     return plain and node.attributes.get_string("mode", "nearest") in ("nearest", "linear") and same_shape(node)
 

@@ -10,7 +10,7 @@ from typing import Any
 from results import PAIRS, RUNTIMES, ratios, speed_up
 
 _ROW, _TOP, _LEFT, _PANEL, _GAP = 22, 84, 150, 260, 34
-_COLOURS = {
+_COLORS = {
     "torch.onnx": "#d97706",
     "litert-torch": "#2563eb",
     "litert-torch-nhwc": "#60a5fa",
@@ -62,8 +62,8 @@ def svg(document: Mapping[str, Any]) -> str:
 def _legend(networks: Sequence[Mapping[str, Any]], panels: Sequence[Panel]) -> list[str]:
     seen = {name for network in networks for _, values in panels for name in values(network)}
     parts, x = [], 16.0
-    for name in (name for name in _COLOURS if name in seen):
-        parts.append(f'<circle cx="{x + 5}" cy="42" r="5" fill="{_COLOURS[name]}"/>')
+    for name in (name for name in _COLORS if name in seen):
+        parts.append(f'<circle cx="{x + 5}" cy="42" r="5" fill="{_COLORS[name]}"/>')
         parts.append(f'<text x="{x + 16}" y="46">{escape(name)}</text>')
         x += 34 + 6.6 * len(name)
     return parts
@@ -88,8 +88,8 @@ def _panel(panel: Panel, networks: Sequence[Mapping[str, Any]], left: float, hei
         y = _TOP + _ROW * index + _ROW / 2
         for name, value in row.items():
             label = escape(f"{networks[index]['name']}, {name}: {value:.2f} times edgeconv's")
-            colour = _COLOURS.get(name, "#6b7280")
-            dot = f'<circle cx="{x(value):.1f}" cy="{y}" r="5" fill="{colour}" fill-opacity="0.85">'
+            color = _COLORS.get(name, "#6b7280")
+            dot = f'<circle cx="{x(value):.1f}" cy="{y}" r="5" fill="{color}" fill-opacity="0.85">'
             parts.append(f"{dot}<title>{label}</title></circle>")
     return parts
 

@@ -99,8 +99,8 @@ def test_a_weight_that_is_computed_is_rounded_once() -> None:
     model = _capture(module, torch.randn(1, 3, 8, 8))
     assert [node.op_type for node in model.graph] == ["Conv"]
     weight, gain = module.weight.double(), module.gain.double()
-    centred = weight - weight.mean(dim=(1, 2, 3), keepdim=True)
-    exact = (gain * centred / centred.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()).detach().numpy()
+    centered = weight - weight.mean(dim=(1, 2, 3), keepdim=True)
+    exact = (gain * centered / centered.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()).detach().numpy()
     folded = model.graph[0].inputs[1].const_value.numpy()
     np.testing.assert_array_less(np.abs(folded - exact), np.spacing(np.abs(exact).astype(np.float32)) * 0.51)
 

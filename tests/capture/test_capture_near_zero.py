@@ -2,7 +2,7 @@
 
 torch has special forms for them; a file that adds 1 to 1e-6, or takes 1 from its exponential, has lost 5 of 7 digits.
 
-Members thought of: log1p, expm1, each of a negative operand, with its sign apart, spelt out by a module, behind a
+Members thought of: log1p, expm1, each of a negative operand, with its sign apart, spelled out by a module, behind a
 convolution and before one; logarithms of 1 - exp(-x); softplus and log-sigmoid far below zero and above it; the sum of
 two exponentials of which one is small; ELU, SELU and CELU (in TFLite: ONNX has operators of them); infinities, NaN,
 -1, both zeros, numbers without a logarithm; two infinities in a logaddexp; of all that in float16, too. Hyperbolic
@@ -35,7 +35,7 @@ SMALL: dict[str, _Function] = {
     "log1p": torch.log1p,
     "expm1": torch.expm1,
     "sign apart": lambda x: x.sign() * torch.log1p(x.abs()) + x.sign() * torch.expm1(x.abs()),
-    "spelt out by a module": lambda x: torch.log1p(-x) - torch.expm1(2 * x),
+    "spelled out by a module": lambda x: torch.log1p(-x) - torch.expm1(2 * x),
     "behind a convolution": lambda x: torch.log1p(F.conv2d(x, _WEIGHT.to(x.dtype))),
     "before a convolution": lambda x: F.conv2d(torch.expm1(x), _WEIGHT.to(x.dtype)),
     "logarithm of a probability": lambda x: torch.log(-torch.expm1(-x.abs())),

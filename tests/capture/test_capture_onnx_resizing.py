@@ -51,7 +51,7 @@ def assert_same(path: Path) -> ir.Model:
 
 @pytest.mark.parametrize("rounding", ["floor", "round_prefer_floor"])
 @pytest.mark.parametrize("factors", [(2.0, 2.0), (1.5, 4.0), (0.5, 0.6)])
-def test_half_a_pixel_for_nearest_neighbours(tmp_path: Path, rounding: str, factors: tuple[float, float]) -> None:
+def test_half_a_pixel_for_nearest_neighbors(tmp_path: Path, rounding: str, factors: tuple[float, float]) -> None:
     path = written(tmp_path / "m.onnx", roi=[], scales=[1, 1, *factors], opset=11, nearest_mode=rounding, **FOR_NN)
     model = assert_same(path)
     near = 0.6 in factors and rounding == "round_prefer_floor"  # 5/6 of ten elements: between two of them
@@ -118,7 +118,7 @@ def test_an_open_batch_stays_open(tmp_path: Path) -> None:
     ("more", "says"),
     [
         ({"scales": [1, 1, 2, 2], "mode": "lanczos"}, "Resize has no mode 'lanczos'; choose of nearest, linear, cubic"),
-        ({"scales": [1, 1, 2, 2], "coordinate_transformation_mode": "centre"}, "'centre'; choose of half_pixel, "),
+        ({"scales": [1, 1, 2, 2], "coordinate_transformation_mode": "center"}, "'center'; choose of half_pixel, "),
         ({"scales": [1, 1, -2, 2]}, "Resize cannot scale by [1.0, 1.0, -2.0, 2.0]"),
         ({"scales": [1, 1, float("nan"), 2]}, "Resize cannot scale by [1.0, 1.0, nan, 2.0]"),
         ({"scales": [1, 1, 2, 2], **FOR_NN, "mode": "linear"}, "tf_half_pixel_for_nn has no other form"),

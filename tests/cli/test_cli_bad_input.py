@@ -169,7 +169,7 @@ def test_inspect_of_what_is_no_model(name: str, tmp_path: Path, capsys: pytest.C
     assert name in capsys.readouterr().err
 
 
-def test_a_misspelt_option(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelled_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", "--outt", "x"]) == 2
     assert "--outt" in capsys.readouterr().err
 

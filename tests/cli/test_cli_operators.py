@@ -69,7 +69,7 @@ def test_torchs_operators_by_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["operators", "--torch", "--details"]) == 2
 
 
-def test_an_operator_that_is_none_is_told_its_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_operator_that_is_none_is_told_its_neighbors(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["operators", "Relux"]) == 2
     assert "'Relux' is no ONNX operator that is exported; the nearest are Relu" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Every attribute, optional input and optional output that ONNX gives an operator of ours is honoured, or refused.
+"""Every attribute, optional input and optional output that ONNX gives an operator of ours is honored, or refused.
 
 The walk is over `onnx.defs`: every version of an operator that is in force in an opset from 7 to 24. Each member of its
 schema is set to something that is not its default, which changes what onnxruntime (or onnx's own evaluator) makes of
@@ -108,7 +108,7 @@ def test_what_is_silent_is_there() -> None:
 
 
 @pytest.mark.parametrize(("operator", "opset", "member"), list(cases()))
-def test_honoured_or_refused(operator: str, opset: int, member: str, tmp_path: Path) -> None:
+def test_honored_or_refused(operator: str, opset: int, member: str, tmp_path: Path) -> None:
     schema = dict(versions(operator))[opset]
     plain = plain_of(schema, opset)
     assert plain is not None

@@ -15,7 +15,7 @@ from edgeconv.errors import DeviceError
 ALLOWED_IMPORTS = sys.stdlib_module_names | {"ai_edge_litert", "numpy", "onnxruntime", "tflite_micro", "tflite_runtime"}
 
 
-def test_an_unknown_device_is_told_its_neighbours() -> None:
+def test_an_unknown_device_is_told_its_neighbors() -> None:
     assert find("litert") is DEVICES["litert"]
     with pytest.raises(DeviceError, match="unknown device 'litertt'; did you mean litert"):
         find("litertt")

@@ -21,7 +21,7 @@ from edgeconv.emit.onnx import to_onnx
 from edgeconv.rewrite import optimize
 
 
-class Spelt(nn.Module):
+class Spelled(nn.Module):
     """GELU as older repositories write it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -39,7 +39,7 @@ class Twice(nn.Module):
 GELUS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "erf": (nn.GELU, {"Gelu"}),
     "tanh": (lambda: nn.Sequential(nn.GELU(approximate="tanh"), nn.Conv2d(8, 4, 1)), {"FastGelu"}),
-    "spelt": (Spelt, {"Gelu"}),
+    "spelled": (Spelled, {"Gelu"}),
     "twice": (Twice, {"Gelu"}),
 }
 

@@ -1,7 +1,7 @@
 """Functions, norms and moves of files that TFLite has no operator for, against onnx's own evaluator in float64.
 
 Members thought of: hyperbolic functions, their inverses, arcs, the error function: of ordinary, small and large
-numbers, and at the ends of their domains; norms of order 1, 2 and 3, of zeros too; neighbours of a channel; sums of
+numbers, and at the ends of their domains; norms of order 1, 2 and 3, of zeros too; neighbors of a channel; sums of
 logarithms; thresholds; the last of equal elements; pads round about, wider than the axis; places by batch.
 """
 
@@ -117,7 +117,7 @@ def test_norm_of_an_image(p: int) -> None:
 
 @pytest.mark.parametrize(("size", "beta"), [(3, 0.75), (5, 0.6), (1, 0.75), (2, 0.75)])
 @pytest.mark.parametrize("shape", [(2, 4, 3, 5), (1, 3, 4)])
-def test_normalization_over_neighbouring_channels_is_exact(size: int, beta: float, shape: tuple[int, ...]) -> None:
+def test_normalization_over_neighboring_channels_is_exact(size: int, beta: float, shape: tuple[int, ...]) -> None:
     x = _normal(*shape)
     squares = x.astype(np.float64) ** 2
     reach = [(max(0, c - (size - 1) // 2), c + size // 2 + 1) for c in range(shape[1])]

@@ -140,9 +140,9 @@ def test_activations_run_on_every_runtime(activations: Any, name: str) -> None:
 
 
 def test_every_spelling_of_gelu_is_one_operator(activations: Any) -> None:
-    spelt = [name for name in _ACTIVATIONS if name.startswith("gelu")]
+    spelled = [name for name in _ACTIVATIONS if name.startswith("gelu")]
     operators = activations.runs["nhwc", "xnnpack"].operators
-    assert operators.count("GELU") == len(spelt) == 4
+    assert operators.count("GELU") == len(spelled) == 4
     assert operators.count("TANH") == 5  # itself, the one that is nearly a GELU, and those of ELU, SELU and CELU
 
 

@@ -128,7 +128,7 @@ def _check(tflite: Any, mode: str, size: int, count: int) -> None:
 @pytest.mark.parametrize("mode", _TORCH)
 @pytest.mark.parametrize(("size", "count"), _SOME)
 def test_pairs_that_were_wrong(tflite: Any, mode: str, size: int, count: int) -> None:
-    """20 to 28 was wrong by 8 dB: ONNX's reference, of which the weights came, weighed the wrong neighbours."""
+    """20 to 28 was wrong by 8 dB: ONNX's reference, of which the weights came, weighed the wrong neighbors."""
     _check(tflite, mode, size, count)
 
 

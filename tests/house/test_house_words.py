@@ -1,4 +1,4 @@
-"""Words: names say what they hold, and are spelt as the field's code spells them."""
+"""Words: names say what they hold, and are spelled as the field's code spells them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ PACKAGE = Path(edgeconv.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 VAGUE = {"made", "found", "one", "each", "known", "given", "mine", "its", "kept", "wanted", "asked"}
 """How a value came about, or that it is there; not what it is."""
-BRITISH = re.compile(r"(?i)\b\w*(quanti|normali|optimi|equali|seriali|initiali)s(e|ed|es|er|ing|ation|able)\b")
+BRITISH = re.compile(
+    r"(?i)\b\w*(quanti|normali|optimi|equali|seriali|initiali)s(e|ed|es|er|ing|ation|able)\b"
+    r"|neighbour|honour|cancell(ed|ing)|learnt|spelt|judgement|centred|centring|(\b|_)centres?\b"
+)
 
 
 def _local_names(tree: ast.Module) -> Iterator[str]:
@@ -31,7 +34,7 @@ def test_names_say_what_they_hold() -> None:
     assert sum(name in VAGUE for name in names) <= 0.009 * len(names)
 
 
-def test_quantize_and_its_like_are_spelt_one_way() -> None:
+def test_quantize_and_its_like_are_spelled_one_way() -> None:
     """In names, comments and docstrings; strings may be names of values in files, which stay."""
     for path in SOURCES:
         text = path.read_text()

@@ -91,7 +91,7 @@ class Model:
         return self.sample(f"noise-{index}-scale-{scale:g}", arrays, scale)
 
     def image(self, index: int) -> Sample:
-        """What photographs have: low frequencies, contrasts and colours."""
+        """What photographs have: low frequencies, contrasts and colors."""
         tensors = inputs_of(self.network.shapes, 1, torch.Generator().manual_seed(1000 * self.seed + index))
         return self.sample(f"image-{index}", [tensor.numpy() for tensor in tensors])
 

@@ -10,7 +10,7 @@ from mutant_rows import GATE
 from rivals import RULES
 
 _SIDE, _GAP, _LEFT, _TOP, _COLUMNS = 190, 46, 52, 92, 4
-_COLOURS = dict(
+_COLORS = dict(
     zip((GATE, *RULES), ("#dc2626", "#2563eb", "#0891b2", "#059669", "#a855f7", "#d97706", "#6b7280"), strict=True)
 )
 _STYLE = """
@@ -33,8 +33,8 @@ def svg(result: Mapping[str, Any]) -> str:
         '<text class="title" x="16" y="24">Live faults found (up) against clean rows rejected (right), %</text>',
     ]
     x = 16.0
-    for rule, colour in _COLOURS.items():
-        parts.append(f'<circle cx="{x + 5}" cy="44" r="5" fill="{colour}"/><text x="{x + 14}" y="48">{rule}</text>')
+    for rule, color in _COLORS.items():
+        parts.append(f'<circle cx="{x + 5}" cy="44" r="5" fill="{color}"/><text x="{x + 14}" y="48">{rule}</text>')
         x += 26 + 6.2 * len(rule)
     for index, (title, counts) in enumerate(panels.items()):
         row, column = divmod(index, _COLUMNS)
@@ -55,11 +55,11 @@ def _panel(title: str, counts: Mapping[str, Any], left: float, top: float) -> li
         x, y = left + _SIDE * percent / 100, top + _SIDE * (1 - percent / 100)
         parts.append(f'<text class="small" x="{x}" y="{top + _SIDE + 14}" text-anchor="middle">{percent}</text>')
         parts.append(f'<text class="small" x="{left - 6}" y="{y + 4}" text-anchor="end">{percent}</text>')
-    for rule in reversed(_COLOURS):
+    for rule in reversed(_COLORS):
         found, rejected = _share(counts, "found", "live", rule), _share(counts, "rejected", "clean", rule)
         label = f"{rule}: {100 * found:.1f} % found, {100 * rejected:.1f} % of clean rows rejected"
         place = f'cx="{left + _SIDE * rejected:.1f}" cy="{top + _SIDE * (1 - found):.1f}"'
-        dot = f'<circle {place} r="5" fill="{_COLOURS[rule]}" fill-opacity="0.85">'
+        dot = f'<circle {place} r="5" fill="{_COLORS[rule]}" fill-opacity="0.85">'
         parts.append(f"{dot}<title>{escape(label)}</title></circle>")
     return parts
 

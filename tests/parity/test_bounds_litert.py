@@ -204,7 +204,7 @@ def test_data_that_kernels_quantize_as_they_run_are_within_their_bounds(
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(("size", "count"), [(7, 14), (9, 20), (67, 159)])
 def test_places_in_1024ths_of_an_element_are_within_their_steps(size: int, count: int, kernels: str) -> None:
-    """TFLite's own kernels are 2 steps from XNNPACK's for 7 to 14, corners aligned, where neighbours differ much."""
+    """TFLite's own kernels are 2 steps from XNNPACK's for 7 to 14, corners aligned, where neighbors differ much."""
     images = (quantized(Spec((1, at, at, 8)), "int8", 1 / 127, 0) for at in (size, count))
     options = {"alignCorners": True, "table": "ResizeBilinearOptions"}
     source, result = images

@@ -62,7 +62,7 @@ def _fused(x: Array, w: Array) -> Array:
 
 
 def _operands(rng: np.random.Generator, kind: int, shape: tuple[int, int], dtype: str) -> Array:
-    """Plain, positive, cancelling, of many magnitudes, sparse, or with denormal numbers."""
+    """Plain, positive, canceling, of many magnitudes, sparse, or with denormal numbers."""
     x = rng.standard_normal(shape)
     if kind == 1:
         x = np.abs(x)

@@ -208,7 +208,7 @@ def test_few_numbers_are_no_group_of_their_own() -> None:
     assert row.verdict is Verdict.PASS
 
 
-def cancelled(seed: int) -> tuple[list[Array], list[Array], list[Array]]:
+def canceled(seed: int) -> tuple[list[Array], list[Array], list[Array]]:
     """Exact values, what the source's float32 makes of them, and a runtime: all lose five digits."""
     generator = np.random.default_rng(seed)
     exact = generator.standard_normal((1, 4, 100))
@@ -217,7 +217,7 @@ def cancelled(seed: int) -> tuple[list[Array], list[Array], list[Array]]:
 
 
 def test_the_default_gives_way_where_the_sources_own_float32_is_that_far_off_and_no_further() -> None:
-    exact, own, other = cancelled(3)
+    exact, own, other = canceled(3)
     assert row_of(other, exact).verdict is Verdict.FAIL
     row = row_of(other, exact, own)
     assert row.verdict is Verdict.PASS
@@ -227,7 +227,7 @@ def test_the_default_gives_way_where_the_sources_own_float32_is_that_far_off_and
 
 
 def test_a_stated_tolerance_does_not_give_way() -> None:
-    exact, own, other = cancelled(3)
+    exact, own, other = canceled(3)
     assert row_of(other, exact, own, tolerance=Tolerance(1e-5, 0.0)).verdict is Verdict.FAIL
     assert row_of(other, exact, own, tolerance=Tolerance(1e-2, 0.0)).verdict is Verdict.PASS
     assert row_of(other, exact, own, tolerance=Tolerance(max_abs=1e-6)).verdict is Verdict.FAIL

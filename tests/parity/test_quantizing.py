@@ -96,7 +96,7 @@ def test_right_integers_hold(activation: str, options: Mapping[str, Any]) -> Non
 @pytest.mark.parametrize("layer", [nn.Conv2d(3, 8, 3), nn.Linear(8, 8)], ids=["convolution", "linear"])
 @pytest.mark.parametrize("pair_safe", [False, True])
 def test_channels_without_weights_hold(layer: nn.Module, pair_safe: bool) -> None:
-    """A pruned channel takes a scale like its neighbours', which pairs may have made larger."""
+    """A pruned channel takes a scale like its neighbors', which pairs may have made larger."""
     torch.manual_seed(0)
     nn.init.uniform_(layer.weight, -1, 1)
     layer.weight.data[1], layer.bias.data[1] = 0.0, 0.0

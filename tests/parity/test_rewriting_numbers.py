@@ -1,4 +1,4 @@
-"""Link 1 of numbers that a forward writes down, which capture or a rewrite takes for their neighbours in float32."""
+"""Link 1 of numbers that a forward writes down, which capture or a rewrite takes for their neighbors in float32."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Form(nn.Module):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", FORMS)
 def test_a_number_that_float32_cannot_tell_from_another_is_that(name: str, seed: int) -> None:
-    """Changes of one size cancelled behind each other, and one element of 256 was allowed nothing."""
+    """Changes of one size canceled behind each other, and one element of 256 was allowed nothing."""
     torch.manual_seed(seed)
     link = Case(Form(FORMS[name]).eval(), _SHAPE).link()
     assert link.verdict is Verdict.PASS, link.reason

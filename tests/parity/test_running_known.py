@@ -1,4 +1,4 @@
-"""Layers that are known already are judged once, and any bit that their judgement depends on makes them others."""
+"""Layers that are known already are judged once, and any bit that their judgment depends on makes them others."""
 
 from __future__ import annotations
 

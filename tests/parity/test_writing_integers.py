@@ -131,17 +131,17 @@ def test_the_nearest_integers_are_right_and_use_a_telling_part_of_their_bound() 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_evened_channels_and_learnt_roundings_are_right(seed: int) -> None:
+def test_evened_channels_and_learned_roundings_are_right(seed: int) -> None:
     rng = np.random.default_rng(seed)
     factors = tuple(np.exp(rng.uniform(-1, 1, count)) for count in CHANNELS[1:3])
 
-    def learnt(array: np.ndarray) -> np.ndarray:
+    def learned(array: np.ndarray) -> np.ndarray:
         up = rng.random(array.shape) < 0.5
         return np.where(rng.random(array.shape) < 0.3, np.where(up, np.ceil(array), np.floor(array)), np.rint(array))
 
     assert told(_quantized(factors)) == []
-    assert told(_quantized((), learnt)) == []
-    assert told(_quantized(factors, learnt)) == []
+    assert told(_quantized((), learned)) == []
+    assert told(_quantized(factors, learned)) == []
 
 
 @pytest.mark.parametrize("at", [1, 4, 7])

@@ -42,18 +42,18 @@ def test_what_is_wrong_with_all_of_a_constant_is_told(held: np.ndarray, step: np
     assert told(held, step) == [f"constant w: {words}"]
 
 
-def test_learnt_rounding_evened_channels_and_clipped_weights_are_no_faults() -> None:
+def test_learned_rounding_evened_channels_and_clipped_weights_are_no_faults() -> None:
     rng = np.random.default_rng(1)
-    learnt = np.where(rng.random(DUE.shape) < 0.2, np.where(HELD * STEP < DUE, HELD + 1, HELD - 1), HELD)
+    learned = np.where(rng.random(DUE.shape) < 0.2, np.where(HELD * STEP < DUE, HELD + 1, HELD - 1), HELD)
     factors = np.exp(rng.uniform(-1, 1, (16, 1, 1, 1)))
     cut = STEP / 1.2
-    assert not told(learnt)
+    assert not told(learned)
     assert not told(HELD, STEP * factors)
     assert not told(np.clip(np.rint(DUE / cut), -127, 127), cut)
 
 
 def _evened(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Integers and their steps of a weight that was evened out and rounded as it was learnt."""
+    """Integers and their steps of a weight that was evened out and rounded as it was learned."""
     due = DUE * np.exp(rng.uniform(-1, 1, (16, 1, 1, 1))) * np.exp(rng.uniform(-1, 1, (1, 8, 1, 1)))
     step = np.abs(due).max((1, 2, 3), keepdims=True) / 127
     away = np.where(rng.random(due.shape) < 0.1, rng.choice([-1, 1], due.shape), 0)
@@ -61,7 +61,7 @@ def _evened(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_of_evened_channels_exchanged_numbers_are_told_and_learnt_roundings_are_not(seed: int) -> None:
+def test_of_evened_channels_exchanged_numbers_are_told_and_learned_roundings_are_not(seed: int) -> None:
     held, step = _evened(np.random.default_rng(seed))
     assert not told(held, step)
     wrong = held.copy()

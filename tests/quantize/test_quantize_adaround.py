@@ -20,7 +20,7 @@ from edgeconv.reference import evaluate
 
 
 def _images(count: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """Neighbours are alike, as in images."""
+    """Neighbors are alike, as in images."""
     rng = np.random.default_rng(seed)
     return [{"input": np.kron(rng.normal(size=(1, 4, 4, 4)), np.ones((3, 3))).astype(np.float32)} for _ in range(count)]
 

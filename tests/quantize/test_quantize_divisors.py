@@ -2,7 +2,7 @@
 
 Members thought of: normalize of order 1 and 2, guards by sum, maximum, clamp and where, roots of mean squares, cosine
 similarity, standardisation, powers of computed exponents, a divisor that is moved, shared, or an output as well;
-softmax spelt out.
+softmax spelled out.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def test_a_shifted_mean_is_corrected() -> None:
 
 
 def _smooth(count: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """Inputs whose neighbours are alike, as in images: what one tap does wrong, another can make up for."""
+    """Inputs whose neighbors are alike, as in images: what one tap does wrong, another can make up for."""
     rng = np.random.default_rng(seed)
     return [{"input": np.kron(rng.normal(size=(1, 3, 4, 4)), np.ones((4, 4))).astype(np.float32)} for _ in range(count)]
 

@@ -58,9 +58,9 @@ class _Bands(nn.Module):
 
 def _mel() -> Tensor:
     """Triangles over 129 bins: (40, 129)."""
-    centres = np.geomspace(1, 128, 42)
-    widths = np.maximum(1.0, np.diff(centres)[1:])[:, None]
-    return torch.from_numpy(np.clip(1 - np.abs(np.arange(129) - centres[1:-1, None]) / widths, 1e-3, 1)).float()
+    centers = np.geomspace(1, 128, 42)
+    widths = np.maximum(1.0, np.diff(centers)[1:])[:, None]
+    return torch.from_numpy(np.clip(1 - np.abs(np.arange(129) - centers[1:-1, None]) / widths, 1e-3, 1)).float()
 
 
 def _gain(powers: Tensor) -> Tensor:
@@ -162,8 +162,8 @@ def test_sixteen_bits_of_a_front_end_are_judged_alike(tmp_path: Path) -> None:
 
 
 def _standardized(y: Tensor) -> Tensor:
-    centred = y - y.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    centered = y - y.mean(-1, keepdim=True)
+    return centered / (centered.square().mean(-1, keepdim=True) + 1e-6).sqrt()
 
 
 @pytest.mark.parametrize("behind", ["clamp", "bias"])

@@ -32,7 +32,7 @@ from edgeconv.quantize._structure import layer_of
 from edgeconv.reference import evaluate
 
 ROUNDINGS = ("nearest", "corrected", "feedback", "learned")
-_NEIGHBOURS = np.array([1, 0, 3, 2, -1])
+_NEIGHBORS = np.array([1, 0, 3, 2, -1])
 _EVERY_PAIR = np.stack(np.meshgrid(np.arange(-127, 128), np.arange(-127, 128)), axis=-1).reshape(-1, 2)
 _EVERY_SAFE_PAIR = _EVERY_PAIR[(_EVERY_PAIR.prod(axis=1) <= 0) | (np.abs(_EVERY_PAIR.sum(axis=1)) <= 128)]
 
@@ -82,8 +82,8 @@ def _extreme(model: ir.Model) -> dict[str, Array]:
 
 @given(hnp.arrays(np.float64, (3, 5), elements=st.floats(-200, 200, width=32)))
 def test_no_pair_overflows_and_every_weight_fits_int8(steps: Array) -> None:
-    integers = nearest_safe(steps, _NEIGHBOURS)
-    assert unsafe_pairs(integers, _NEIGHBOURS) == 0
+    integers = nearest_safe(steps, _NEIGHBORS)
+    assert unsafe_pairs(integers, _NEIGHBORS) == 0
     assert np.abs(integers).max() <= 127
     np.testing.assert_array_equal(integers, np.rint(integers))
     np.testing.assert_array_equal(integers[:, 4], np.clip(np.rint(steps[:, 4]), -127, 127))
@@ -98,14 +98,14 @@ def test_the_nearest_of_all_pairs_that_fit_is_taken(steps: Array) -> None:
 
 @given(hnp.arrays(np.float64, (3, 5), elements=st.floats(-127, 127, width=32)))
 def test_real_weights_within_pairs_round_towards_zero_to_integers_that_fit(steps: Array) -> None:
-    assert unsafe_pairs(np.trunc(within_pairs(steps, _NEIGHBOURS)), _NEIGHBOURS) == 0
+    assert unsafe_pairs(np.trunc(within_pairs(steps, _NEIGHBORS)), _NEIGHBORS) == 0
 
 
 def test_a_pair_at_the_bound_is_within_16_bits_and_one_beyond_is_not() -> None:
     assert 255 * LARGEST_SUM <= 32767 < 255 * (LARGEST_SUM + 1)
-    assert unsafe_pairs(np.array([[64, 64, -100, -28, 127]]), _NEIGHBOURS) == 0
-    assert unsafe_pairs(np.array([[64, 65, -100, -29, 127]]), _NEIGHBOURS) == 2
-    assert unsafe_pairs(np.array([[127, -127, -127, 127, 127]]), _NEIGHBOURS) == 0
+    assert unsafe_pairs(np.array([[64, 64, -100, -28, 127]]), _NEIGHBORS) == 0
+    assert unsafe_pairs(np.array([[64, 65, -100, -29, 127]]), _NEIGHBORS) == 2
+    assert unsafe_pairs(np.array([[127, -127, -127, 127, 127]]), _NEIGHBORS) == 0
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from edgeconv.reference import evaluate
 
 
 def _strong(g: Graph, name: str) -> None:
-    """Makes half of a weight's input channels large and positive, so that neighbours overflow."""
+    """Makes half of a weight's input channels large and positive, so that neighbors overflow."""
     weight = g.constants[f"{name}.weight"]
     weight[:, : weight.shape[1] // 2] = np.abs(weight[:, : weight.shape[1] // 2]) + 1
     g.constants[f"{name}.weight"] = weight
@@ -213,7 +213,7 @@ def test_the_matching_is_the_best_there_is_or_close(count: int) -> None:
     assert found <= 1.3 * least
 
 
-def test_a_network_without_large_neighbours_stays_as_it_is() -> None:
+def test_a_network_without_large_neighbors_stays_as_it_is() -> None:
     g = Graph(0, x=(1, 2, 4, 4))
     g.conv(g.conv("x", "a", (2, 2, 1, 1)), "b", (2, 2, 1, 1))
     g.constants["b.weight"][:] = np.float32([[1, -1], [-1, 1]])[:, :, None, None]

@@ -1,7 +1,7 @@
 """Logarithms, reciprocals and powers of what 8 bits round to zero: float where that tells, integers where it does not.
 
-Members: log of a softmax, a sigmoid, sums of exponentials (spelt out and as ReduceLogSum), with a guard by sum and by
-clamp; log2; an entropy; softplus spelt out; 1 / root, 1 / (1 + exp), negative powers; divisors that a sigmoid or an
+Members: log of a softmax, a sigmoid, sums of exponentials (spelled out and as ReduceLogSum), with a guard by sum and by
+clamp; log2; an entropy; softplus spelled out; 1 / root, 1 / (1 + exp), negative powers; divisors that a sigmoid or an
 exponential makes; a layer between them; functions whose
 domains end (acosh, acos, asin, atanh); zeros whose reciprocals are large beside a sample without any. And what
 stays integers: log1p, roots, a logarithm of numbers far from zero.

@@ -3,7 +3,7 @@
 Members thought of: keys of 200,000 dotted parts, plain, quoted, of a table; integers of more than 64 bits in every kind
 of place; exceptions that cannot be told; an `eval` that raises or returns nothing; hooks of the interpreter taken away;
 floats of 4 and 8 bits, complex numbers, tensors of 10^12 elements by a stride of 0 (in the module's place and beside
-it), keys that the module has not; PNG of 16 bits in grey and in colour, PPM of 16 bits; lists of 90,000 tables; NumPy
+it), keys that the module has not; PNG of 16 bits in gray and in colour, PPM of 16 bits; lists of 90,000 tables; NumPy
 files of 10^12 elements without a size (void, text and bytes of no length, records without fields), archives of 60,000
 arrays; checkpoints that are compressed; integers of 100,000 decimal digits.
 """
@@ -183,7 +183,7 @@ def _png(channels: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("grey.png", _png(1)), ("colour.png", _png(3)), ("colour.ppm", b"P6 8 8 65535\n" + bytes(8 * 8 * 6))],
+    [("gray.png", _png(1)), ("colour.png", _png(3)), ("colour.ppm", b"P6 8 8 65535\n" + bytes(8 * 8 * 6))],
 )
 def test_images_of_16_bits(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)

@@ -179,7 +179,7 @@ def test_resizing_picks_and_weighs_pixels_as_the_kernels_do(
         x = X if kind == "float32" else quantized(X, kind, 0.1, 5)
         pairs = both(file_of(name, [x, ints(*size)], [replace(x, shape=(1,))], **options), RNG, whole=True)
         if kind == "float32" and name == "RESIZE_BILINEAR":
-            # A position of up to 16 in float32 is 2^-20 off at the most; neighbours differ by 16 at the most.
+            # A position of up to 16 in float32 is 2^-20 off at the most; neighbors differ by 16 at the most.
             for theirs, ours in pairs:
                 assert (np.abs(theirs - ours) <= 2 * 16 * 2.0**-20).all()
         elif kind == "uint8" and name == "RESIZE_BILINEAR":

@@ -155,7 +155,7 @@ def test_top1_is_a_column_only_where_samples_have_labels() -> None:
     assert "Top-1</th>" not in to_html(passing_report())
 
 
-def test_a_passing_row_has_no_bar_in_the_colour_of_failure() -> None:
+def test_a_passing_row_has_no_bar_in_the_color_of_failure() -> None:
     wide = replace(
         passing_report().comparisons[1], tolerance=replace(passing_report().comparisons[1].tolerance, atol=1e-9)
     )
@@ -226,9 +226,9 @@ def test_numbers_are_written_in_the_page_as_people_read_them(text: str, expected
     assert text == expected
 
 
-def _luminance(colour: tuple[int, int, int]) -> float:
+def _luminance(color: tuple[int, int, int]) -> float:
     """Relative luminance as WCAG 2.2 defines it."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in color)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
@@ -240,17 +240,17 @@ def _contrast(first: str, second: str) -> float:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_the_contrast_that_wcag_aa_asks_for(scheme: str) -> None:
     blocks = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
-    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[scheme == "dark"]))
-    grounds = [colours[name] for name in ("ground", "raised", "pass-ground", "fail-ground")]
+    colors = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[scheme == "dark"]))
+    grounds = [colors[name] for name in ("ground", "raised", "pass-ground", "fail-ground")]
     for name in ("text", "muted", "link", "skipped"):
-        assert min(_contrast(colours[name], ground) for ground in grounds) >= 4.5, name
+        assert min(_contrast(colors[name], ground) for ground in grounds) >= 4.5, name
     for name in ("pass", "fail"):
-        assert min(_contrast(colours[name], colours[ground]) for ground in ("ground", f"{name}-ground")) >= 4.5, name
-    assert _contrast(colours["bar"], colours["track"]) >= 3
+        assert min(_contrast(colors[name], colors[ground]) for ground in ("ground", f"{name}-ground")) >= 4.5, name
+    assert _contrast(colors["bar"], colors["track"]) >= 3
 
 
 def test_the_palette_of_the_error_map_orders_by_lightness() -> None:
-    luminances = [_luminance(tuple(int(part) for part in colour)) for colour in PALETTE]  # type: ignore[arg-type]
+    luminances = [_luminance(tuple(int(part) for part in color)) for color in PALETTE]  # type: ignore[arg-type]
     assert all(after >= before for before, after in pairwise(luminances))
     assert luminances[-1] > 10 * luminances[0]
 

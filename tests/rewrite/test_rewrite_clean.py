@@ -43,8 +43,8 @@ def test_chains_of_constants_are_evaluated_in_float64_and_rounded_once():
     ]
     model = graph(nodes, {"input": (1, 4, 5, 5)}, ["output"], {"w": w, "axes": ints(1, 2, 3)}, FLOAT)
     optimize(model)
-    centred = w.astype(np.float64) - w.astype(np.float64).mean((1, 2, 3), keepdims=True)
-    expected = centred / np.sqrt((centred**2).mean((1, 2, 3), keepdims=True))
+    centered = w.astype(np.float64) - w.astype(np.float64).mean((1, 2, 3), keepdims=True)
+    expected = centered / np.sqrt((centered**2).mean((1, 2, 3), keepdims=True))
     assert operators(model) == ["Conv"]
     np.testing.assert_array_equal(constant(model, "weight"), expected.astype(np.float32))
 

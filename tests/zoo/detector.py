@@ -1,7 +1,7 @@
-"""A detector like YOLOv8 in small, trained for a few seconds to find coloured rectangles.
+"""A detector like YOLOv8 in small, trained for a few seconds to find colored rectangles.
 
 Trained, since random weights amplify what quantization rounds as no trained network does. Its scores are sparse. Boxes
-are (centre, size), from distributions over bins; three levels of strides 8, 16 and 32.
+are (center, size), from distributions over bins; three levels of strides 8, 16 and 32.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SIZE, CLASSES, _WIDTH, _BINS = 64, 3, 8, 16
-_STRIDES, _COLOURS = (8, 16, 32), torch.eye(3)
+_STRIDES, _COLORS = (8, 16, 32), torch.eye(3)
 _Scene = tuple[Tensor, list[tuple[int, int, int, int, int]]]
 
 
@@ -89,7 +89,7 @@ def scenes(count: int, seed: int) -> list[_Scene]:
         for _ in range(whole(1, 4)):
             width, height, kind = whole(8, 32), whole(8, 32), whole(0, CLASSES)
             left, top = whole(0, SIZE - width), whole(0, SIZE - height)
-            image[:, top : top + height, left : left + width] = _COLOURS[kind].reshape(3, 1, 1)
+            image[:, top : top + height, left : left + width] = _COLORS[kind].reshape(3, 1, 1)
             boxes.append((left, top, left + width, top + height, kind))
         noise = torch.rand(3, SIZE, SIZE, generator=rng) * 0.1
         found.append(((image + noise).clamp(0, 1), boxes))
@@ -103,8 +103,8 @@ def _targets(net: Detector, scene: _Scene) -> tuple[Tensor, Tensor]:
     for left, top, right, bottom, kind in scene[1]:
         longest = max(right - left, bottom - top)
         stride = _STRIDES[0] if longest < 16 else _STRIDES[1] if longest < 26 else _STRIDES[2]
-        centre = torch.tensor([left + right, top + bottom]) / 2
-        near = (net.strides == stride) & ((places - centre).abs() < stride).all(1)
+        center = torch.tensor([left + right, top + bottom]) / 2
+        near = (net.strides == stride) & ((places - center).abs() < stride).all(1)
         scores[near] = torch.eye(CLASSES)[kind]
         corners = torch.tensor([[left, top]]), torch.tensor([[right, bottom]])
         sides[near] = torch.cat([places[near] - corners[0], corners[1] - places[near]], 1) / stride

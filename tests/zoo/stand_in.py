@@ -10,7 +10,7 @@ sqrt(P(z > 0) / Var(relu(z))). After 105 layers (SqueezeNext) torch's own float3
    (those of EfficientNet-Lite0 reach from -2 to 2 weights; below zero, channels that never fire in the batch but
    do for another image would be magnified up to 300 times, which training prevents by shrinking their weights).
 2. The images have what photographs have and white noise lacks: spectra that fall with the frequency, and contrasts,
-   colours and smoothness of their own. Noise alone looks the same to a network once it is averaged (global pooling,
+   colors and smoothness of their own. Noise alone looks the same to a network once it is averaged (global pooling,
    squeeze-and-excite), and what differs is then magnified, 10 times in GhostNet's classifier.
 3. There are 16 of them: a variance over fewer values, as after a global pooling, is too small for other images.
 
@@ -61,18 +61,18 @@ def inputs_of(shapes: Sequence[tuple[int, ...] | int], count: int, generator: to
 
 
 def _images(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Noise whose amplitudes fall with the frequency to the power of 0 to 2, each with its contrast and its colour."""
+    """Noise whose amplitudes fall with the frequency to the power of 0 to 2, each with its contrast and its color."""
     count, channels, *size = shape
     each = (count, *[1] * (len(size) + 1))
     slopes = torch.rand(each, generator=generator) * 2
     contrasts = 0.25 * 8 ** torch.rand(each, generator=generator)
-    colours = torch.randn((count, channels, *[1] * len(size)), generator=generator)
+    colors = torch.randn((count, channels, *[1] * len(size)), generator=generator)
     amplitudes = _frequencies(size) ** -slopes
     axes = tuple(range(2, len(shape)))
     noise = torch.fft.rfftn(torch.randn(shape, generator=generator), dim=axes) * amplitudes
     images = torch.fft.irfftn(noise, s=size, dim=axes)
     images -= images.mean(axes, keepdim=True)
-    return images / images.std(tuple(range(1, len(shape))), keepdim=True) * contrasts + colours
+    return images / images.std(tuple(range(1, len(shape))), keepdim=True) * contrasts + colors
 
 
 def _frequencies(size: Sequence[int]) -> Tensor:

@@ -1,6 +1,6 @@
 """The coordinates of the elements of an image, for AffineGrid of files and ``affine_grid`` of modules.
 
-Specification: AffineGrid. -1 and 1 are the centres of the first and the last element with ``align_corners``, and the
+Specification: AffineGrid. -1 and 1 are the centers of the first and the last element with ``align_corners``, and the
 outer edges of these elements otherwise.
 
 The grid is written as products and sums, one axis at a time, not as a matrix product: a float16 file computes these in

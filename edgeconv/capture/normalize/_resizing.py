@@ -21,7 +21,7 @@ from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.steps import Steps, sizes_of
 
 # torch's nearest and nearest-exact, as the coordinates and the rounding of Resize; and the point of an output element
-# that they map to the input: its start, its centre.
+# that they map to the input: its start, its center.
 _OFFSETS = {("asymmetric", "floor"): 0.0, ("half_pixel", "round_prefer_ceil"): 0.5}
 MARGIN = 1e-3  # in input elements; rounding errors of float32 stay far below it for any image
 _LARGEST_DENOMINATOR = 1000  # of a factor that a user writes: 1.5, 2/3, 0.125
@@ -110,7 +110,7 @@ def _torchs(node: ir.Node, axis: int, offset: float) -> npt.NDArray[np.int64]:
         return np.repeat(np.arange(size, dtype=np.int64), result_size // size)
     inverse = np.float32(size) / np.float32(result_size) if scale is None else np.float32(1 / float(scale))
     if offset and not _is_small(node):
-        return _by_centres(size, result_size, inverse)
+        return _by_centers(size, result_size, inverse)
     places = (np.arange(result_size, dtype=np.float32) + np.float32(offset)) * inverse
     return np.array(np.clip(np.floor(places), 0, size - 1), np.int64)
 
@@ -121,14 +121,14 @@ def _is_small(node: ir.Node) -> bool:
     return len(spatial) == 2 and sum(spatial) <= _SMALL
 
 
-def _by_centres(size: int, result_size: int, inverse: np.float32) -> npt.NDArray[np.int64]:
+def _by_centers(size: int, result_size: int, inverse: np.float32) -> npt.NDArray[np.int64]:
     """The elements that torch's general kernel for nearest-exact picks: it subtracts 0.5, and adds it again.
 
     Product and difference are rounded once, as a fused multiply-add in torch's builds for AVX2 and later: 70.5 · 2/141
     is then 1, where the kernel for small images picks the element before.
     """
-    centres = np.arange(result_size, dtype=np.float64) + 0.5
-    places = (centres * np.float64(inverse) - 0.5).astype(np.float32)
+    centers = np.arange(result_size, dtype=np.float64) + 0.5
+    places = (centers * np.float64(inverse) - 0.5).astype(np.float32)
     return np.array(np.clip(np.floor(np.maximum(places, 0) + np.float32(0.5)), 0, size - 1), np.int64)
 
 

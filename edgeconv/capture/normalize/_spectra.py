@@ -88,11 +88,11 @@ def _mel(graph: ir.Graph, node: ir.Node, steps: Steps) -> ir.Value | None:
     first, last = (2595 * np.log10(1 + hertz / 700) for hertz in (low, high))
     mels = first + np.arange(int(bands) + 2) * (last - first) / (bands + 2)
     corners = np.floor((length + 1) * 700 * (10 ** (mels / 2595) - 1) / rate)
-    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+    left, center, right = corners[:-2], corners[1:-1], corners[2:]
     at = np.arange(bins)[:, None]
-    rising = np.where(left == centre, at == centre, (at - left) / np.maximum(centre - left, 1))
-    falling = np.where(at < centre, 0, (right - at) / np.maximum(right - centre, 1))
-    rises, falls = (left <= at) & (at <= centre), (centre <= at) & (at < right)
+    rising = np.where(left == center, at == center, (at - left) / np.maximum(center - left, 1))
+    falling = np.where(at < center, 0, (right - at) / np.maximum(right - center, 1))
+    rises, falls = (left <= at) & (at <= center), (center <= at) & (at < right)
     return _matrix(graph, node, np.where(falls, falling, np.where(rises, rising, 0.0)), dtype, "weights")
 
 

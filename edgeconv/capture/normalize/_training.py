@@ -85,12 +85,12 @@ def _settle_batch_norm(graph: ir.Graph, node: ir.Node) -> None:
     by_channel = [sizes[1], *(1 for _ in sizes[2:])]
     axes = [axis for axis in range(len(sizes)) if axis != 1]
     mean = steps.mean(x, axes, "mean")
-    centred = steps.add("centred", "Sub", [x, mean], sizes)
-    variance = steps.mean(steps.add("squares", "Mul", [centred, centred], sizes), axes, "variance")
+    centered = steps.add("centred", "Sub", [x, mean], sizes)
+    variance = steps.mean(steps.add("squares", "Mul", [centered, centered], sizes), axes, "variance")
     epsilon = steps.constant(np.array(node.attributes.get_float("epsilon", 1e-5), np.float32), "epsilon")
     guarded = steps.add("guarded", "Add", [variance, epsilon], sizes_of(variance))
     deviation = steps.add("deviation", "Sqrt", [guarded], sizes_of(variance))
-    y = steps.add("normalised", "Div", [centred, deviation], sizes)
+    y = steps.add("normalised", "Div", [centered, deviation], sizes)
     y = steps.add("scaled", "Mul", [y, steps.reshape(scale, by_channel, "scale")], sizes)
     y = steps.add("shifted", "Add", [y, steps.reshape(shift, by_channel, "bias")], sizes)
     # 2. The running statistics, where somebody reads them.

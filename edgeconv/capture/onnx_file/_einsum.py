@@ -74,14 +74,14 @@ def _labels(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
         raise refused(node, what, "correct the equation")
     # An ellipsis of fewer axes stands for the last of them, as in broadcasting.
     dots = "".join(free[:widest])
-    spelt = [
+    spelled = [
         labels.replace(_DOTS, dots[widest - count :] if count else "")
         for labels, count in zip(named, extra, strict=True)
     ]
-    counts = Counter("".join(spelt))
+    counts = Counter("".join(spelled))
     # Without "->" the result has the ellipsis, then the labels that stand once, in alphabetical order.
     once = "".join(sorted(label for label, count in counts.items() if count == 1 and label not in dots))
-    return spelt, right.replace(_DOTS, dots) if arrow else dots + once
+    return spelled, right.replace(_DOTS, dots) if arrow else dots + once
 
 
 def _named(result: str, terms: Sequence[_Term]) -> set[str]:

@@ -1,7 +1,7 @@
 """LRN in the forms that onnxruntime does not run, written as a convolution, a power and a quotient.
 
 onnxruntime 1.32 runs LRN of four axes and of odd sizes only (core/providers/cpu/nn/lrn.cc); the specification has
-neither limit. The sum of squares over neighbouring channels is a 1x1 convolution.
+neither limit. The sum of squares over neighboring channels is a 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.steps import Steps, sizes_of
-from edgeconv.graph.windows import neighbours
+from edgeconv.graph.windows import neighbors
 
 _SPATIAL = (1, 2, 3)  # numbers of spatial axes for which every runtime has a Conv
 
@@ -34,7 +34,7 @@ def _settle(steps: Steps, node: ir.Node, size: int) -> None:
     squares = steps.add("square", "Mul", [x, x], sizes)
     inner = image if len(image) in _SPATIAL else [math.prod(image)]
     squares = squares if inner == image else steps.reshape(squares, [batch, channels, *inner], "square.flat")
-    weight = neighbours(channels, size) * (node.attributes.get_float("alpha", 1e-4) / size)
+    weight = neighbors(channels, size) * (node.attributes.get_float("alpha", 1e-4) / size)
     bias = np.full(channels, node.attributes.get_float("bias", 1.0))
     kernels = weight.reshape(channels, channels, *[1] * len(inner)).astype(np.float32)
     operands = [squares, steps.constant(kernels, "weight"), steps.constant(bias.astype(np.float32), "bias")]

@@ -128,7 +128,7 @@ def _agreed(tensor: OnnxTensor, shape: object, where: str) -> Shape:
 
 def _stated(*tensors: OnnxTensor) -> Wording:
     """The hint how to state shapes: sizes that are fixed as numbers, open ones by their names."""
-    dims = {tensor.name: _spelt(tensor) for tensor in tensors}
+    dims = {tensor.name: _spelled(tensor) for tensor in tensors}
     more = " (or whatever it takes)" if any(tensor.shape is None for tensor in tensors) else ""
     quoted = {json.dumps(name, ensure_ascii=False): sizes for name, sizes in dims.items()}  # as TOML writes texts
     keys = [f"[[inputs]] with name = {name}, shape = [{', '.join(sizes)}]" for name, sizes in quoted.items()]
@@ -140,7 +140,7 @@ def _stated(*tensors: OnnxTensor) -> Wording:
     )
 
 
-def _spelt(tensor: OnnxTensor) -> list[str]:
+def _spelled(tensor: OnnxTensor) -> list[str]:
     if tensor.shape is None:
         return ["1", "3", "224", "224"]
     dims = [f"<{'dim' if dim == '?' else dim}>" if isinstance(dim, str) else str(dim) for dim in tensor.shape]

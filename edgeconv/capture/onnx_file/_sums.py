@@ -55,7 +55,7 @@ def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
     """(x - mean) / (deviation + 1e-9) over the axes, after the specification's function.
 
     1e-9 is far below the rounding error of a float32 mean. Of a row of equal numbers, x - mean would be that error
-    alone, divided by itself. So the difference is centred a second time, which changes nothing in real arithmetic.
+    alone, divided by itself. So the difference is centered a second time, which changes nothing in real arithmetic.
     """
     x, sizes = stated_input(node), sizes_of(node.inputs[0])
     stated = node.attributes.get_ints("axes", (0, 2, 3))
@@ -63,13 +63,13 @@ def _mean_variance(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
         what = f"MeanVarianceNormalization has the axes {list(stated)} of a value of {len(sizes)}"
         raise refused(node, what, "state axes that it has")
     axes = [axis % len(sizes) for axis in stated]
-    centred = steps.add("near", "Sub", [x, steps.mean(x, axes, "mean")], sizes)
-    centred = steps.add("centred", "Sub", [centred, steps.mean(centred, axes, "rest")], sizes)
-    variance = steps.mean(steps.add("squares", "Mul", [centred, centred], sizes), axes, "variance")
+    centered = steps.add("near", "Sub", [x, steps.mean(x, axes, "mean")], sizes)
+    centered = steps.add("centred", "Sub", [centered, steps.mean(centered, axes, "rest")], sizes)
+    variance = steps.mean(steps.add("squares", "Mul", [centered, centered], sizes), axes, "variance")
     deviation = steps.add("deviation", "Sqrt", [variance], sizes_of(variance))
     guard = steps.constant(np.array(1e-9, np.float32), "guard")
     deviation = steps.add("guarded", "Add", [deviation, guard], sizes_of(variance))
-    return {node.outputs[0]: steps.add("normalised", "Div", [centred, deviation], sizes)}
+    return {node.outputs[0]: steps.add("normalised", "Div", [centered, deviation], sizes)}
 
 
 def _swish(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
@@ -82,7 +82,7 @@ def _swish(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
 
 
 def _rotary(steps: Steps, node: ir.Node) -> Mapping[ir.Value, ir.Value]:
-    """Rotates pairs of numbers (from the halves of a head, or neighbours) by the angle of their position.
+    """Rotates pairs of numbers (from the halves of a head, or neighbors) by the angle of their position.
 
     A pair (a, b) becomes (a cos - b sin, b cos + a sin): x · cos + partners(x) · ±sin, where partners swaps each pair.
     """

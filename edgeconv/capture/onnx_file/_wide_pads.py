@@ -125,9 +125,9 @@ def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
     if source is None or source.shape is None or stated is None or listed is None:
         return
     rank, count = len(source.shape), len(listed)
-    spelt_out = np.zeros(2 * rank, np.int64)
+    spelled_out = np.zeros(2 * rank, np.int64)
     for at, axis in enumerate(listed):
-        spelt_out[axis % rank], spelt_out[rank + axis % rank] = stated[at], stated[count + at]
-    node.replace_input_with(1, Steps(graph, node).constant(spelt_out, "pads"))
+        spelled_out[axis % rank], spelled_out[rank + axis % rank] = stated[at], stated[count + at]
+    node.replace_input_with(1, Steps(graph, node).constant(spelled_out, "pads"))
     node.replace_input_with(_AXES, None)
     node.resize_inputs(_AXES)

@@ -1,7 +1,7 @@
 """Maps torch's exceptions to `CaptureError`, with the path of the torch module that was running.
 
-torch has few exception classes and no codes, so most causes are recognised by words of its message; a message that is
-not recognised is passed on, shortened.
+torch has few exception classes and no codes, so most causes are recognized by words of its message; a message that is
+not recognized is passed on, shortened.
 """
 
 from __future__ import annotations

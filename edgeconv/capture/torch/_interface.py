@@ -51,10 +51,10 @@ def check_binding(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mappin
     except TypeError as error:
         parameters = [name for name in signature.parameters if name != "self"]
         what = f"forward({', '.join(parameters)}) cannot be called so: {error}"
-        raise CaptureError(what, where=where, hint=_misspelt(kwargs, signature) or _hint_of(signature)) from error
+        raise CaptureError(what, where=where, hint=_misspelled(kwargs, signature) or _hint_of(signature)) from error
 
 
-def _misspelt(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:
+def _misspelled(kwargs: Mapping[str, Any], signature: inspect.Signature) -> str:
     """The question whether the first unknown keyword means a parameter of a similar name; empty where none is."""
     unknown = [name for name in kwargs if name not in signature.parameters]
     close = close_to(unknown[0], signature.parameters) if unknown else []

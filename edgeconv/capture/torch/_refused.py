@@ -72,7 +72,7 @@ def _draws(node: FxNode) -> bool:
 
 
 def check_official(program: torch.export.ExportedProgram, reason: str) -> None:
-    """The exporter honours every argument of a traced module.
+    """The exporter honors every argument of a traced module.
 
     Args:
         program: what was traced.

@@ -198,7 +198,7 @@ _UNFIT: tuple[tuple[Callable[[torch.Tensor], bool], str, str], ...] = (
     (lambda x: x.dtype not in _DTYPES, "a tensor of {dtype}, which files have not", "pass x.float() or x.int()"),
     (lambda x: x.numel() == 0, "a tensor without elements, of shape {shape}", "give sizes of 1 or more"),
 )
-"""Kinds of tensors that no file takes: how one is recognised, what the error calls it, what to pass instead.
+"""Kinds of tensors that no file takes: how one is recognized, what the error calls it, what to pass instead.
 
 In this order: a meta tensor has no layout to ask for, and a nested one has no shape.
 """

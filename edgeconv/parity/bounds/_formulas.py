@@ -192,8 +192,8 @@ def moments(x: Bounded, axes: Sequence[int]) -> tuple[Bounded, Bounded]:
     ONNX Runtime does (core/providers/cpu/nn/layer_norm_impl.cc).
     """
     mean = x.mean(axes)
-    centred = x - mean
-    return mean, widest((centred * centred).mean(axes), (x * x).mean(axes) - mean * mean)
+    centered = x - mean
+    return mean, widest((centered * centered).mean(axes), (x * x).mean(axes) - mean * mean)
 
 
 def normalized(
@@ -202,11 +202,11 @@ def normalized(
     """(x - mean) / sqrt(variance + epsilon) * scale + bias: step by step, or folded into one factor and one term."""
     spread = variance + epsilon
     root, inverse = spread.root(), spread.inverse_root()
-    centred = x - mean
-    steps = [affine(centred / root, scale, bias), affine(centred * inverse, scale, bias)]
+    centered = x - mean
+    steps = [affine(centered / root, scale, bias), affine(centered * inverse, scale, bias)]
     for factor in (inverse, 1.0 / root) if scale is None else (scale * inverse, scale / root):
         shift = mean * factor
-        steps += [affine(centred * factor, None, bias)]
+        steps += [affine(centered * factor, None, bias)]
         steps += [x * factor - shift if bias is None else x * factor + (bias - shift)]
     return widest(*steps)
 

@@ -64,7 +64,7 @@ def places_of(axis: int, size: int, out: int, scale: float, convention: str) -> 
 
 
 def linear(x: Bounded, axes: Sequence[ResizedAxis]) -> Bounded:
-    """A line between two neighbours, axis by axis: by two weights, or by one and the difference."""
+    """A line between two neighbors, axis by axis: by two weights, or by one and the difference."""
     for axis in axes:
         error = axis.error(x)
         places = np.clip(axis.places, 0, axis.size - 1)
@@ -87,7 +87,7 @@ def _slope(a: Bounded, b: Bounded) -> Array:
 
 
 def cubic(x: Bounded, axes: Sequence[ResizedAxis], coefficient: float) -> Bounded:
-    """A sum over four neighbours, axis by axis."""
+    """A sum over four neighbors, axis by axis."""
     for axis in axes:
         error, low = axis.error(x), np.floor(axis.places)
         own = _STEEPEST * error + _KERNEL_ROUNDINGS * x.arithmetic.unit
@@ -110,7 +110,7 @@ def cubic(x: Bounded, axes: Sequence[ResizedAxis], coefficient: float) -> Bounde
 
 
 def _keys(distance: Array, a: float) -> Array:
-    """Keys' cubic convolution kernel (1981): the weight of a neighbour at a distance from the place."""
+    """Keys' cubic convolution kernel (1981): the weight of a neighbor at a distance from the place."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
@@ -127,7 +127,7 @@ def nearest(x: Bounded, axes: Sequence[ResizedAxis], mode: str, picked: Array) -
     options = [(x.value, *own)]
     for axis in axes:
         error = axis.error(x)
-        # Both ends of where a kernel may compute the place, rounded so that a tie takes in both neighbours.
+        # Both ends of where a kernel may compute the place, rounded so that a tie takes in both neighbors.
         ends = axis.places - error, axis.places + error
         if mode in ("floor", "ceil"):
             places = [np.floor(end) if mode == "floor" else np.ceil(end) for end in ends]

@@ -10,7 +10,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.parity.causes._piece import Hypothesis, Layer, Piece
 
-_CENTRES: Mapping[str, Callable[..., Array]] = {"the largest": np.max, "the least": np.min, "the sum": np.sum}
+_CENTERS: Mapping[str, Callable[..., Array]] = {"the largest": np.max, "the least": np.min, "the sum": np.sum}
 
 
 def normalizations(piece: Piece) -> Iterator[Hypothesis]:
@@ -31,19 +31,19 @@ def _variants(layer: Layer) -> Iterator[tuple[str, Array]]:
     # Of both operators, the normalized number is (y - shift) / scale of the result y.
     scale, shift = (_broadcast(layer, index, x.ndim) for index in (1, 2))
 
-    def result(centred: Array, spread: Array) -> Array:
+    def result(centered: Array, spread: Array) -> Array:
         with np.errstate(all="ignore"):
-            return np.asarray(centred * spread * scale + shift)
+            return np.asarray(centered * spread * scale + shift)
 
     root = np.sqrt(variance + eps)
-    for words, centred in (
+    for words, centered in (
         ("does not subtract the mean", x),
         ("subtracts from the mean: its operands are in another order", mean - x),
         ("adds the mean", x + mean),
         ("multiplies by the mean", x * mean),
     ):
-        yield words, result(centred, 1 / root)
-        yield words, result(centred, 1 / np.sqrt(np.square(centred).mean(axes, keepdims=True) + eps))
+        yield words, result(centered, 1 / root)
+        yield words, result(centered, 1 / np.sqrt(np.square(centered).mean(axes, keepdims=True) + eps))
     yield "multiplies the difference from the mean by itself", result(np.square(x - mean), np.ones(1))
     yield "does not divide by the deviation", result(x - mean, np.ones(1))
     yield "multiplies by the deviation", result(x - mean, root)
@@ -56,20 +56,20 @@ def _variants(layer: Layer) -> Iterator[tuple[str, Array]]:
     if number > 1:
         unbiased = variance * number / (number - 1)
         yield "divides by n - 1 in its variance", result(x - mean, 1 / np.sqrt(unbiased + eps))
-    yield from _other_centres(x, axes, eps, result)
+    yield from _other_centers(x, axes, eps, result)
     parts = ((1, "scale", np.ones(1), shift), (2, "shift", scale, np.zeros(1)))
     for index, what, factor, term in parts:
         if len(layer.operands) > index:
             yield f"leaves its {what} out", np.asarray((x - mean) / root * factor + term)
 
 
-def _other_centres(
+def _other_centers(
     x: Array, axes: tuple[int, ...], eps: float, result: Callable[[Array, Array], Array]
 ) -> Iterator[tuple[str, Array]]:
     """Another reduction in the place of the mean, of the variance, or of both."""
     mean = x.mean(axes, keepdims=True)
     variance = np.square(x - mean).mean(axes, keepdims=True)
-    for name, reduce in _CENTRES.items():
+    for name, reduce in _CENTERS.items():
         other = reduce(x, axis=axes, keepdims=True)
         around = np.square(x - other).mean(axes, keepdims=True)
         yield f"takes {name} for the mean", result(x - other, 1 / np.sqrt(around + eps))

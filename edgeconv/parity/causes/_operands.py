@@ -158,7 +158,7 @@ def shifted_places(piece: Piece) -> Iterator[Hypothesis]:
             operands: dict[int, Array | None] = {}
             for index in (1, 2) if layer.operator == "Slice" else (1,):
                 array = layer.operands[index] if len(layer.operands) > index else None
-                # An end beyond 2^31 stands for that of the axis, wherever it is, and has no neighbour.
+                # An end beyond 2^31 stands for that of the axis, wherever it is, and has no neighbor.
                 if array is not None and (index == 1 or np.abs(array).max(initial=0) < 2**31):
                     operands[index] = array + by
             words = f"the places that {layer.name} takes are shifted by {by}"

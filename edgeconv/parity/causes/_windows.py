@@ -173,11 +173,11 @@ def _other_dilations(piece: Piece, at: int, window: _Window) -> Iterator[Hypothe
         if tuple(dilations) == window.dilations:
             continue
         grow = [(size - 1) * (dilation - old) for size, old in zip(window.kernel, window.dilations, strict=True)]
-        # Padded so that the window keeps its centre, its end (causal), or by half of what the size needs, as SAME does.
-        centred = [begin + more // 2 for begin, more in zip(window.begins, grow, strict=True)]
+        # Padded so that the window keeps its center, its end (causal), or by half of what the size needs, as SAME does.
+        centered = [begin + more // 2 for begin, more in zip(window.begins, grow, strict=True)]
         halves = [window.needed(axis, dilations[axis]) // 2 for axis in range(rank)]
         causal = [begin + more for begin, more in zip(window.begins, grow, strict=True)]
-        for begins in dict.fromkeys((tuple(centred), tuple(causal), tuple(halves))):
+        for begins in dict.fromkeys((tuple(centered), tuple(causal), tuple(halves))):
             if min(begins) >= 0:
                 attributes = {"dilations": dilations, "pads": window.pads(begins, dilations)}
                 words = f"the dilation of {layer.name} is {dilations} instead of {list(window.dilations)}"

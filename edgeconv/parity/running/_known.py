@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Known:
-    """The layers that were judged, by all that the judgement depends on.
+    """The layers that were judged, by all that the judgment depends on.
 
     Attributes:
         layers: by key, see `keys`.

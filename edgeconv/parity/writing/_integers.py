@@ -23,7 +23,7 @@ from edgeconv.parity.writing._layers import LayerOff, Walk, first_wrong, first_w
 from edgeconv.parity.writing._real_file import RealFile
 from edgeconv.parity.writing._weights import Orders, Rounding
 
-_NEAREST, _LEARNT = 0.5, 1.0  # steps, that constants may be off
+_NEAREST, _LEARNED = 0.5, 1.0  # steps, that constants may be off
 
 
 class File(Protocol):
@@ -94,7 +94,7 @@ def integer_faults(
     wrong: list[tuple[str, str]] = []
     if real is not None and samples:
         nearest = rounding.to_nearest
-        walk = Walk(real, reach=_NEAREST if nearest else _LEARNT, factors=not nearest and real.channels_last)
+        walk = Walk(real, reach=_NEAREST if nearest else _LEARNED, factors=not nearest and real.channels_last)
         outputs = {key: Alike(spec.name, spec.axes) for key, spec in zip(real.outputs, ends.outputs, strict=True)}
         for sample in samples:
             inputs = {

@@ -21,7 +21,7 @@ from edgeconv.parity.writing._numbers import ORDERS
 
 _LEAST = 4  # numbers; a share of fewer may be chance
 _MOST_AGREE = 2 / 3  # share of the numbers that are the nearest integers: then it is that constant of the module
-_FEW = 0.02  # of the numbers; where more are off, the converter learnt which way to round (Nagel et al. 2020)
+_FEW = 0.02  # of the numbers; where more are off, the converter learned which way to round (Nagel et al. 2020)
 _NEAR = 2.0**-10  # relative to a step: folding in float32 moves a number that lies between two integers
 _FOLDED = 2.0**-20  # relative to the largest number of a constant: the same of a bias of many steps
 _FIT = 0.25  # steps, that a factor found by least squares may be off at the largest number
@@ -93,7 +93,7 @@ class Rounding:
         if not item.wrong:
             return ""
         # 1. Most numbers are the nearest integers of the module's: it is that constant, and the others are wrong, but
-        # for those that learnt rounding has put on the other side (by a step at the most, where there are few).
+        # for those that learned rounding has put on the other side (by a step at the most, where there are few).
         if item.agree.mean() >= _MOST_AGREE:
             if item.is_seen:
                 return ""

@@ -74,7 +74,7 @@ def _mask(call: Call, scores: Tensor) -> Tensor:
 
 
 def _rotary(call: Call) -> Tensor:
-    """RotaryEmbedding: rotates pairs of numbers (from the halves of a head, or neighbours) by a position's angle."""
+    """RotaryEmbedding: rotates pairs of numbers (from the halves of a head, or neighbors) by a position's angle."""
     x, cosine, sine, positions = call[0], call[1], call[2], call.optional(3)
     # Without positions the caches are [N, sequence, size / 2] already; with them, [longest, size / 2].
     if positions is not None:

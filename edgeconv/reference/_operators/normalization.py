@@ -29,10 +29,10 @@ def _batch(call: Call) -> Result:
 def _standardized(x: Tensor, axes: list[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """(x - mean) / sqrt(variance + epsilon) over the axes, the mean, and the factor."""
     mean = x.mean(axes, keepdim=True)
-    centred = x - mean
-    # The mean square of the centred numbers, and not E[x²] - E[x]², which cancels where the mean is large.
-    factor = torch.rsqrt((centred * centred).mean(axes, keepdim=True) + epsilon)
-    return centred * factor, mean, factor
+    centered = x - mean
+    # The mean square of the centered numbers, and not E[x²] - E[x]², which cancels where the mean is large.
+    factor = torch.rsqrt((centered * centered).mean(axes, keepdim=True) + epsilon)
+    return centered * factor, mean, factor
 
 
 def _column(x: Tensor, rank: int) -> Tensor:
@@ -81,8 +81,8 @@ def _lp(call: Call) -> Tensor:
 def _mean_variance(call: Call) -> Tensor:
     """MeanVarianceNormalization: the specification's function adds 1e-9 to the standard deviation."""
     axes = [axis % call[0].ndim for axis in call.attribute("axes", [0, 2, 3])]
-    centred = call[0] - call[0].mean(axes, keepdim=True)
-    return centred / ((centred * centred).mean(axes, keepdim=True).sqrt() + 1e-9)
+    centered = call[0] - call[0].mean(axes, keepdim=True)
+    return centered / ((centered * centered).mean(axes, keepdim=True).sqrt() + 1e-9)
 
 
 def _local_response(call: Call) -> Tensor:

@@ -117,7 +117,7 @@ def _origins(axis: _Axis, transformation: str) -> Tensor:
     if transformation == "pytorch_half_pixel" and length <= 1:
         return places * 0
     shift = 0.0
-    # ONNX, Resize: the output is centred on the input, although its size was rounded from `length`.
+    # ONNX, Resize: the output is centered on the input, although its size was rounded from `length`.
     if transformation == "half_pixel_symmetric":
         shift = axis.size / 2 * (1 - axis.out / length)
     elif transformation not in ("half_pixel", "pytorch_half_pixel"):

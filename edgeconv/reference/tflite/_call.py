@@ -88,9 +88,9 @@ class Call:
             return np.asarray(value, np.float64)
         scales = np.array(tensor.quantization.scales)
         by = scales[0] if len(scales) == 1 else scales.reshape(self._along_axis(tensor))
-        return np.asarray(self.centred(index) * by)
+        return np.asarray(self.centered(index) * by)
 
-    def centred(self, index: int) -> Array:
+    def centered(self, index: int) -> Array:
         """The integers of input ``index`` minus their zero points, in float64, where products and sums are exact."""
         tensor, value = self.source(index), self[index].astype(np.float64)
         if tensor.quantization is None or not any(tensor.quantization.zero_points):
@@ -103,8 +103,8 @@ class Call:
         return tuple(-1 if at == axis else 1 for at in range(len(tensor.shape)))
 
     def integers(self, index: int) -> Array:
-        """As `centred`, in int64."""
-        return self.centred(index).astype(np.int64)
+        """As `centered`, in int64."""
+        return self.centered(index).astype(np.int64)
 
     def scale(self, tensor: Tensor | int) -> np.float32:
         """The scale of a tensor, or of input ``index``, that has a single one."""

@@ -144,7 +144,7 @@ def _read_transposed_convolution(node: ir.Node, weight: Float64) -> Linear:
     # ONNX, ConvTranspose: the weight has the input channels first, and the outputs of one group behind them.
     grouped = weight.reshape(groups, channels_in // groups, per_group, -1).swapaxes(1, 2)
     form = grouped.reshape(groups * per_group, channels_in // groups, -1)
-    # With several taps or a stride, neighbouring outputs see different taps: a constant input gives no constant output.
+    # With several taps or a stride, neighboring outputs see different taps: a constant input gives no constant output.
     single = form.shape[2] == 1 and all(step == 1 for step in node.attributes.get_ints("strides", ()))
     uniform = single and _no_padding(node)
     return Linear(node, form, _bias(node, len(form)), groups, uniform=uniform)

@@ -65,7 +65,7 @@ def _sum_out(b: Builder, value: ir.Value, term: str, *, keep: set[str]) -> tuple
 def _product(
     b: Builder, first: tuple[ir.Value, str], second: tuple[ir.Value, str], result: str
 ) -> tuple[ir.Value, str]:
-    """The product of two labelled tensors, of which labels in both but not in `result` are summed.
+    """The product of two labeled tensors, of which labels in both but not in `result` are summed.
 
     It is a batched matrix product of shapes (shared, rows, summed) and (shared, summed, columns), where each of the
     four stands for several axes that are flattened into one.

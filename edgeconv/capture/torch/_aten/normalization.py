@@ -32,9 +32,9 @@ def _by_batch(b: Builder, x: ir.Value, weight: ir.Value | None, bias: ir.Value |
     """Batch norm in training mode: by the mean and the biased variance of the batch, per channel."""
     sizes = sizes_of(x)
     axes = [axis for axis in range(len(sizes)) if axis != 1]
-    centred = b.add("Sub", x, b.reduce("ReduceMean", x, axes, keepdims=True))
-    variance = b.reduce("ReduceMean", b.add("Mul", centred, centred), axes, keepdims=True)
-    y = b.add("Div", centred, b.add("Sqrt", b.add("Add", variance, b.scalar(eps))))
+    centered = b.add("Sub", x, b.reduce("ReduceMean", x, axes, keepdims=True))
+    variance = b.reduce("ReduceMean", b.add("Mul", centered, centered), axes, keepdims=True)
+    y = b.add("Div", centered, b.add("Sqrt", b.add("Add", variance, b.scalar(eps))))
     return _scaled_and_shifted(b, y, weight, bias)
 
 

@@ -25,7 +25,7 @@ def nearest(b: Builder, x: ir.Value, output_size: Ints | None, scale_factors: Se
 
 
 def nearest_exact(b: Builder, x: ir.Value, output_size: Ints | None, scale_factors: Sequence[float] | None) -> ir.Value:
-    """torch's ``nearest-exact``, as Pillow: the element with the nearest centre. Half pixels, ``round_prefer_ceil``."""
+    """torch's ``nearest-exact``, as Pillow: the element with the nearest center. Half pixels, ``round_prefer_ceil``."""
     return _resize(
         b, x, scale_factors, mode="nearest", coordinate_transformation_mode="half_pixel",
         nearest_mode="round_prefer_ceil",
@@ -72,12 +72,12 @@ def antialiased(kernel: Callable[[Array], Array], support: float) -> Entry:
         for size, out, factor in zip(sizes_of(x)[2:], b.shape[2:], scale_factors or (None, None), strict=True):
             scale = _scale_of(size, out, align_corners, factor)
             width = support * max(scale, 1.0)
-            centre = scale * (np.arange(out) + 0.5)[:, None]
+            center = scale * (np.arange(out) + 0.5)[:, None]
             places = np.arange(size)[None]
-            # Elements whose centres are within the support, rounded as in precompute_coeffs (Pillow, Resample.c).
-            first = np.maximum(np.trunc(centre - width + 0.5), 0)
-            last = np.minimum(np.trunc(centre + width + 0.5), size)
-            weights = kernel((places - centre + 0.5) / max(scale, 1.0)) * ((places >= first) & (places < last))
+            # Elements whose centers are within the support, rounded as in precompute_coeffs (Pillow, Resample.c).
+            first = np.maximum(np.trunc(center - width + 0.5), 0)
+            last = np.minimum(np.trunc(center + width + 0.5), size)
+            weights = kernel((places - center + 0.5) / max(scale, 1.0)) * ((places >= first) & (places < last))
             matrices.append(weights / weights.sum(1, keepdims=True))
         if x.dtype == ir.DataType.UINT8:
             return _bytes(b, x, matrices)

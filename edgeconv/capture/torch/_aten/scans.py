@@ -18,8 +18,8 @@ from edgeconv.capture.torch._builder import Builder, Entry, Result, Unsupported,
 def cumprod(b: Builder, x: ir.Value, dim: int, dtype: object) -> ir.Value:
     """Cumulative products, as Concat and Mul.
 
-    A product of 2^k neighbours may leave the range of the type although no product from the start does. In float16
-    that happens for ordinary numbers, so these nodes stay float32 in a float16 file. In float32 it takes neighbours
+    A product of 2^k neighbors may leave the range of the type although no product from the start does. In float16
+    that happens for ordinary numbers, so these nodes stay float32 in a float16 file. In float32 it takes neighbors
     whose product is above 3e38 or below 1e-38, after others that compensate; the result is then infinite, NaN or 0.
     """
     x = b.cast(x, b.dtype)

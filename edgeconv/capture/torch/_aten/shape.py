@@ -160,7 +160,7 @@ def repeat_interleave(b: Builder, x: ir.Value, repeats: int, dim: int | None, ou
 def difference(
     b: Builder, x: ir.Value, n: int, dim: int, prepend: ir.Value | None, append: ir.Value | None
 ) -> ir.Value:
-    """The n-th differences of neighbours along an axis, which gets n shorter: Slice and Sub, n times."""
+    """The n-th differences of neighbors along an axis, which gets n shorter: Slice and Sub, n times."""
     axis = dim % len(sizes_of(x))
     x = b.concat([part for part in (prepend, x, append) if part is not None], axis)
     for _ in range(n):

@@ -109,7 +109,7 @@ def _hard_swish(graph: Graph, operator: Operator) -> list[Operator]:
     ]
 
 
-_MOST_OFF = 0.95  # of a step: numbers that are nearer than one round to neighbours at most
+_MOST_OFF = 0.95  # of a step: numbers that are nearer than one round to neighbors at most
 
 
 def _off_by(gates: Quantization, parameters: Quantization) -> float:
@@ -150,7 +150,7 @@ _ROUNDED = 2.0**-20  # a slope of 1 is 255 times a rounded scale
 
 
 def _of_next_scale(graph: Graph, slopes: Tensor, towards: float) -> Tensor:
-    """The same integers with the neighbouring float32 as scale: a slope of 1 that rounding took beyond it is not now.
+    """The same integers with the neighboring float32 as scale: a slope of 1 that rounding took beyond it is not now.
 
     What is greater of x and 1.00000004 x is no PReLU of a positive x.
     """

@@ -25,7 +25,7 @@ from edgeconv.graph.edit import KEEP_FLOAT, MODULE, NODE, input_of
 from edgeconv.graph.traits import Trait, having
 
 Lower = Callable[["Lowering", ir.Node], None]
-_TRANSPOSED_AS_IS = 5  # axes; TRANSPOSE of six needs runtime 2.12, so of more those that stay neighbours are merged
+_TRANSPOSED_AS_IS = 5  # axes; TRANSPOSE of six needs runtime 2.12, so of more those that stay neighbors are merged
 _MOST_AXES = 8  # kMaxDims of the kernel of RESHAPE
 _MOST_ELEMENTS = 2**31 - 1  # TFLite counts them in 32 bits
 _BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "POW", "MAXIMUM", "MINIMUM", "SELECT_V2", "LOGICAL_AND", "LOGICAL_OR"}
@@ -179,7 +179,7 @@ class Lowering:
         return self.graph.add("TRANSPOSE", [tensor, self.integers(perm)], [shape], name)[0]
 
     def _transpose_merged(self, tensor: Tensor, perm: Form, name: str) -> Tensor:
-        """Merges axes that stay neighbours, so that fewer are left to permute."""
+        """Merges axes that stay neighbors, so that fewer are left to permute."""
         runs = _runs(tensor, perm)
         # In the tensor, runs lie by their first axes; merged, each is one axis.
         order = sorted(range(len(runs)), key=lambda index: runs[index][0])
@@ -324,7 +324,7 @@ def _is_of_file(node: ir.Node) -> bool:
 
 
 def _runs(tensor: Tensor, perm: Form) -> list[list[int]]:
-    """The axes in their new order, those together that stay neighbours; axes of size 1 are left out."""
+    """The axes in their new order, those together that stay neighbors; axes of size 1 are left out."""
     runs: list[list[int]] = []
     for axis in (axis for axis in perm if tensor.shape[axis] != 1):
         last_axis = runs[-1][-1] if runs else axis

@@ -158,7 +158,7 @@ class _Steps:
 
 
 def _broadcast(steps: _Steps) -> None:
-    """Elementwise: neighbouring axes are one where each operand has both of them, or neither."""
+    """Elementwise: neighboring axes are one where each operand has both of them, or neither."""
     merged = _merged(steps, steps.operator.inputs, steps.result.shape, steps.most)
     steps.finish(steps.add(merged, np.broadcast_shapes(*(tensor.shape for tensor in merged))))
 
@@ -202,7 +202,7 @@ def _extended(tensor: Tensor, rank: int, tail: int) -> tuple[int, ...]:
 
 
 def _alike(shapes: Sequence[Sequence[int]], whole: Sequence[int]) -> list[list[int]]:
-    """Neighbouring axes that each of the shapes either has or has not; axes of size 1 join what lies before them."""
+    """Neighboring axes that each of the shapes either has or has not; axes of size 1 join what lies before them."""
     groups: list[list[int]] = []
     last: tuple[bool, ...] | None = None
     for axis, size in enumerate(whole):
@@ -310,7 +310,7 @@ def _around(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
 
 
 def _reduction(steps: _Steps) -> None:
-    """Neighbouring axes that are reduced are one, and those that are kept; of too many the reduced are moved behind."""
+    """Neighboring axes that are reduced are one, and those that are kept; of too many the reduced are moved behind."""
     source = steps.operator.inputs[0]
     reduced = {int(axis) % len(source.shape) for axis in steps.constant(1).reshape(-1)}
     groups = [(key, list(axes)) for key, axes in groupby(range(len(source.shape)), lambda axis: axis in reduced)]
@@ -379,7 +379,7 @@ def _transpose(steps: _Steps) -> None:
 
 
 def _moved(steps: _Steps, source: Tensor, perm: Sequence[int]) -> Tensor:
-    """The axes in that order: at once, or one by one, as two neighbouring blocks that change places."""
+    """The axes in that order: at once, or one by one, as two neighboring blocks that change places."""
     if len(perm) <= MOST["TRANSPOSE"][0]:
         return steps.transposed(source, perm)
     order, sizes = list(range(len(perm))), source.shape

@@ -20,7 +20,7 @@ def requantized(call: Call, total: Array, *, x: int, weight: int, bias: int, den
 
     Args:
         call: the operator.
-        total: exact sums of products of centred integers, float64.
+        total: exact sums of products of centered integers, float64.
         x: the input that is the data.
         weight: the input that holds the weights, with one scale or one per output channel.
         bias: the input that holds the bias, if any.

@@ -119,7 +119,7 @@ def _in_q12(call: Call, *, lowest_shift: int) -> Array:
 def _sigmoids() -> Array:
     """The logistic function at multiples of 1/24, 256 of them, in 16 bits after the point.
 
-    Each is raised by half of what a straight line to its neighbours lacks at the middle, to second order.
+    Each is raised by half of what a straight line to its neighbors lacks at the middle, to second order.
     """
     at = _logistic_of(np.arange(256) / 24)
     lacking = at * (1 - at) * (2 * at - 1) / 24**2 / 8

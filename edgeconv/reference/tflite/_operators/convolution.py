@@ -97,7 +97,7 @@ def _operands(call: Call, x: int, weight: int, *, rank: int) -> tuple[Array, Arr
     quantization = call.source(weight).quantization
     if call.source(weight).dtype != "uint8" and quantization is not None and any(quantization.zero_points):
         raise call.refuse("has signed weights with a zero point, which kernels ignore")
-    return call.centred(x), call.centred(weight)
+    return call.centered(x), call.centered(weight)
 
 
 def _axes(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> list[Axis]:

@@ -20,7 +20,7 @@ def _fully_connected(call: Call) -> Array:
     """Weights are (outputs, inputs); the data's axes are kept, or all but the last merged into one."""
     if call.integer("weights_format"):
         raise call.refuse("has shuffled weights, which are not read")
-    x, weight = (call.centred(0), call.centred(1)) if call.quantized else (call.real(0), call.real(1))
+    x, weight = (call.centered(0), call.centered(1)) if call.quantized else (call.real(0), call.real(1))
     if weight.ndim != 2 or not weight.shape[1] or x.size % weight.shape[1]:
         raise call.refuse(f"has weights {list(weight.shape)} for an input {list(x.shape)}")
     keep = call.flag("keep_num_dims")
@@ -38,7 +38,7 @@ def _fully_connected(call: Call) -> Array:
 
 def _batched(call: Call) -> Array:
     """All axes but the last two broadcast; either matrix may be adjoined."""
-    a, b = (call.centred(0), call.centred(1)) if call.quantized else (call.real(0), call.real(1))
+    a, b = (call.centered(0), call.centered(1)) if call.quantized else (call.real(0), call.real(1))
     if min(a.ndim, b.ndim) < 2:
         raise call.refuse("has an operand of less than 2 axes")
     a = np.swapaxes(a, -1, -2) if call.flag("adj_x") else a

@@ -59,8 +59,8 @@ def _gate(call: Call, gate: int, x: Array, output: Array, cell: Array | None) ->
     if peephole is not None and cell is not None and call.optional(peephole) is not None:
         total = total + cell * call.real(peephole)
     if call.optional(20 + gate) is not None:
-        centred = total - total.mean(axis=-1, keepdims=True)
-        total = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + _NORM_EPSILON) * call.real(20 + gate)
+        centered = total - total.mean(axis=-1, keepdims=True)
+        total = centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + _NORM_EPSILON) * call.real(20 + gate)
     return np.asarray(total + call.real(12 + gate))
 
 

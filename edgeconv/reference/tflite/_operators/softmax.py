@@ -147,7 +147,7 @@ def _unit_length_8(call: Call) -> Array:
 
 
 def _local_response(call: Call) -> Array:
-    """Divided by a power of the squares' sum over the neighbouring channels on both sides.
+    """Divided by a power of the squares' sum over the neighboring channels on both sides.
 
     LiteRT's reference kernel leaves the last of them out; its optimized one, and TensorFlow, do not.
     """

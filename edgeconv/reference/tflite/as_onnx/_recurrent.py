@@ -100,9 +100,9 @@ class _Weights:
             total = site.node("Add", [total, site.node("Mul", [cell, site[peephole]])])
         # The norm is of the sum without the bias, which comes behind it.
         if site.has(20 + gate):
-            centred = site.node("Sub", [total, self._mean(total)])
-            squares = site.node("Add", [self._mean(site.node("Mul", [centred, centred])), self._epsilon])
-            total = site.node("Mul", [site.node("Div", [centred, site.node("Sqrt", [squares])]), site[20 + gate]])
+            centered = site.node("Sub", [total, self._mean(total)])
+            squares = site.node("Add", [self._mean(site.node("Mul", [centered, centered])), self._epsilon])
+            total = site.node("Mul", [site.node("Div", [centered, site.node("Sqrt", [squares])]), site[20 + gate]])
         return site.node("Add", [total, site[12 + gate]])
 
     def projected(self, output: ir.Value) -> ir.Value:

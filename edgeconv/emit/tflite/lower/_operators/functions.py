@@ -98,7 +98,7 @@ def softplus(low: Lowering, node: ir.Node) -> None:
 def elu(low: Lowering, node: ir.Node) -> None:
     """Elu, Selu and Celu: scale·(max(x, 0) + alpha·(exp(min(x, 0) / width) - 1)).
 
-    Spelt out, because TFLite's ELU has no alpha and LiteRT's reference kernels do not have the operator.
+    Spelled out, because TFLite's ELU has no alpha and LiteRT's reference kernels do not have the operator.
     """
     x, form = read(low, node)
     # ONNX's defaults of Selu are those of its paper (arXiv 1706.02515, appendix).

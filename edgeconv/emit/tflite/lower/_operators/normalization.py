@@ -17,7 +17,7 @@ from edgeconv.emit.tflite.lower._operators.elementwise import aligned
 from edgeconv.emit.tflite.lower._operators.reduction import norm_of, reduced
 from edgeconv.emit.tflite.lower._windows import Window
 from edgeconv.graph.edit import input_of
-from edgeconv.graph.windows import neighbours
+from edgeconv.graph.windows import neighbors
 
 
 def batch_normalization(low: Lowering, node: ir.Node) -> None:
@@ -67,16 +67,16 @@ def lp_normalization(low: Lowering, node: ir.Node) -> None:
 
 
 def local_response(low: Lowering, node: ir.Node) -> None:
-    """LRN: divided by a power of what the squares of neighbouring channels add up to, which is a 1x1 convolution."""
+    """LRN: divided by a power of what the squares of neighboring channels add up to, which is a 1x1 convolution."""
     x, shape = low.input(node), low.shape(low.input(node))
     size, alpha = node.attributes.get_int("size"), node.attributes.get_float("alpha", 1e-4)
     form = last(len(shape))
     tensor = low.tensor(x, form)
     squares = low.emit("SQUARE", [tensor], tensor.shape)
-    weight = neighbours(shape[1], size) * (alpha / size)
+    weight = neighbors(shape[1], size) * (alpha / size)
     count = int(np.prod(squares.shape[1:-1]))
     image = low.reshape(squares, (squares.shape[0], 1, count, shape[1]))
-    # Pixels in one row, whatever the rank: a 1x1 convolution, whose weights add up the neighbours of each channel.
+    # Pixels in one row, whatever the rank: a 1x1 convolution, whose weights add up the neighbors of each channel.
     point = [Window(1, 1, 1, 0, 0, 1, 1), Window(1, 1, 1, 0, 0, count, count)]
     bias = np.full(shape[1], node.attributes.get_float("bias", 1.0))
     total = low.reshape(convolved(low, image, weight[:, :, None, None], bias, 1, point, named=False), tensor.shape)
@@ -92,16 +92,16 @@ def normalized(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) ->
 def standardized(low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """(x - mean) / sqrt(variance + epsilon) over axes of the tensor, the mean, and what the difference is times.
 
-    The variance is the mean square of the centred values (two passes), which does not cancel; the division is done
+    The variance is the mean square of the centered values (two passes), which does not cancel; the division is done
     once per mean and not once per element.
     """
     mean = reduced(low, "MEAN", x, axes)
-    centred = low.emit("SUB", [x, mean], x.shape)
-    variance = reduced(low, "MEAN", low.emit("SQUARE", [centred], x.shape), axes)
+    centered = low.emit("SUB", [x, mean], x.shape)
+    variance = reduced(low, "MEAN", low.emit("SQUARE", [centered], x.shape), axes)
     shifted = low.emit("ADD", [variance, low.floats(epsilon)], variance.shape)
     deviation = low.emit("SQRT", [shifted], variance.shape)
     factor = low.emit("DIV", [low.floats(1.0), deviation], variance.shape)
-    return low.emit("MUL", [centred, factor], x.shape), mean, factor
+    return low.emit("MUL", [centered, factor], x.shape), mean, factor
 
 
 def _per_channel(array: Array, form: Form) -> Array:

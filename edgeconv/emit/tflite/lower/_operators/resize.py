@@ -81,7 +81,7 @@ def _weighed(low: Lowering, value: Tensor, weights: Array, axis: int) -> Tensor:
 def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
     """The (output, input) matrix of the resize along one axis, by the float64 reference.
 
-    Not by ONNX's own: from 20 to 28 it weighs the wrong neighbours (onnx 1.23), as for every 150th pair of sizes.
+    Not by ONNX's own: from 20 to 28 it weighs the wrong neighbors (onnx 1.23), as for every 150th pair of sizes.
     """
     from edgeconv.reference import evaluate_node  # torch is its engine, and is loaded when it is needed
 

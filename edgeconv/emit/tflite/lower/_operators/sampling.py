@@ -47,7 +47,7 @@ def grid_sample(low: Lowering, node: ir.Node) -> None:
     flat = low.reshape(image, (batch * height * width, channels))
     starts = low.integers(np.arange(batch).reshape(batch, 1, 1, 1) * height * width)
     total: Tensor | None = None
-    # 3. One (nearest) or two neighbours along each axis; their weights multiply.
+    # 3. One (nearest) or two neighbors along each axis; their weights multiply.
     for row in lines[1]:
         line = low.emit("MUL", [row.places, low.integers([width])], row.places.shape)
         line = low.emit("ADD", [line, starts], line.shape) if batch > 1 else line
