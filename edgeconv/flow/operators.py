@@ -28,6 +28,7 @@ from edgeconv.capture.torch import _aten
 from edgeconv.emit.tflite.lower._operators import LOWERINGS
 from edgeconv.graph.integer_rules import LAYERS, WITH_INTEGERS, WITHOUT_INT16
 from edgeconv.graph.recurrence import RECURRENT
+from edgeconv.graph.traits import Trait, having
 from edgeconv.reference import OPERATORS
 from edgeconv.rewrite.open_batch._rules import RULES
 
@@ -35,7 +36,7 @@ BEGIN = "<!-- operators: written by `make readme` -->"
 END = "<!-- end of operators -->"
 
 
-BY_SCALES = ("QuantizeLinear", "DequantizeLinear")
+BY_SCALES = having(Trait.SCALED)
 """What the TFLite writer takes without an operator of its own: integers become the tensors' types."""
 
 
@@ -116,7 +117,7 @@ class Row:
 def rows() -> tuple[Row, ...]:
     """A row for every ONNX operator that the reference knows or that capture puts others in the place of, by name."""
     both = set(operators().both)
-    integers = WITH_INTEGERS | set(BY_SCALES)
+    integers = WITH_INTEGERS | BY_SCALES
 
     def with_integers(name: str, able: Collection[str]) -> str:
         if name in DISSOLVED:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import take_over
-from edgeconv.graph.traits import Trait, having_any
+from edgeconv.graph.traits import Trait, having, having_any
 
 DOMAIN = "com.microsoft"
 _LEAST_OPSET = 13  # from which on scales lie along an axis, and Softmax is of one axis
@@ -139,7 +139,7 @@ _SPELLED: Mapping[str, Callable[[_Spelled], tuple[ir.Value, _Parameters]]] = {
 }
 """By operator: the real result, and the places of the parameters that it is quantized with."""
 OF_THE_SPECIFICATION = {"QLinearConv": _convolution, "QLinearMatMul": _product}
-_TWINS = ("QuantizeLinear", "DequantizeLinear")
+_TWINS = having(Trait.SCALED)
 """The specification's operators, which ONNX Runtime had of 16 and 4 bits before."""
 SPELLED = frozenset((*_SPELLED, *_TWINS))
 """ONNX Runtime's operators that `spell_out` knows."""

@@ -21,6 +21,7 @@ from edgeconv.core import Array
 from edgeconv.core.values import counted
 from edgeconv.core.verdicts import Coverage, PartKind, UnreachedPart
 from edgeconv.graph.edit import constant, dims, input_of
+from edgeconv.graph.traits import Trait, having
 from edgeconv.graph.windows import dilations_of, stated_pads, strides_of
 
 Observe = Callable[[int, str, Array], None]
@@ -28,7 +29,7 @@ Observe = Callable[[int, str, Array], None]
 _Test = Callable[[Array], npt.NDArray[np.bool_]]
 _SIDES = {1: (("start", "end"),), 2: (("top", "bottom"), ("left", "right"))}
 _IN = ", in "  # so many channels
-_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+_POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
 
 
 @dataclass(eq=False)

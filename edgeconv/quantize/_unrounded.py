@@ -18,8 +18,8 @@ from edgeconv.quantize._reach import next_step, pair_behind, steps_moved
 
 _WITHIN = having(Trait.AVERAGES) | {"Clip", "LeakyRelu", "Resize"}
 """Operators whose results lie within the range of their operand, or nearly so: the operand's scale holds them."""
-_CLAMPS = frozenset({"Clip", "Relu"})
-_PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_CLAMPS = having(Trait.CLAMPS)
+_PAIR = having(Trait.SCALED)
 _NAMED = 3  # places in the note
 _PLACE = "keep_float"
 _ASKED = "keep_float names it"

@@ -15,9 +15,9 @@ import onnx_ir as ir
 from edgeconv.graph.edit import KEEP_FLOAT, constant, hand_on, producer_of
 from edgeconv.graph.integer_rules import FIXED
 from edgeconv.graph.names import unique_name
-from edgeconv.graph.traits import Trait, having
+from edgeconv.graph.traits import Trait, having_any
 
-_THROUGH = having(Trait.MOVES) | {"Clip", "Relu"}
+_THROUGH = having_any((Trait.MOVES, Trait.CLAMPS))
 
 
 def keep_rounding(graph: ir.Graph) -> None:

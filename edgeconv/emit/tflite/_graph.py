@@ -12,6 +12,8 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.emit.tflite._quantization import Quantization
 
+COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL")
+
 
 @dataclass(eq=False)
 class Tensor:

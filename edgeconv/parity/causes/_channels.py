@@ -9,13 +9,14 @@ from functools import partial
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.graph.traits import Trait, having
 from edgeconv.parity.causes._piece import Evidence, Hypothesis, Layer, Piece
 
 _MOST_CHANNELS = 512  # whose pairs are compared
 _SEEN = 48  # elements of the result that pairs are told apart by
 _STEP = 2.0**-10  # relative, of a layer's result: what becomes of it behind the layer
-_LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_IMAGES = ("Conv", "ConvTranspose")
+_LINEAR = having(Trait.LAYER)
+_IMAGES = having(Trait.LAYER | Trait.WINDOWS)
 _MOST_VALUES = 400  # of the graph, that are tried in an operand's place
 
 

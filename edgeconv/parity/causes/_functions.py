@@ -10,12 +10,12 @@ from functools import partial
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.graph.traits import Trait, having_any
+from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.bounds._functions import erf, sigmoid
 from edgeconv.parity.causes._piece import HELD, Evidence, Hypothesis, Layer, Piece
 
 Function = Callable[[Array], Array]
-_CLAMPS = ("Relu", "Clip")
+_CLAMPS = having(Trait.CLAMPS)
 # Operators that the exporters of frameworks compose activations of.
 _IN_STEPS = (
     "Add",

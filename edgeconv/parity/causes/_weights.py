@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.graph.traits import Trait, having
 from edgeconv.parity.causes._piece import Hypothesis, Layer, Piece
 from edgeconv.parity.causes._rounding import halved
 
@@ -19,8 +20,7 @@ _NAMED = 3  # exchanges of slices that are listed one by one
 _UNIT, _HALF_UNIT = 2.0**-22, 2.0**-10  # relative: two roundings of float32, and of float16
 _ROUNDED = 0.5 + 2.0**-8  # between a product and the integer that it was rounded to
 _FEW = 8  # changed numbers that still count as single ones
-_KERNELS = ("Conv", "ConvTranspose")
-_MATRICES = ("Gemm", "MatMul")
+_LAYERS = having(Trait.LAYER)
 
 
 def kernel_moves(kernel: Array) -> Iterator[Move]:
@@ -59,7 +59,7 @@ def _misread(order: Sequence[int]) -> Callable[[Array], Array]:
 def misread_weights(piece: Piece) -> Iterator[Hypothesis]:
     """A runtime that reads the weights in another order, or leaves the bias out."""
     for at, layer in enumerate(piece.layers):
-        if layer.operator not in (*_KERNELS, *_MATRICES):
+        if layer.operator not in _LAYERS:
             continue
         kernel = layer.operands[1]
         if kernel is not None and layer.is_constant(1) and kernel.ndim >= 2:
@@ -75,14 +75,14 @@ def misread_weights(piece: Piece) -> Iterator[Hypothesis]:
         if bias is not None:
             yield Hypothesis(f"the bias of {layer.name} is missing", _with_operand(piece, at, 2, np.zeros_like(bias)))
             yield Hypothesis(f"the bias of {layer.name} is added twice", _with_operand(piece, at, 2, 2 * bias))
-        elif layer.operator in _MATRICES:
+        elif layer.operator in _LAYERS - having(Trait.WINDOWS):
             yield from _bias_added_behind(piece, at, layer)
 
 
 def weights_of_others(piece: Piece, elsewhere: Mapping[str, Array]) -> Iterator[Hypothesis]:
     """A layer with the weights of another one."""
     for at, layer in enumerate(piece.layers):
-        if layer.operator not in (*_KERNELS, *_MATRICES) or not layer.is_constant(1):
+        if layer.operator not in _LAYERS or not layer.is_constant(1):
             continue
         kernel, own = layer.operands[1], layer.node.inputs[1]
         for name, array in elsewhere.items():

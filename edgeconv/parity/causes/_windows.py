@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.graph.traits import Trait, having
 from edgeconv.parity.causes._fit import fitted
 from edgeconv.parity.causes._piece import Evidence, Hypothesis, Layer, Piece
 
-_POOLS = ("MaxPool", "AveragePool", "LpPool")
+_POOLS = having(Trait.WINDOWS | Trait.BY_CHANNEL)
 _WINDOWS = ("Conv", *_POOLS)
 _MODES = {
     "edge": "the nearest cell",

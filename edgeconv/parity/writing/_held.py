@@ -24,7 +24,7 @@ from edgeconv.graph.constants import unrounded_copy
 from edgeconv.graph.edit import is_taken, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.signs import never_negative
-from edgeconv.graph.traits import Trait, having_any
+from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.causes import Piece
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._cut import Cut, redirect
@@ -37,7 +37,7 @@ _FURTHEST = 127.5 + 1e-3  # steps from -1/2, of what is among -128 to 127
 _MOST_ELEMENTS = 40_000_000  # of float64, on both sides
 _MOST_LEFT_OUT = 3  # nodes behind each other
 _MOVING = (Trait.MOVES, Trait.PICKS)
-_QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
+_QUANTIZATION = having(Trait.SCALED)
 Altered = Callable[[torch.Tensor], torch.Tensor]
 
 

@@ -12,17 +12,18 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.core.affine import limits_of
 from edgeconv.core.precision import to_float64
+from edgeconv.graph.traits import Trait, having
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.parity.writing._tflite_integers import WITH_BIAS, parameters_of, real_numbers
 from edgeconv.reference import evaluate_node
 from edgeconv.reference.tflite import Operator, Tensor, TfliteGraph, evaluate_operator
 
-_QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_QUANTIZATION = having(Trait.SCALED)
 _DYNAMIC = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
 _STORED = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16)
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-_SUMS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_SUMS = having(Trait.LAYER)
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
 _CLAMPS = frozenset({"MAXIMUM", "MINIMUM"})
 _BEYOND = 64  # steps that a clamp may be beyond the end of a range: a quarter of what 8 bits reach

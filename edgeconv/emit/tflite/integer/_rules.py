@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.emit.tflite._graph import Operator, Tensor
+from edgeconv.emit.tflite._graph import COMPARISONS, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type
 from edgeconv.graph.integer_rules import FIXED, Fixed
 
@@ -187,7 +187,6 @@ def results_of(operator: Operator) -> list[Tensor]:
     return [tensor for tensor in operator.outputs if tensor.dtype == _FLOAT]
 
 
-_COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL")
 _COMPARING = "its integer kernels round to 1/256 before they compare"
 
 
@@ -202,7 +201,7 @@ def why_float(operator: Operator) -> str:
     if operator.keeps_float:
         return operator.keeps_float
     if rule is None:
-        return _COMPARING if operator.code in _COMPARISONS else "there is no integer kernel for it"
+        return _COMPARING if operator.code in COMPARISONS else "there is no integer kernel for it"
     tensors = [*computed(operator), *results_of(operator)]
     if any(tensor.quantization is None for tensor in tensors):
         return "the scales of its operands or of its result are not known"

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
+from edgeconv.emit.tflite._graph import COMPARISONS, Graph, Operator, Tensor
 
 _NARROW = frozenset(("int8", "uint8", "int16"))
 _WIDE = np.dtype(np.int32)
 
 AS_INT32: dict[str, frozenset[str]] = {
     **dict.fromkeys(("ADD", "SUB", "MUL", "POW", "FLOOR_MOD", "CUMSUM", "NEG", "SUM", "DIV"), _NARROW),
-    **dict.fromkeys(("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), _NARROW),
+    **dict.fromkeys(COMPARISONS, _NARROW),
     "ARG_MAX": frozenset(("int16",)),
     "ARG_MIN": frozenset(("int16",)),
     "SCATTER_ND": frozenset(("int16",)),

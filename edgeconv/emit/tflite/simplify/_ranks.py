@@ -18,9 +18,7 @@ from itertools import groupby
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
-
-_COMPARISONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
+from edgeconv.emit.tflite._graph import COMPARISONS, Graph, Operator, Tensor
 
 MOST: dict[str, tuple[int, int]] = {
     "ADD": (6, 6),
@@ -31,7 +29,7 @@ MOST: dict[str, tuple[int, int]] = {
     "MINIMUM": (6, 5),
     "POW": (4, 4),
     "FLOOR_MOD": (4, 4),
-    **dict.fromkeys((*_COMPARISONS, "LOGICAL_AND", "LOGICAL_OR"), (4, 4)),
+    **dict.fromkeys((*COMPARISONS, "LOGICAL_AND", "LOGICAL_OR"), (4, 4)),
     "SELECT_V2": (5, 5),
     "BATCH_MATMUL": (5, 5),
     "FULLY_CONNECTED": (6, 6),
