@@ -136,12 +136,16 @@ def _of_variant(
     """Links 2 and 3 of a variant's files, by their name; link 2 breaks as `numbers` says, where that is something."""
     from edgeconv.parity.writing import (  # torch, which proving again does not need
         Graph,
+        border_scales,
         interface_faults,
         matched,
         with_faults,
+        with_real_borders,
     )
 
-    graph = Graph(variant.model)
+    whole = Graph(variant.model)
+    real_model = with_real_borders(variant.model)
+    graph = whole if real_model is variant.model else Graph(real_model)
     costs: dict[frozenset[str], LinkResult] = {}
     for artifact in artifacts:
         with progress.stage(f"{artifact.path.name} read back"):
@@ -155,13 +159,23 @@ def _of_variant(
             # Files of a variant usually round the same constants, and then link 2 is the same for all of them.
             key = frozenset(matching.rounded)
             if key not in costs:
-                cost = _rounding(graph, matching.rounded, golden, variant.name)
+                cost = _rounding(whole, matching.rounded, golden, variant.name)
                 costs[key] = cost if numbers is None else replace(numbers, sqnr_db=cost.sqnr_db)
-            faults = interface_faults(artifact, _names(variant.model.graph.inputs), _names(variant.model.graph.outputs))
+            inputs, outputs = (_names(side) for side in (variant.model.graph.inputs, variant.model.graph.outputs))
+            faults = interface_faults(artifact, inputs, outputs, border_scales(variant.model.graph))
             # Values of another output than is said, of another rank perhaps, cannot be compared.
             written = LinkResult(Link.WRITING, Verdict.FAIL)
-            written = written if faults else _writing(graph, file, golden.samples[0], matching)
+            written = (
+                written if faults else _writing(graph, file, _in_real_numbers(golden.samples[0], variant), matching)
+            )
             yield artifact.path.name, [costs[key], with_faults(written, faults)]
+
+
+def _in_real_numbers(sample: Sample, variant: Variant) -> Sample:
+    """The sample of a graph whose inputs of integers are what these stand for."""
+    from edgeconv.parity.writing import real_inputs
+
+    return replace(sample, inputs=real_inputs(sample.inputs, variant.model.graph))
 
 
 def _names(values: Iterable[ir.Value]) -> list[str]:

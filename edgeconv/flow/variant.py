@@ -93,8 +93,10 @@ def _as_stored(spec: TensorSpec, array: Array) -> Array:
 
 
 def _scale_of(value: ir.Value) -> float | None:
-    """The scale of a graph output that DequantizeLinear makes; None for other outputs."""
+    """The scale of a graph output that DequantizeLinear makes, 1 of integers of QuantizeLinear; None of others."""
     node = value.producer()
+    if node is not None and node.op_type == "QuantizeLinear":
+        return 1.0
     if node is None or node.op_type != "DequantizeLinear" or node.inputs[1] is None:
         return None
     scale = node.inputs[1].const_value

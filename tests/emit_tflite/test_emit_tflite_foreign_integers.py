@@ -27,19 +27,6 @@ def _pair(x: str, y: str, zero: str = "z") -> str:
     return f"{y}_q = QuantizeLinear({x}, s, {zero}) {y} = DequantizeLinear({y}_q, s, {zero})"
 
 
-@pytest.mark.parametrize("body", ["y = QuantizeLinear(x, s, b)", _pair("x", "a", "b") + "y = QuantizeLinear(a, s, b)"])
-def test_integers_as_an_output_of_the_graph_are_refused(tflite: Any, body: str) -> None:
-    with pytest.raises(EmitError, match="its integers are an output of the graph") as caught:
-        tflite.to_tflite(_model(body, "int8[1, 3, 4, 4] y"), metadata={})
-    assert "end the graph with DequantizeLinear" in str(caught.value)
-
-
-def test_integers_as_an_output_beside_their_real_numbers_are_refused(tflite: Any) -> None:
-    model = _model(_pair("x", "y", "b"), "int8[1, 3, 4, 4] y_q, float[1, 3, 4, 4] y")
-    with pytest.raises(EmitError, match=r"tflite, y_q.*its integers are an output of the graph"):
-        tflite.to_tflite(model, metadata={})
-
-
 def test_sixteen_bits_with_a_zero_point_are_refused(tflite: Any) -> None:
     with pytest.raises(EmitError, match="16-bit activations have zero point 0") as caught:
         tflite.to_tflite(_model(_pair("x", "a") + "b_ = Relu(a)" + _pair("b_", "y"), zero=5), metadata={})

@@ -3,7 +3,8 @@
 Quantizers that write integer operators (QOperator, and exports of other frameworks) reshape, pad, pool or join the
 integers themselves; brevitas clips integers of 8 bits to the range of fewer. Later stages know pairs around operators
 of real numbers. One scale for all is a factor above zero and moves nothing: ``scale * (op(q) - zero)`` is
-``op(scale * (q - zero))``, number for number.
+``op(scale * (q - zero))``, number for number. What of them is an output of the graph is quantized by that scale again,
+behind what moved it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from edgeconv.core.affine import dequantized
 from edgeconv.graph.constants import add_constant
 from edgeconv.graph.edit import constant, input_of, producer_of
 from edgeconv.graph.names import unique_name
+from edgeconv.graph.origin import origin_of, set_origin
 from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.graph.traits import Trait, having_any
 
@@ -28,6 +30,7 @@ _BOUNDS = 1, 2  # which operands of Clip they are
 
 def settle_moved_integers(graph: ir.Graph) -> None:
     """Puts each DequantizeLinear of one constant scale in front of what moves its integers; shapes must be known."""
+    _quantize_moved_outputs(graph)
     # Backwards: a DequantizeLinear that has passed one operator may pass the one before it.
     for node in reversed(list(graph)):
         if not _moves(node):
@@ -38,6 +41,52 @@ def settle_moved_integers(graph: ir.Graph) -> None:
                     _exchange(graph, node, result, reader)
         if not any(result.uses() or result.is_graph_output() for result in node.outputs):
             graph.remove(node, safe=True)
+
+
+def _quantize_moved_outputs(graph: ir.Graph) -> None:
+    """Dequantizes and quantizes again each output that is moved integers, by what made these."""
+    for index, value in enumerate(graph.outputs):
+        node = producer_of(value)
+        quantizer = _quantizer_of(value)
+        if node is None or quantizer is None or node is quantizer or value.is_graph_input():
+            continue
+        parameters = quantizer.inputs[1:]
+        real = ir.node("DequantizeLinear", [value, *parameters])
+        again = ir.node("QuantizeLinear", [real.outputs[0], *parameters])
+        floats = None if quantizer.inputs[0] is None else quantizer.inputs[0].type
+        for result, kind in ((real.outputs[0], floats), (again.outputs[0], value.type)):
+            result.shape, result.type = value.shape, kind
+        again.outputs[0].name, value.name = value.name, unique_name(graph, f"{value.name}.moved")
+        real.outputs[0].name = unique_name(graph, f"{again.outputs[0].name}.real")
+        for added in (real, again):
+            set_origin(added, origin_of(node))
+            added.metadata_props.update(node.metadata_props)
+        graph.insert_after(node, [real, again])
+        graph.outputs[index] = again.outputs[0]
+
+
+def _quantizer_of(value: ir.Value | None) -> ir.Node | None:
+    """The QuantizeLinear of one scale whose integers these are, moved or not; None where there is not one for all."""
+    node = producer_of(value)
+    if node is None or node.op_type == "QuantizeLinear":
+        scale = None if node is None else constant(node.inputs[1])
+        return node if scale is not None and scale.size == 1 else None
+    if not _moves(node):
+        return None
+    operands = node.inputs if node.op_type in _OF_ALL else node.inputs[:1]
+    first, *others = (_quantizer_of(operand) for operand in operands)
+    if first is None or any(other is None or not _are_alike(first, other) for other in others):
+        return None
+    return first
+
+
+def _are_alike(first: ir.Node, second: ir.Node) -> bool:
+    """Whether two quantize by the same numbers, to the same type."""
+    numbers = [[constant(input_of(node, at)) for at in (1, 2)] for node in (first, second)]
+    same = all(
+        (a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in zip(*numbers, strict=True)
+    )
+    return same and first.outputs[0].dtype == second.outputs[0].dtype
 
 
 def _moves(node: ir.Node) -> bool:

@@ -1,10 +1,11 @@
 """The quantized numbers in the form that onnxruntime computes with, and at the file's inputs and outputs.
 
 1. int8 activations are written as uint8, every integer and zero point 128 higher: the same real numbers. Integers that
-   are inputs or outputs of the graph itself stay what they are. onnxruntime 1.32 computes an operator in floats when an
-   int8 value that it reads or writes has several readers. Of EfficientNet-Lite0's 49 convolutions and 9 sums it fused
-   35 and none so, and as uint8 all: 25.3 ms became 15.3 (one thread, AVX-512 with VNNI). Without VNNI its kernels of
-   uint8 by int8 add pairs of products in 16 bits, which can saturate where weights use all of their 8 bits.
+   are inputs or outputs of the graph itself, or are moved as integers, stay what they are. onnxruntime 1.32 computes an
+   operator in floats when an int8 value that it reads or writes has several readers. Of EfficientNet-Lite0's 49
+   convolutions and 9 sums it fused 35 and none so, and as uint8 all: 25.3 ms became 15.3 (one thread, AVX-512 with
+   VNNI). Without VNNI its kernels of uint8 by int8 add pairs of products in 16 bits, which can saturate where weights
+   use all of their 8 bits.
 2. A clamp between an operator and its QuantizeLinear goes where saturation does the same, unless it is all that stands
    between two pairs of which the second reaches further. onnxruntime 1.32 makes one of such pairs, with the scale of
    what both hold (its pass DoubleQDQPairsRemover), while the biases of the layers behind them keep the old one. Such
@@ -57,7 +58,7 @@ def unsigned_activations(graph: ir.Graph) -> None:
         zero = constant(point)
         if point is None or zero is None or zero.dtype != np.int8 or zero.size != 1 or constant(value) is not None:
             continue
-        if value.is_graph_input() or value.is_graph_output():
+        if value.is_graph_input() or value.is_graph_output() or _are_moved(value):
             continue
         if point not in moved:
             moved[point] = _initializer(
@@ -65,6 +66,13 @@ def unsigned_activations(graph: ir.Graph) -> None:
             )
         node.replace_input_with(2, moved[point])
         value.type = ir.TensorType(ir.DataType.UINT8)  # a new one: clones share theirs
+
+
+def _are_moved(integers: ir.Value) -> bool:
+    """Whether something else than DequantizeLinear reads integers, or QuantizeLinear has not made them."""
+    maker = producer_of(integers)
+    is_other = any(use.node.op_type != "DequantizeLinear" for use in integers.uses())
+    return is_other or maker is None or maker.op_type != "QuantizeLinear"
 
 
 def drop_clamps(graph: ir.Graph) -> None:

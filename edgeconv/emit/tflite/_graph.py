@@ -72,6 +72,7 @@ class Graph:
         self.operators: list[Operator] = []
         self.open_axes: dict[Tensor, int] = {}  # the dimension that follows an open batch; its size is for a batch of 1
         self.reshaped: dict[Tensor, list[Tensor]] = {}  # what held, or holds, the elements of a tensor in another shape
+        self.border_types: dict[str, str] = {}  # of inputs and outputs that are integers whatever a caller asks for
         self.all_halves = False  # float constants are float16, and so may the computation be
         self._constants: dict[tuple[str, tuple[int, ...], bytes, Quantization | None], Tensor] = {}
 

@@ -29,6 +29,7 @@ from edgeconv.parity.writing._ends import (
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._float_layers import first_float_fault
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._integer_borders import border_scales, real_inputs, with_real_borders
 from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, integer_faults
 from edgeconv.parity.writing._interface import interface_faults
 from edgeconv.parity.writing._judge import both_sides, matched, writing
@@ -53,6 +54,7 @@ __all__ = [
     "OnnxFile",
     "ReadBack",
     "TfliteFile",
+    "border_scales",
     "both_sides",
     "errors",
     "filled",
@@ -66,9 +68,11 @@ __all__ = [
     "past_kinks",
     "reach_of_graph",
     "read_back",
+    "real_inputs",
     "rounding_bound",
     "share",
     "told_constants",
     "with_faults",
+    "with_real_borders",
     "writing",
 ]

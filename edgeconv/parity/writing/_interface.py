@@ -6,8 +6,9 @@ it is; who reads results by place, or feeds what the report states, has somethin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
@@ -21,24 +22,34 @@ from edgeconv.reference import tflite
 _Fault = tuple[str, str]
 
 
-def interface_faults(artifact: Artifact, inputs: Sequence[str], outputs: Sequence[str]) -> list[_Fault]:
+def interface_faults(
+    artifact: Artifact,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    scales: Mapping[str, tuple[float, int]] = MappingProxyType({}),
+) -> list[_Fault]:
     """Name and one line of each input or output that a file has otherwise than it is said to.
 
     Args:
         artifact: what is said of the file, which exists; of one without outputs nothing is said.
         inputs: the names of the graph's, in its order.
         outputs: likewise.
+        scales: scale and zero point of those that are integers in the graph itself (`border_scales`).
 
     Raises:
         EmitError: the file cannot be read.
     """
     held = _onnx_interface(artifact) if artifact.format == "onnx" else _tflite_interface(artifact)
     sides = (("input", inputs, artifact.inputs, held[0]), ("output", outputs, artifact.outputs, held[1]))
-    return [fault for side, names, stated, specs in sides for fault in _of_side(side, names, stated, specs)]
+    return [fault for side, names, stated, specs in sides for fault in _of_side(side, names, stated, specs, scales)]
 
 
 def _of_side(
-    side: str, names: Sequence[str], stated: Sequence[TensorSpec], held: Sequence[TensorSpec]
+    side: str,
+    names: Sequence[str],
+    stated: Sequence[TensorSpec],
+    held: Sequence[TensorSpec],
+    scales: Mapping[str, tuple[float, int]],
 ) -> Iterator[_Fault]:
     for whose, specs in (("is said to have", stated), ("has", held)):
         order = [spec.name for spec in specs]
@@ -47,10 +58,11 @@ def _of_side(
             yield first, f"the file {whose} the {side}s {', '.join(order)}, and the graph has {', '.join(names)}"
             return
     for spec, other in zip(stated, held, strict=False):
+        due_scale = (spec.scale, spec.zero_point) if spec.scale is not None else scales.get(spec.name, (None, 0))
         for what, due, actual in (
             ("type", spec.dtype, other.dtype),
             ("shape", _sizes(spec.shape), _sizes(other.shape)),
-            ("scale and zero point", (spec.scale, spec.zero_point), (other.scale, other.zero_point)),
+            ("scale and zero point", due_scale, (other.scale, other.zero_point)),
         ):
             # An .onnx file states no scale of its inputs and outputs.
             if due != actual and not (what.startswith("scale") and other.scale is None):

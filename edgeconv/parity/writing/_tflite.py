@@ -98,8 +98,10 @@ class TfliteFile:
         holders: dict[int, _Holder] = {}
         for index, tensor in enumerate(self._stated.tensors):
             integer = told.get(tensor.name)
-            if integer is not None and integer.values[0] in graph.quantizers:
-                holders[index] = _Holder(integer.values[0], integer.axes)
+            # Integers that are an output have its name, which the real numbers have here (`with_real_borders`).
+            value = "" if integer is None else graph.dequantized.get(integer.values[0], integer.values[0])
+            if integer is not None and value in graph.quantizers:
+                holders[index] = _Holder(value, integer.axes)
             elif (
                 tensor.quantization is not None
                 and tensor.name in graph.dequantized

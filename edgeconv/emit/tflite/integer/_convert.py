@@ -61,8 +61,7 @@ def make_integer(graph: Graph, *, io: str, exact: bool = False) -> tuple[str, ..
     drop_clamps(graph)
     notes = _Rewrite(graph, exact=exact).run()
     pack_pixels(graph)
-    if io in ("float32", "uint8"):
-        _other_borders(graph, io)
+    _other_borders(graph, io)
     return notes
 
 
@@ -196,25 +195,28 @@ def _rescaled(operator: Operator) -> list[Operator]:
 def _other_borders(graph: Graph, io: str) -> None:
     """Floats, or uint8, at the inputs and outputs: QUANTIZE after the ones, DEQUANTIZE or QUANTIZE before the others.
 
+    Those that are integers in the graph have the graph's own type.
+
     uint8 is what the converters of TFLite give for ``inference_input_type = tf.uint8``: the integers of int8, 128
     higher. Of int16 there is no such form, and they stay.
     """
     first, last = [], []
     for index, tensor in enumerate(graph.inputs):
-        if (border := _border(tensor, io)) is not None:
+        if (border := _border(tensor, graph.border_types.get(tensor.name, io))) is not None:
             graph.inputs[index] = border
             first.append(Operator("QUANTIZE", [border], [tensor]))
     for index, tensor in enumerate(graph.outputs):
-        if (border := _border(tensor, io)) is not None:
+        if (border := _border(tensor, graph.border_types.get(tensor.name, io))) is not None:
             graph.outputs[index] = border
-            last.append(Operator("DEQUANTIZE" if io == "float32" else "QUANTIZE", [tensor], [border]))
+            code = "DEQUANTIZE" if border.quantization is None else "QUANTIZE"
+            last.append(Operator(code, [tensor], [border]))
     graph.operators = [*first, *graph.operators, *last]
 
 
 def _border(tensor: Tensor, io: str) -> Tensor | None:
     """A tensor of another type that takes the name of a quantized one; None where that stays as it is."""
     own = tensor.quantization
-    if own is None or (io == "uint8" and own.dtype != "int8"):
+    if own is None or io not in ("float32", "uint8") or (io == "uint8" and own.dtype != "int8"):
         return None
     border = Tensor(tensor.name, tensor.shape, np.dtype(io), owner=tensor.owner)
     if io == "uint8":

@@ -39,6 +39,7 @@ def convert(
     quantized = strip(with_places(unrolled(model)))
     model = quantized.model
     low = Lowering(sizes, activations=quantized.activations)
+    low.graph.border_types = quantized.borders
     compound, inner = _groups(model.graph, integer=low.integer)
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
@@ -143,7 +144,7 @@ def spec(low: Lowering, value: ir.Value, tensor: Tensor, layout: str) -> TensorS
     kind = NHWC if form != first(len(shape)) else "nchw"
     declared = TensorSpec(value.name or "", permuted(shape, form), tensor.dtype.name, kind)
     quantization = tensor.quantization
-    if quantization is None:
+    if quantization is None or tensor.name in low.graph.border_types:  # else the graph's own numbers are real ones
         return declared
     return replace(declared, scale=quantization.scale[0], zero_point=quantization.zero_point[0])
 

@@ -5,27 +5,27 @@
 3. A pair with other parameters than x has already becomes one ``Requantize`` node; so does each of several pairs of
    one float value that differ, and one beside which the float value is read as it is.
 
+Inputs and outputs of integers are floats by then (`_integer_borders`), whose integers the file takes and gives.
 uint8 parameters are those of int8, moved by 128. The names of the file's tensors are those that the pairs give.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.emit.tflite._quantization import Quantization, of_type
-from edgeconv.errors import EmitError
-from edgeconv.graph.edit import NODE, constant, input_of, producer_of
+from edgeconv.emit.tflite._quantization import Quantization
+from edgeconv.emit.tflite.lower._integer_borders import Border, float_borders, successor_of, written_out
+from edgeconv.emit.tflite.lower._parameters import parameters_of, refused, signed
+from edgeconv.graph.edit import constant, is_taken, producer_of
 from edgeconv.graph.gelus import stored_as_integers
 from edgeconv.graph.traits import Trait, having
 
 REQUANTIZE = "Requantize"
-# TFLite's quantization specification has signed integers alone; shifted with their zero point, they stand for the same
-# numbers.
-_SIGNED = {"uint8": ("int8", 128), "uint16": ("int16", 32768)}
 _ACTIVATIONS = ("int8", "int16")
 
 
@@ -38,12 +38,14 @@ class Quantized:
         activations: quantization of computed values and inputs, by the value's name in the float graph.
         constants: of initializers that were stored as integers, by name; the axis is torch's.
         integers: the results of QuantizeLinear, by name, whose place a value of the float graph has taken.
+        borders: element type of each input and output that is of integers, by name.
     """
 
     model: ir.Model
     activations: dict[str, Quantization] = field(default_factory=dict)
     constants: dict[str, Quantization] = field(default_factory=dict)
     integers: dict[ir.Value, list[str]] = field(default_factory=dict)
+    borders: dict[str, str] = field(default_factory=dict)
 
 
 def strip(model: ir.Model) -> Quantized:
@@ -55,22 +57,25 @@ def strip(model: ir.Model) -> Quantized:
     if not any(node.op_type in having(Trait.SCALED) for node in model.graph):
         return Quantized(model)
     model = model.clone()
-    work = _Strip(model.graph)
+    borders = float_borders(model.graph)
+    work = _Strip(model.graph, borders)
     for node in list(model.graph):
         if node.op_type == "QuantizeLinear":
             work.quantize(node)
         elif node.op_type == "DequantizeLinear":
             work.dequantize(node)
     for node in reversed(list(model.graph)):
-        if node.op_type in having(Trait.SCALED) and not any(output.uses() for output in node.outputs):
+        if node.op_type in having(Trait.SCALED) and not any(map(is_taken, node.outputs)):
             model.graph.remove(node, safe=True)
-    return Quantized(model, work.activations, work.constants, work.held)
+    types = {name: border.dtype for name, border in borders.items()}
+    return Quantized(model, work.activations, work.constants, work.held, types)
 
 
 class _Strip:
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, borders: Mapping[str, Border]) -> None:
         self.graph = graph
-        self.activations: dict[str, Quantization] = {}
+        inputs = {value.name for value in graph.inputs}
+        self.activations = {name: border.parameters for name, border in borders.items() if name in inputs}
         self.constants: dict[str, Quantization] = {}
         self.integers: dict[ir.Value, Array] = {}
         self.held: dict[ir.Value, list[str]] = {}
@@ -79,12 +84,9 @@ class _Strip:
 
     def quantize(self, node: ir.Node) -> None:
         """Quantizes a constant at once; a node of a pair waits for its DequantizeLinear."""
-        if node.outputs[0].is_graph_output():
-            hint = 'end the graph with DequantizeLinear (io = "int8" leaves it out of the files), or export only ONNX'
-            raise _refused(node, "its integers are an output of the graph", hint)
         array = constant(node.inputs[0])
         if array is not None:
-            parameters = _parameters(node, array.ndim)
+            parameters = parameters_of(node, array.ndim)
             self.integers[node.outputs[0]] = parameters.quantized(array)
         elif node.inputs[0] in self.whole:
             self.whole.update(node.outputs)
@@ -102,15 +104,16 @@ class _Strip:
             return
         pair = producer_of(source)
         if pair is None or pair.op_type != "QuantizeLinear" or pair.inputs[0] is None:
-            raise _refused(node, "its integers are not made by QuantizeLinear", "feed floats and quantize them inside")
-        value, parameters = pair.inputs[0], _signed(_parameters(node, 0))
+            written_out(self.graph, node)
+            return
+        value, parameters = pair.inputs[0], signed(parameters_of(node, 0))
         if parameters.dtype not in _ACTIVATIONS or parameters.per_channel:
-            raise _refused(node, "an activation has one scale and is int8, uint8 or int16", "quantize it so")
+            raise refused(node, "an activation has one scale and is int8, uint8 or int16", "quantize it so")
         if parameters.dtype == "int16" and any(parameters.zero_point):
             why = "TFLite's 16-bit activations have zero point 0 (of uint16: 32768)"
-            raise _refused(node, why, "quantize symmetrically (onnxruntime: ActivationSymmetric), or to 8 bits")
-        if _parameters(pair, 0) != _parameters(node, 0):
-            raise _refused(node, "its QuantizeLinear has another scale or zero point", "give both the same")
+            raise refused(node, why, "quantize symmetrically (onnxruntime: ActivationSymmetric), or to 8 bits")
+        if parameters_of(pair, 0) != parameters_of(node, 0):
+            raise refused(node, "its QuantizeLinear has another scale or zero point", "give both the same")
         # All that reads the float value reads its integers, so the value itself may have them (rule 2).
         if source in self.whole:
             self.activations.setdefault(_named(value), parameters)
@@ -121,7 +124,8 @@ class _Strip:
                 self.held[value].append(name)
             self._merge(result, value)
             return
-        requantize = ir.Node("", REQUANTIZE, [value], outputs=[_like(result)], metadata_props=dict(node.metadata_props))
+        requantize = ir.Node("", REQUANTIZE, [value], outputs=[successor_of(result)])
+        requantize.metadata_props.update(node.metadata_props)
         self.graph.insert_after(node, requantize)
         _take_over(result, requantize.outputs[0])
         self.activations[_named(requantize.outputs[0])] = parameters
@@ -133,7 +137,7 @@ class _Strip:
         is_output = result.is_graph_output()
         if is_output and (value.is_graph_input() or value.is_graph_output()):
             producer = result.producer()
-            copy = ir.Node("", "Identity", [value], outputs=[_like(result)])
+            copy = ir.Node("", "Identity", [value], outputs=[successor_of(result)])
             self.graph.insert_after(producer, copy)  # type: ignore[arg-type]
             _take_over(result, copy.outputs[0])
             self.activations[_named(copy.outputs[0])] = self.activations[own]
@@ -147,8 +151,8 @@ class _Strip:
 
     def _constant(self, node: ir.Node, integers: Array) -> None:
         result = node.outputs[0]
-        parameters = _parameters(node, integers.ndim)
-        moved = _signed(parameters)
+        parameters = parameters_of(node, integers.ndim)
+        moved = signed(parameters)
         shift = parameters.zero_point[0] - moved.zero_point[0]
         integers = (integers.astype(np.int64) - shift).astype(moved.dtype)
         array = moved.dequantized(integers).astype(np.float32)  # rounded once
@@ -174,36 +178,7 @@ def _is_whole(value: ir.Value) -> bool:
     readers = [use.node for use in value.uses()]
     if value.is_graph_output() or any(node.op_type != "QuantizeLinear" for node in readers):
         return False
-    return len({_parameters(node, 0) for node in readers}) == 1
-
-
-def _parameters(node: ir.Node, rank: int) -> Quantization:
-    """Scale and zero point of a node of either kind."""
-    scale = constant(node.inputs[1])
-    zero_input = input_of(node, 2)
-    zero = constant(zero_input)
-    if scale is None or (zero is None and zero_input is not None):
-        raise _refused(node, "its scale or zero point is no constant", "quantize with constants")
-    if node.attributes.get_int("block_size", 0) or scale.ndim > 1:
-        raise _refused(node, "it has a scale per block", "give one scale, or one per channel")
-    dtype = zero.dtype.name if zero is not None else _integer_type(node)
-    axis = node.attributes.get_int("axis", 1) if scale.size > 1 else 0
-    return of_type(dtype, scale, 0 if zero is None else zero, axis + rank if axis < 0 else axis)
-
-
-def _integer_type(node: ir.Node) -> str:
-    value = node.inputs[0] if node.op_type == "DequantizeLinear" else node.outputs[0]
-    dtype = value.dtype if value is not None else None
-    return dtype.numpy().name if dtype is not None else "uint8"
-
-
-def _signed(parameters: Quantization) -> Quantization:
-    """Parameters of the same real numbers as signed integers."""
-    if parameters.dtype not in _SIGNED:
-        return parameters
-    dtype, shift = _SIGNED[parameters.dtype]
-    zero = tuple(point - shift for point in parameters.zero_point)
-    return Quantization(dtype, parameters.scale, zero, parameters.axis)
+    return len({parameters_of(node, 0) for node in readers}) == 1
 
 
 def _take_over(old: ir.Value, new: ir.Value) -> None:
@@ -213,17 +188,5 @@ def _take_over(old: ir.Value, new: ir.Value) -> None:
     new.type = old.type if new.type is None else new.type
 
 
-def _like(value: ir.Value) -> ir.Value:
-    """A new value in the place of another, whose name it takes."""
-    successor = ir.Value(name=value.name, type=value.type, shape=value.shape)
-    value.name = f"{value.name}/before"
-    return successor
-
-
 def _named(value: ir.Value) -> str:
     return value.name or ""
-
-
-def _refused(node: ir.Node, why: str, hint: str) -> EmitError:
-    name = node.metadata_props.get(NODE) or (node.outputs[0].name if node.outputs else node.name)
-    return EmitError(f"{node.op_type} cannot be written as TFLite: {why}", where=f"tflite, {name}", hint=hint)
