@@ -51,7 +51,9 @@ def _cells(row: Comparison) -> tuple[str, ...]:
     measured = ("-", "-", "-")
     if row.metrics is not None:
         measured = (f"{row.metrics.max_abs:.2e}", _share(row), f"{row.metrics.sqnr_db:.0f} dB")
-    return (row.verdict.value, row.artifact or _SOURCE, row.device, row.output, *measured, row.reason or _remarks(row))
+    is_told_alone = row.reason and row.verdict.value != "pass"
+    told = row.reason if is_told_alone else "; ".join(filter(None, [row.reason, _remarks(row)]))
+    return (row.verdict.value, row.artifact or _SOURCE, row.device, row.output, *measured, told)
 
 
 def _share(row: Comparison) -> str:

@@ -51,8 +51,8 @@ INT8_SQNR_DB = 20.0
 ENOUGH_JUDGED, MOST_BESIDE = 30, 64
 """Fewer judged inputs say little of others: so many of the calibration are then looked at beside them, at most."""
 
-MIXED_CONFIDENCE = 0.95
-"""How sure a search for int8-mixed is that inputs which it did not measure reach the threshold, too."""
+SQNR_CONFIDENCE = 0.95
+"""Of the bound of an SQNR that inputs which nobody measured have, too: what a search for int8-mixed holds."""
 
 SAYS_NOTHING_DB = 3.0
 """Below this ratio of its variation to its error a channel of an output says nothing: see `edgeconv.core.variation`."""

@@ -264,7 +264,8 @@ class Comparison:
     variants). ``arena_bytes`` is the memory that a microcontroller's runtime needs for the artifact. ``layers`` are
     those of the whole artifact, in the row of its first output, where the device tells what is inside; ``links`` are
     the links of the proof that the device takes part in (running), there too. ``groups`` are those of the output's
-    channels, under a `Tolerance`.
+    channels, under a `Tolerance`. ``sqnr_bound_db`` is the SQNR that data like the samples have at least, where one is
+    asked for: a one-sided bound of 95 % confidence (`core.confidence`); None of fewer than two samples.
     """
 
     artifact: str
@@ -286,6 +287,7 @@ class Comparison:
     links: tuple[LinkResult, ...] = ()
     groups: tuple[GroupUse, ...] = ()
     indices: Mapping[str, int] = field(default_factory=dict)
+    sqnr_bound_db: float | None = None
 
     @property
     def layer_lsb(self) -> Mapping[int, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from edgeconv.core import Array, Artifact, Comparison, Emitted, Fidelity, Sample, Verdict
-from edgeconv.core.defaults import ENOUGH_JUDGED, INT8_SQNR_DB, MIXED_CONFIDENCE, MOST_BESIDE
+from edgeconv.core.defaults import ENOUGH_JUDGED, INT8_SQNR_DB, MOST_BESIDE, SQNR_CONFIDENCE
 from edgeconv.core.search_target import Target
 from edgeconv.core.variants import DEFAULT_FIDELITY, MIXED
 from edgeconv.errors import CALIBRATE, QuantizeError, RecipeError
@@ -106,7 +106,7 @@ def with_thresholds(job: Job, model: ir.Model) -> Job:
         return dataclasses.replace(job, quantization=quantization)
     from edgeconv.report import TargetSearch
 
-    target = dataclasses.replace(_targets_of(bounds[MIXED])[0], confidence=MIXED_CONFIDENCE)
+    target = dataclasses.replace(_targets_of(bounds[MIXED])[0], confidence=SQNR_CONFIDENCE)
     if samples and len(samples) < ENOUGH_JUDGED:
         words += f" and up to {MOST_BESIDE} of the calibration"
     target_search = TargetSearch(MIXED, target.sqnr_db, target.agreement, words, 0)

@@ -10,6 +10,8 @@ import numpy as np
 
 from edgeconv.core import Array, Comparison, Fidelity, Metrics, Parts, Run, Sample, SampleResult, Tolerance, Verdict
 from edgeconv.core.affine import decibels
+from edgeconv.core.confidence import sqnr_bound
+from edgeconv.core.defaults import SQNR_CONFIDENCE
 from edgeconv.core.values import listed
 from edgeconv.core.variation import LEAST_NUMBERS, SaysNothing, says_nothing
 from edgeconv.parity._check import check
@@ -77,17 +79,36 @@ def judge_together(
         row, remark = replace(row, indices=index_counts(pairs)), ""
     else:
         found = says_nothing(pairs, joints) if pairs[0][1].dtype.kind == "f" else SaysNothing()
-        row = replace(row, parts=_counts(found))
+        row = replace(row, parts=_counts(found), sqnr_bound_db=_bound_of(whole, bound))
         remark = _told(found)
     shares = dict(_shares(row, bound, len(samples)))
     excess = used_share(row, bound)
     reason = "; ".join(text for text, share in shares.items() if not share <= 1.0)
+    remark = remark or ("" if reason else _doubt(row, bound, len(whole)))
     return replace(
         row,
         verdict=Verdict.FAIL if reason else Verdict.PASS,
         reason="; ".join(filter(None, [reason, remark])),
         excess=excess,
         picture=picture(results[worst].sample, *pairs[worst]),
+    )
+
+
+def _bound_of(measurements: Sequence[Measured], bound: Fidelity) -> float | None:
+    if bound.sqnr_db is None:
+        return None
+    signals, noises = ([getattr(item, name) for item in measurements] for name in ("signal", "noise"))
+    return sqnr_bound(signals, noises, SQNR_CONFIDENCE)
+
+
+def _doubt(row: Comparison, bound: Fidelity, count: int) -> str:
+    """What few inputs leave open of a threshold that they meet."""
+    least, due = row.sqnr_bound_db, bound.sqnr_db
+    if least is None or due is None or least >= due:
+        return ""
+    return (
+        f"with {count} judged inputs, the 95 % bound of the SQNR is {least:.1f} dB: below {due:g}; judge more inputs, "
+        "or export int8-mixed, whose bound is held to it"
     )
 
 

@@ -274,6 +274,11 @@ class ComparisonNode(Node):
         description="Counts of the elements of an output of indices: 'all', those 'equal' to the reference's, and "
         "'constant', those that one number everywhere would have right. {}: numbers, or a bound on every element.",
     )
+    sqnr_bound_db: Number | None = Field(
+        default=None,
+        description="The SQNR that data like the parity inputs have at least, with 95 % confidence, dB, where a bound "
+        "on all samples together asks for one; null: fewer than two inputs, or none is asked for.",
+    )
     links: Several[LinkNode] = Field(
         default=(),
         description="The links of the proof that the device takes part in (running), of the whole artifact, in the row "

@@ -59,6 +59,35 @@ def test_the_ratio_is_that_of_all_samples_together() -> None:
     assert failed.excess > 1.0
 
 
+def test_a_threshold_that_few_inputs_hold_by_chance_is_told_and_no_failure() -> None:
+    """One input in eight is far off: by these the ratio is met, and data like them may well miss it."""
+    uneven = LOGITS.copy()
+    uneven[::8] += (noisy(11.8) - LOGITS)[::8]
+    doubted = row(uneven, Fidelity(sqnr_db=20.0))
+    assert doubted.verdict is Verdict.PASS
+    assert doubted.metrics is not None
+    assert doubted.metrics.sqnr_db > 20.0 > (doubted.sqnr_bound_db or 20.0)
+    assert doubted.reason.startswith("with 40 judged inputs, the 95 % bound of the SQNR is 1")
+    assert "dB: below 20; judge more inputs" in doubted.reason
+    sure = row(noisy(30.0), Fidelity(sqnr_db=20.0))
+    assert (sure.reason, 20.0 < (sure.sqnr_bound_db or 0.0) < 30.0) == ("", True)
+    failed = row(noisy(19.0), Fidelity(sqnr_db=20.0))
+    assert "bound" not in failed.reason
+
+
+def test_nothing_is_said_of_one_input_or_where_no_ratio_is_asked_for() -> None:
+    assert row(noisy(30.0), Fidelity(sqnr_db=None, cosine=0.5)).sqnr_bound_db is None
+    alone = compare(
+        Run("litert", "m.tflite", ({"y": noisy(25.0)[0].astype(np.float32)},)),
+        Run("torch-float64", "", ({"y": LOGITS[0]},)),
+        SAMPLES[:1],
+        artifact="m.tflite",
+        tolerance=Fidelity(sqnr_db=10.0),
+        output_names=["y"],
+    )
+    assert (alone[0].sqnr_bound_db, alone[0].reason) == (None, "")
+
+
 def test_agreement_and_accuracy_are_counted() -> None:
     turned = LOGITS.copy()
     turned[:4] = -turned[:4]
