@@ -6,13 +6,13 @@ runtime is off by as many steps is no fault of its file's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from edgeconv import quantize
-from edgeconv.core import Array, Run, Sample, Verdict
+from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Verdict
 from edgeconv.flow.variant import Variant
 from edgeconv.parity import Integers
 
@@ -56,6 +56,32 @@ def own_steps(
                     "no more is to be asked of a file"
                 )
     return tuple(notes)
+
+
+def told_steps(
+    rows: Sequence[Comparison], artifacts: Sequence[Artifact], trained: Collection[str]
+) -> tuple[Comparison, ...]:
+    """The rows, with a remark where a file is more than a step from the integers of a model that has its own.
+
+    Args:
+        rows: judged.
+        artifacts: of the rows.
+        trained: the variants whose integers are the source's.
+    """
+    files = {artifact.path.name for artifact in artifacts if artifact.variant in trained}
+    return tuple(_with_remark(row) if row.artifact in files else row for row in rows)
+
+
+def _with_remark(row: Comparison) -> Comparison:
+    most, count = max(row.lsb, default=0), sum(row.lsb.values())
+    if most <= 1 or row.verdict is not Verdict.PASS:
+        return row
+    share = 100.0 * sum(number for steps, number in row.lsb.items() if steps > 1) / count
+    remark = (
+        f"up to {most} steps from the integers of the model, {share:.2g} % more than one: "
+        'keep_float = ["*"] computes in floats between its roundings, and comes nearest'
+    )
+    return replace(row, reason=f"{row.reason}; {remark}" if row.reason else remark)
 
 
 def _apart(a: Outputs, b: Outputs, chosen: Sequence[int], name: str, scale: float) -> tuple[int, float]:

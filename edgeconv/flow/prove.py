@@ -27,12 +27,12 @@ from edgeconv.errors import DEVICES, ParityError
 from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import with_coverage
 from edgeconv.flow.environment import proof_environment
-from edgeconv.flow.file_names import golden_name
+from edgeconv.flow.file_names import golden_name, plan_name
 from edgeconv.flow.judge import judge, with_float32
 from edgeconv.flow.layers import carried_over, judged_by_layer
 from edgeconv.flow.links import with_links
 from edgeconv.flow.output import Staging, staged
-from edgeconv.flow.own_steps import own_steps
+from edgeconv.flow.own_steps import own_steps, told_steps
 from edgeconv.flow.proof import Proof, check_devices
 from edgeconv.flow.record import read_report, require_unchanged, write_report
 from edgeconv.flow.rewriting import Rewriting
@@ -105,6 +105,8 @@ def prove(
     # 3. Devices: link 4 and the outputs.
     comparisons, devices = judge(artifacts, golden, proof, source, progress, own_run=own_run)
     comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
+    trained = {variant.name for variant in variants if variant.plan is None} & {*integers}
+    comparisons = told_steps(comparisons, artifacts, trained)
     report = Report(
         model=name,
         description=description,
@@ -210,6 +212,8 @@ def repeat(
         comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
     else:
         comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
+    own_integers = {name for name in golden.integers if not (folder / plan_name(old.model, name)).exists()}
+    comparisons = told_steps(comparisons, artifacts, own_integers)
     report = replace(
         old,
         artifacts=artifacts,

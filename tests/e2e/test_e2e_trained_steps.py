@@ -1,0 +1,70 @@
+"""A file that is more than a step from a model trained for int8 says so in its row, and what brings it nearer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.ao import quantization
+
+import edgeconv
+from edgeconv.core import Artifact, Comparison, Fidelity, Verdict
+from edgeconv.flow import prove
+from edgeconv.flow.own_steps import told_steps
+from edgeconv.progress import Silent
+
+
+def _row(steps: dict[int, int], verdict: Verdict = Verdict.PASS) -> Comparison:
+    return Comparison("m.int8.tflite", "litert", "y", None, Fidelity(), verdict, lsb=steps)
+
+
+ARTIFACT = Artifact(Path("m.int8.tflite"), "tflite", "int8", "nhwc", "", (), ())
+
+
+def test_more_than_a_step_is_told_with_the_key_that_mends_it() -> None:
+    (row,) = told_steps([_row({0: 90, 1: 5, 2: 4, 3: 1})], [ARTIFACT], {"int8"})
+    assert row.verdict is Verdict.PASS
+    assert row.reason.startswith("up to 3 steps from the integers of the model, 5 % more than one: keep_float")
+
+
+@pytest.mark.parametrize(
+    ("row", "trained"),
+    [
+        (_row({0: 90, 1: 10}), {"int8"}),
+        (_row({}), {"int8"}),
+        (_row({0: 90, 2: 10}), set()),
+        (_row({0: 90, 2: 10}, Verdict.FAIL), {"int8"}),
+    ],
+)
+def test_nothing_else_is_told(row: Comparison, trained: set[str]) -> None:
+    assert told_steps([row], [ARTIFACT], trained) == (row,)
+
+
+def test_a_proof_tells_it_of_trained_variants_alone_and_tells_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+
+    def told(
+        rows: Sequence[Comparison], artifacts: Sequence[Artifact], trained: Collection[str]
+    ) -> tuple[Comparison, ...]:
+        asked.append({*trained})
+        return told_steps(rows, artifacts, trained)
+
+    monkeypatch.setattr(prove, "told_steps", told)
+    x = torch.randn(1, 3, 8, 8)
+    module = nn.Sequential(quantization.QuantStub(), nn.Conv2d(3, 4, 3)).train()
+    module.qconfig = quantization.get_default_qat_qconfig("qnnpack")  # type: ignore[assignment]
+    prepared = quantization.prepare_qat(module)
+    prepared(x)
+    prepared.eval().apply(quantization.disable_observer)
+    options = {"name": "net", "variants": "int8", "formats": "tflite", "devices": ("litert",)}
+    edgeconv.export(prepared, (x,), tmp_path / "trained", **options)
+    prove.repeat(tmp_path / "trained", devices=None, progress=Silent())
+    data = edgeconv.Quantization(batches=lambda: [{"input": x.numpy()}])
+    edgeconv.export(nn.Conv2d(3, 4, 3).eval(), (x,), tmp_path / "plan", quantization=data, **options)
+    prove.repeat(tmp_path / "plan", devices=None, progress=Silent())
+    assert asked == [{"int8"}, {"int8"}, set(), set()]
