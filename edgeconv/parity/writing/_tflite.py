@@ -102,6 +102,8 @@ class TfliteFile:
             value = "" if integer is None else graph.dequantized.get(integer.values[0], integer.values[0])
             if integer is not None and value in graph.quantizers:
                 holders[index] = _Holder(value, integer.axes)
+            elif index in self._stated.inputs and not tensor.floating and tensor.name in graph.quantized_inputs:
+                holders[index] = _Holder(graph.quantized_inputs[tensor.name])  # whose integers no node makes
             elif (
                 tensor.quantization is not None
                 and tensor.name in graph.dequantized
