@@ -56,3 +56,6 @@ SQNR_CONFIDENCE = 0.95
 
 SAYS_NOTHING_DB = 3.0
 """Below this ratio of its variation to its error a channel of an output says nothing: see `edgeconv.core.variation`."""
+
+SAYS_LITTLE_DB = 10.0
+"""Below this ratio a channel that passes is told: its error is a third of its own deviation."""

@@ -2,8 +2,11 @@
 
 A ratio of the whole output's energies hides a channel behind larger ones, and what a channel varies behind its mean. A
 channel says nothing where its error has more than half of the energy of its own variation (3 dB, `SAYS_NOTHING_DB`): a
-constant has all of it, and what is left of a number explains less than half of it. Channels that vary less than a
-hundredth of their size are not judged, but for kind 4.
+constant has all of it, and what is left of a number explains less than half of it. It is no stricter, as a channel of a
+fifth of the others' deviation has 6 dB where the noise of all is the 20 dB that are accepted. What of kind 1 keeps less
+than 10 dB (`SAYS_LITTLE_DB`) is told of a row that passes: of the 42 heads of a bank of 50 whose int8 passed, one has
+such a channel (a mixture of densities, 7.9 dB). Channels that vary less than a hundredth of their size are not judged,
+but for kind 4.
 
 Of channels of one unit, class scores say, one that hardly varies beside the others may drown in the noise that is
 accepted of all, and is no fault: a class that no input shows. Three kinds of channels are therefore judged:
@@ -28,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeconv.core.defaults import SAYS_NOTHING_DB
+from edgeconv.core.defaults import SAYS_LITTLE_DB, SAYS_NOTHING_DB
 from edgeconv.core.exchanged import Parts
 from edgeconv.core.precision import Array
 
@@ -39,6 +42,7 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 _LEAST_RATIO = 10.0 ** (SAYS_NOTHING_DB / 10)
+_LITTLE_RATIO = 10.0 ** (SAYS_LITTLE_DB / 10)
 _COMPARABLE = 1 / 5  # of the others' deviation (root mean square): 6 dB are left where the noise of all is at 20 dB
 _WIDER = 10.0  # the range of channels beside which others are parts of their own
 _LEAST_SHARE = 1 / 20  # of the channels: one of a hundred is a feature that no input shows, and no part
@@ -119,16 +123,17 @@ class ChannelErrors:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(10 * np.log10(self.variations / self.errors))
 
-    def lost(self, largest: float, *, least: float = _LEAST_VARIATION) -> Flags:
+    def lost(self, largest: float, *, least: float = _LEAST_VARIATION, ratio: float = _LEAST_RATIO) -> Flags:
         """Which channels say nothing; none where they are short, or not all finite.
 
         Args:
             largest: the largest magnitude of the whole output.
             least: the share of its size that a channel has to vary to be judged.
+            ratio: of its variation to its error, in power, below which it is lost.
         """
         if self.count < LEAST_NUMBERS or not self.finite:
             return np.zeros(len(self.shift), np.bool_)
-        return _is_lost(self.variations, self.errors, np.square(self.means), largest, least)
+        return _is_lost(self.variations, self.errors, np.square(self.means), largest, least, ratio)
 
     def is_lost_as_one(self, largest: float) -> bool:
         """Whether all channels together, as numbers of one unit, say nothing."""
@@ -151,6 +156,7 @@ class SaysNothing:
         channels: how many the output has; 0 where it was not looked at.
         count: of the numbers of one channel: below `LEAST_NUMBERS` none was judged for itself.
         silent: whether channels of too few numbers say nothing, all of them together.
+        weak: of channels that vary about as much as others, and say something, those that are told: like `worst`.
     """
 
     parts: int = 0
@@ -160,6 +166,7 @@ class SaysNothing:
     channels: int = 0
     count: int = 0
     silent: bool = False
+    weak: tuple[tuple[int, float], ...] = ()
 
 
 def channel_axis(shape: Sequence[int], joints: Sequence[Parts]) -> int | None:
@@ -209,19 +216,21 @@ class OutputErrors:
         parts, lost = len(pieces), sum(piece.is_lost_as_one(self._largest) for piece in pieces)
         # 2. Channels, within the part that they belong to.
         sizes = next((joint.sizes for joint in self._joints if joint.axis == self._axis), ())
-        counts = _counting(whole, sizes if sum(sizes) == len(whole.shift) else (), self._largest)
+        fitting = sizes if sum(sizes) == len(whole.shift) else ()
+        counts = _counting(whole, fitting, self._largest)
         offset = _lost_far_from_zero(whole, self._largest)
         counts, is_lost = counts | offset, whole.lost(self._largest) | offset
         at = np.flatnonzero(counts & is_lost)
-        worst = sorted(((int(channel), float(whole.decibels[channel])) for channel in at), key=lambda item: item[1])
+        weak = np.flatnonzero(_weak(whole, fitting, self._largest) & ~is_lost)
         return SaysNothing(
             parts=parts + int(counts.sum()),
             lost=lost + len(at),
-            worst=tuple(worst),
+            worst=_by_decibels(whole, at),
             drowned=int(is_lost.sum()),
             channels=len(counts),
             count=whole.count,
             silent=_is_lost_together(whole, self._largest),
+            weak=_by_decibels(whole, weak),
         )
 
     def _pieces(self, joint: Parts) -> list[ChannelErrors]:
@@ -254,10 +263,24 @@ def _counting(whole: ChannelErrors, sizes: Sequence[int], largest: float) -> Fla
     return np.concatenate([_counting_of_part(piece, largest, is_layer=len(sizes) == 1) for piece in pieces])
 
 
+def _weak(whole: ChannelErrors, sizes: Sequence[int], largest: float) -> Flags:
+    """Which channels vary about as much as the others of their part, and are left with little of it."""
+    pieces = whole.parts(sizes or [len(whole.shift)])
+    return np.concatenate([_is_comparable(piece) & piece.lost(largest, ratio=_LITTLE_RATIO) for piece in pieces])
+
+
+def _is_comparable(errors: ChannelErrors) -> Flags:
+    return np.asarray(errors.variations >= _COMPARABLE**2 * errors.variations.mean())
+
+
+def _by_decibels(errors: ChannelErrors, channels: Iterable[int]) -> tuple[tuple[int, float], ...]:
+    """These channels with what is left of each, the worst first."""
+    return tuple(sorted(((int(at), float(errors.decibels[at])) for at in channels), key=lambda item: item[1]))
+
+
 def _counting_of_part(errors: ChannelErrors, largest: float, *, is_layer: bool) -> Flags:
     lost, variations = errors.lost(largest), errors.variations
-    comparable = variations >= _COMPARABLE**2 * variations.mean()
-    kinds = [comparable & lost]
+    kinds = [_is_comparable(errors) & lost]
     if is_layer:
         widths, deviations = errors.high - errors.low, np.sqrt(variations)
         narrow = (widths < widths.max() / _WIDER) & (deviations < deviations.max() / _WIDER)
@@ -304,11 +327,16 @@ def _is_lost_together(errors: ChannelErrors, largest: float) -> bool:
 
 
 def _is_lost(
-    variation: Floats, error: Floats, squared_mean: Floats, largest: float, share: float = _LEAST_VARIATION
+    variation: Floats,
+    error: Floats,
+    squared_mean: Floats,
+    largest: float,
+    share: float = _LEAST_VARIATION,
+    ratio: float = _LEAST_RATIO,
 ) -> Flags:
     """Where the error is too large for a variation that is more than this share of the size, and than rounding."""
     least = np.maximum(np.square(share) * (variation + squared_mean), np.square(_NOTHING_LEFT * largest))
-    return np.asarray((variation > least) & (error * _LEAST_RATIO > variation))
+    return np.asarray((variation > least) & (error * ratio > variation))
 
 
 def _rows(array: Array, axis: int | None) -> Floats:

@@ -11,7 +11,7 @@ import numpy as np
 from edgeconv.core import Array, Comparison, Fidelity, Metrics, Parts, Run, Sample, SampleResult, Tolerance, Verdict
 from edgeconv.core.affine import decibels
 from edgeconv.core.confidence import sqnr_bound
-from edgeconv.core.defaults import SQNR_CONFIDENCE
+from edgeconv.core.defaults import SAYS_LITTLE_DB, SQNR_CONFIDENCE
 from edgeconv.core.values import listed
 from edgeconv.core.variation import LEAST_NUMBERS, SaysNothing, says_nothing
 from edgeconv.parity._check import check
@@ -76,15 +76,16 @@ def judge_together(
         return replace(row, verdict=Verdict.FAIL, reason=reason, excess=float("inf"))
     worst = max(range(len(results)), key=lambda index: results[index].excess)
     if indices:
-        row, remark = replace(row, indices=index_counts(pairs)), ""
+        row, remark, weak = replace(row, indices=index_counts(pairs)), "", ""
     else:
         found = says_nothing(pairs, joints) if pairs[0][1].dtype.kind == "f" else SaysNothing()
         row = replace(row, parts=_counts(found), sqnr_bound_db=_bound_of(whole, bound))
-        remark = _told(found)
+        remark, weak = _told(found), _weak(found)
     shares = dict(_shares(row, bound, len(samples)))
     excess = used_share(row, bound)
     reason = "; ".join(text for text, share in shares.items() if not share <= 1.0)
-    remark = remark or ("" if reason else _doubt(row, bound, len(whole)))
+    if not reason:
+        remark = "; ".join(filter(None, [remark, weak, _doubt(row, bound, len(whole))]))
     return replace(
         row,
         verdict=Verdict.FAIL if reason else Verdict.PASS,
@@ -134,6 +135,15 @@ def _told(found: SaysNothing) -> str:
     which = [f"{'channel' if len(names) == 1 else 'channels'} {listed(names, _NAMED)}{of}"] if names else []
     which += [f"{joined} of the operands that are joined"] if joined else []
     return f"what says nothing is {' and '.join(which)}: {why}"
+
+
+def _weak(found: SaysNothing) -> str:
+    """Channels that pass, and that a user would look at."""
+    if not found.weak:
+        return ""
+    names = [f"{channel} ({left:.1f} dB)" for channel, left in found.weak]
+    which = f"{'channel' if len(names) == 1 else 'channels'} {listed(names, _NAMED)} of {found.channels}"
+    return f"of what {which} vary less than {SAYS_LITTLE_DB:g} dB are left; --variant int8-mixed gives more"
 
 
 def used_share(row: Comparison, bound: Fidelity) -> float:

@@ -178,3 +178,18 @@ def test_a_channel_far_from_zero_is_lost_beside_one_that_varies_well() -> None:
     # Where all vary little nothing is said: heat maps of random weights.
     little = [(one - center) * 0.01 / deviation + 3.0 for one in exact]
     assert says_nothing([(np.rint(one / 0.1) * 0.1, one) for one in little], ()).lost == 0
+
+
+@pytest.mark.parametrize(("left", "size", "is_told"), [(7.0, 1.0, True), (13.0, 1.0, False), (7.0, 0.05, False)])
+def test_a_channel_with_little_left_is_told_where_it_varies_as_others_do(
+    left: float, size: float, is_told: bool
+) -> None:
+    exact = np.random.default_rng(0).standard_normal((1, 8, 20, 20))
+    exact[:, 3] *= size
+    noise = 0.03 * np.random.default_rng(1).standard_normal(exact.shape)
+    noise[:, 3] *= size * 10 ** (-left / 20) / 0.03
+    verdict, reason = verdict_of([exact + noise], [exact], Fidelity(sqnr_db=10.0))
+    assert verdict is Verdict.PASS
+    told = "of what channel 3 ("
+    assert (told in reason and " dB) of 8 vary less than 10 dB are left" in reason) is is_told
+    assert is_told or reason == ""
