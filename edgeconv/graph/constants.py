@@ -79,6 +79,16 @@ def stated_axes(node: ir.Node) -> list[int] | None:
     return list(node.attributes.get_ints("axes", ())) if axes is None else integers(axes)
 
 
+def permutation_of(node: ir.Node, rank: int) -> list[int]:
+    """The order in which a Transpose puts its operand's axes; the reverse where it states none."""
+    return list(node.attributes.get_ints("perm", ())) or list(range(rank))[::-1]
+
+
+def resized_axes(node: ir.Node, rank: int) -> list[int]:
+    """The axes that a Resize states scales, sizes and regions for (attribute ``axes``, opset 18); all by default."""
+    return [axis % rank for axis in node.attributes.get_ints("axes", ()) or range(rank)]
+
+
 def is_float(dtype: ir.DataType | None) -> bool:
     """Whether arithmetic on the dtype rounds: the floats of 16 bits and more."""
     return dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)

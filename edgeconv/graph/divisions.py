@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.graph.constants import integers, stated_axes
+from edgeconv.graph.constants import integers, permutation_of, stated_axes
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.traits import Trait, having
 
@@ -301,7 +301,7 @@ def place_after(node: ir.Node, axis: int, before: Sequence[int], after: Sequence
     if not before or not after:
         return None
     if node.op_type == "Transpose":
-        return list(node.attributes.get_ints("perm", range(len(before))[::-1])).index(axis)
+        return permutation_of(node, len(before)).index(axis)
     if node.op_type in having(Trait.BY_SAMPLE):  # DepthToSpace: a part of the channels goes into height and width
         return axis if axis == 0 else None
     # Reshape and the like keep the order of the elements. An axis outlives it where as many elements are ahead of it as

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.graph.constants import permutation_of
 from edgeconv.graph.edit import constant, dims, rank
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._graph import named
@@ -104,8 +105,8 @@ def _back(node: ir.Node, index: int) -> _Back | None:
         return lambda read, sizes: read.reshape(sizes)
     match node.op_type:
         case "Transpose":
-            perm = node.attributes.get_ints("perm", tuple(reversed(range(axes))))
-            return lambda read, sizes: read.transpose(np.argsort(perm))
+            back = np.argsort(permutation_of(node, axes))
+            return lambda read, sizes: read.transpose(back)
         case "Softmax" | "LogSoftmax":
             return _rows(node.attributes.get_int("axis", -1) % axes)
         case "LayerNormalization":

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgeconv.core.affine import are_scales, limits_of
 from edgeconv.graph.affine_maps import affine
-from edgeconv.graph.constants import Float64, exact, holds
+from edgeconv.graph.constants import Float64, exact, holds, permutation_of
 from edgeconv.graph.edit import dims, input_of, only_reader, producer_of, tensor_of
 from edgeconv.graph.replace import replace_constant, take_over
 from edgeconv.graph.traits import Trait, having
@@ -118,7 +118,7 @@ def _transposed(node: ir.Node) -> _Fold | None:
     weight = _weight(node.inputs[0]) if node.op_type == "Transpose" and node.domain == "" else None
     if weight is None:
         return None
-    order = list(node.attributes.get_ints("perm", range(weight.integers.ndim)[::-1]))
+    order = permutation_of(node, weight.integers.ndim)
     transposed = _Weight(
         weight.node, np.ascontiguousarray(weight.integers.transpose(order)), weight.scales, weight.zeros,
         order.index(weight.axis),

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeconv.graph.constants import resized_axes
 from edgeconv.graph.edit import constant
 from edgeconv.graph.steps import sizes_of
 
@@ -61,7 +62,7 @@ def operand(node: ir.Node, index: int) -> Array | None:
 def axes_of(node: ir.Node) -> list[Axis]:
     """The axes of a Resize of opset 11 or newer; its shapes must be static."""
     before, after = (sizes_of(value) for value in (node.inputs[0], node.outputs[0]))
-    numbers = numbered(node, len(before))
+    numbers = resized_axes(node, len(before))
     scales = _one_ratio(node, [before[axis] for axis in numbers], node.meta.get(STATED, operand(node, 2)))
     roi = operand(node, 1)
     regions = [(0.0, 1.0)] * len(numbers)
@@ -72,11 +73,6 @@ def axes_of(node: ir.Node) -> list[Axis]:
         Axis(axis, before[axis], after[axis], scale, region)
         for axis, scale, region in zip(numbers, stated, regions, strict=True)
     ]
-
-
-def numbered(node: ir.Node, rank: int) -> list[int]:
-    """The numbers of the axes that scales, sizes and roi are given for (attribute ``axes``; by default all)."""
-    return [axis % rank for axis in node.attributes.get_ints("axes", range(rank))]
 
 
 def _one_ratio(node: ir.Node, sizes: Sequence[int], scales: Array | None) -> Array | None:

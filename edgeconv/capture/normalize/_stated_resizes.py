@@ -29,13 +29,13 @@ from edgeconv.capture.normalize._runtime_places import (
     STATED,
     Axis,
     axes_of,
-    numbered,
     operand,
     picks,
     places,
     rounding,
     size_of,
 )
+from edgeconv.graph.constants import resized_axes
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.steps import Steps, sizes_of
 from edgeconv.reference import evaluate_node
@@ -105,7 +105,7 @@ def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
         )
         raise refused(node, what, "state sizes instead of scales")
     if transformation == "align_corners" and not antialias:
-        sizes = [sizes_of(node.outputs[0])[axis] for axis in numbered(node, len(sizes_of(node.outputs[0])))]
+        sizes = [sizes_of(node.outputs[0])[axis] for axis in resized_axes(node, len(sizes_of(node.outputs[0])))]
         node.attributes.pop("keep_aspect_ratio_policy", None)
         _restate(graph, node, 2, None)
         _restate(graph, node, 3, np.array(sizes, np.int64))
@@ -115,7 +115,7 @@ def _settle_lengths(graph: ir.Graph, node: ir.Node) -> None:
         for axis in [axis for axis in axes_of(node) if axis.out == 1 and axis.size > 1]:
             take_elements(graph, node, axis.axis, np.zeros(1, np.int64))
             scales = np.array(operand(node, 2), np.float32)
-            scales[numbered(node, len(sizes_of(node.outputs[0]))).index(axis.axis)] = 1
+            scales[resized_axes(node, len(sizes_of(node.outputs[0]))).index(axis.axis)] = 1
             node.meta.pop(STATED, None)
             _restate(graph, node, 2, scales)
 
@@ -213,7 +213,7 @@ def settle_first_size(nodes: list[ir.Node]) -> bool:
         if node.graph is None or result.shape is None or not result.shape.is_static():
             continue
         before, after = sizes_of(source), sizes_of(result)
-        axes, scales = numbered(node, len(before)), np.asarray(stated, np.float32)
+        axes, scales = resized_axes(node, len(before)), np.asarray(stated, np.float32)
         fitting = scales.copy()
         for i, axis in enumerate(axes[: fitting.size]):
             # onnx's inference multiplies in double: one less than float32 is the case that has been met.
@@ -285,7 +285,7 @@ def _matrices(node: ir.Node) -> Iterator[tuple[int, _Matrix]]:
     if source is None or source.shape is None or result.shape is None:
         return
     rank = len(source.shape)
-    axes = [axis % rank for axis in node.attributes.get_ints("axes", list(range(rank)))]
+    axes = resized_axes(node, rank)
     if roi is None or roi.size != 2 * len(axes) or not np.isfinite(roi).all():
         what = f"Resize by {_CROP} states no region of {2 * len(axes)} finite constants"
         raise refused(node, what, "give it the input roi")

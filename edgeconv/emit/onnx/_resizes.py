@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.constants import new_constant
+from edgeconv.graph.constants import new_constant, resized_axes
 from edgeconv.graph.edit import constant
 from edgeconv.graph.names import unique_name
 
@@ -42,7 +42,7 @@ def _state_all_axes(graph: ir.Graph, node: ir.Node) -> None:
     if before is None or after is None or not stretches:
         return
     rank = len(before)
-    axes = [axis % rank for axis in node.attributes.get_ints("axes", ())]
+    axes = resized_axes(node, rank)
     inputs = [*node.inputs, *[None] * (4 - len(node.inputs))]
     # Axes that are not resized: scale 1, and all of the axis as region of interest (0 to 1).
     for index, others in ((_SCALES, np.ones(rank)), (_ROI, np.repeat([0.0, 1.0], rank))):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeconv.graph.constants import integers
+from edgeconv.graph.constants import integers, permutation_of
 from edgeconv.graph.edit import input_of, rank
 
 Numbers = npt.NDArray[np.int64]
@@ -152,8 +152,8 @@ def _reshape(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
 def _transpose(node: ir.Node, operands: list[Planes]) -> list[Planes] | None:
     lead = operands[0].numbers.ndim
     axes = range(lead + len(operands[0].spatial))
-    order = node.attributes.get_ints("perm", axes[::-1])
-    if list(order[lead:]) != list(axes[lead:]) or (order[0] != 0 and _has_batch(node, operands[0])):
+    order = permutation_of(node, len(axes))
+    if order[lead:] != list(axes[lead:]) or (order[0] != 0 and _has_batch(node, operands[0])):
         return None
     return [operands[0].arranged(operands[0].numbers.transpose(order[:lead]))]
 

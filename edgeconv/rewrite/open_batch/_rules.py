@@ -7,12 +7,12 @@ was computed from the batch size looks like any other to a rule; `edgeconv.rewri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.graph.constants import integers
+from edgeconv.graph.constants import integers, permutation_of, resized_axes
 from edgeconv.graph.edit import input_of
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.open_batch._axis import Batch, Place
@@ -161,8 +161,7 @@ def reshaped(batch: Batch, node: ir.Node) -> Place:
 def transpose(batch: Batch, node: ir.Node) -> Place:
     """Transpose."""
     place, rank = batch.only(node), batch.rank(node, node.inputs[0])
-    perm = node.attributes.get_ints("perm", tuple(reversed(range(rank))))
-    return place.on(perm.index(place.axis))
+    return place.on(permutation_of(node, rank).index(place.axis))
 
 
 def slice_(batch: Batch, node: ir.Node) -> Place:
@@ -220,7 +219,7 @@ def resize(batch: Batch, node: ir.Node) -> Place:
     place = image(batch, node)
     if input_of(node, 3) is not None:
         sizes, before = batch.constant(node, 3), batch.shape(node, node.inputs[0])
-        axes = [axis % len(before) for axis in node.attributes.get_ints("axes", tuple(range(len(before))))]
+        axes = resized_axes(node, len(before))
         if 0 in axes:
             # tf_crop_and_resize has a region for each axis, those that keep their size too.
             resized = [at for at, axis in enumerate(axes) if sizes[at] != before[axis]]
@@ -302,20 +301,16 @@ def first_input(batch: Batch, node: ir.Node) -> Place:
     return batch.only(node)
 
 
-def _each(names: Iterable[str], rule: Rule) -> dict[str, Rule]:
-    return dict.fromkeys(names, rule)
-
-
 RULES: dict[str, Rule] = {
-    **_each(having(Trait.BROADCASTS), elementwise),
-    **_each(having(Trait.FUNCTION) | having(Trait.SCALED) | {"CastLike"}, first_input),
-    **_each(having(Trait.BY_SAMPLE), image),
-    **_each(having(Trait.REDUCES), reduce),
-    **_each(having(Trait.REDUCES | Trait.RANKS), arg_reduce),
-    **_each(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), along(-1)),
-    **_each(("LayerNormalization", "RMSNormalization"), from_axis),
-    **_each(("Det", "Trilu"), last_two),
-    **_each(("Flatten", "Unsqueeze"), reshaped),
+    **dict.fromkeys(having(Trait.BROADCASTS), elementwise),
+    **dict.fromkeys(having(Trait.FUNCTION) | having(Trait.SCALED) | {"CastLike"}, first_input),
+    **dict.fromkeys(having(Trait.BY_SAMPLE), image),
+    **dict.fromkeys(having(Trait.REDUCES), reduce),
+    **dict.fromkeys(having(Trait.REDUCES | Trait.RANKS), arg_reduce),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), along(-1)),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), from_axis),
+    **dict.fromkeys(("Det", "Trilu"), last_two),
+    **dict.fromkeys(("Flatten", "Unsqueeze"), reshaped),
     "Split": along(0),
     "CumSum": along_input,
     "Gemm": gemm,
@@ -335,7 +330,7 @@ RULES: dict[str, Rule] = {
     "GatherElements": gather_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
-    **_each(("GRU", "LSTM", "RNN"), recurrent),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), recurrent),
 }
 
 WITHOUT_RULE: Mapping[str, str] = {

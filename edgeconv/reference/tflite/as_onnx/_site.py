@@ -76,7 +76,9 @@ class Builder:
     def constant(self, array: Array, name: str) -> ir.Value:
         """Adds an initializer."""
         tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=self._unique(name))
-        value = ir.Value(name=tensor.name, const_value=tensor, shape=ir.Shape(array.shape), type=_type(tensor.dtype))
+        value = ir.Value(
+            name=tensor.name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype)
+        )
         self._initializers.append(value)
         return value
 
@@ -151,7 +153,7 @@ class Builder:
 
     def _input(self, index: int) -> ir.Value:
         tensor = self.file.tensors[index]
-        value = ir.Value(name=tensor.name, shape=ir.Shape(tensor.shape), type=_type(element_type(tensor)))
+        value = ir.Value(name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(element_type(tensor)))
         self._values[index] = value
         if tensor.quantization is not None and not tensor.floating:
             scale, zero = self._parameters(tensor.quantization, tensor)
@@ -163,7 +165,7 @@ class Builder:
         value = self._ends.get(index) or self.last(index)
         if value.name != tensor.name:
             value = self.node("Identity", [value], tensor.name)
-        value.shape, value.type = ir.Shape(tensor.shape), _type(element_type(tensor))
+        value.shape, value.type = ir.Shape(tensor.shape), ir.TensorType(element_type(tensor))
         return value
 
     def _unique(self, name: str) -> str:
@@ -288,10 +290,6 @@ class Site:
 
 
 Rule = Callable[[Site], None]
-
-
-def _type(dtype: ir.DataType) -> ir.TensorType:
-    return ir.TensorType(dtype)
 
 
 def element_type(tensor: Tensor) -> ir.DataType:

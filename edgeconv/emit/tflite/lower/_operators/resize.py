@@ -14,6 +14,7 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import last, permuted
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.convolution import as_image
+from edgeconv.graph.constants import resized_axes
 from edgeconv.graph.resize_kernels import (
     MODES,
     MOST_STEPS,
@@ -89,7 +90,7 @@ def _weights(low: Lowering, node: ir.Node, axis: int) -> Array:
     size, count = low.shape(low.input(node))[axis], low.shape(node.outputs[0])[axis]
     optional = [low.array(value) if value is not None else None for value in (*node.inputs, None, None, None)]
     scales = optional[2] if optional[2] is not None and optional[2].size else None
-    axes = [index % rank for index in node.attributes.get_ints("axes", ()) or range(rank)]
+    axes = resized_axes(node, rank)
     if size * count > _MOST_WEIGHTS:
         low.refuse(f"the matrix that resizes {size} elements to {count} is too large")
     if axis not in axes:

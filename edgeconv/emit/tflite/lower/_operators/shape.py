@@ -25,6 +25,7 @@ from edgeconv.emit.tflite.lower._operators.activation import read
 from edgeconv.emit.tflite.lower._operators.elementwise import common_form, operand
 from edgeconv.emit.tflite.lower._operators.indexing import gather_computed, gather_nd_computed
 from edgeconv.emit.tflite.lower._operators.padding import joined
+from edgeconv.graph.constants import permutation_of
 
 
 def reshape(low: Lowering, node: ir.Node) -> None:
@@ -83,7 +84,7 @@ def transpose(low: Lowering, node: ir.Node) -> None:
     """Transpose: nothing moves until a reader wants a form that is not there."""
     x, y = low.input(node), node.outputs[0]
     rank = len(low.shape(x))
-    perm = node.attributes.get_ints("perm", ()) or tuple(reversed(range(rank)))
+    perm = permutation_of(node, rank)
     for form, tensor in low.forms[x].items():
         low.bind(y, through_transpose(form, perm), tensor)
 

@@ -17,7 +17,6 @@ from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.convolution import as_image, bias_of, convolved, pad
 from edgeconv.emit.tflite.lower._operators.volumes import depth_as_channels, images_of
 from edgeconv.emit.tflite.lower._windows import SAME, VALID, Window, windows_of
-from edgeconv.graph.windows import pads_by_size
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def conv_transpose(low: Lowering, node: ir.Node) -> None:
         low.refuse(f"it convolves over {rank - 2} axes")
     groups = node.attributes.get_int("group", 1)
     bias = bias_of(low, node, weight.shape[1] * groups)
-    windows = _transposed_windows(low, node, weight.shape[2:])
+    windows = windows_of(node, weight.shape[2:], low.shape(x)[2:], low.shape(y)[2:])
     scales = low.scales_of(node.inputs[1], axis=1)
     if rank == 5:
         volume = _Transposed(images_of(low, x), weight, bias, groups, windows, scales)
@@ -140,14 +139,6 @@ def _between_zeros(low: Lowering, window: Window) -> Window:
 def _check_padding(low: Lowering, windows: Sequence[Window]) -> None:
     if any(window.begin >= window.extent for window in windows):
         low.refuse("its padding exceeds its kernel")
-
-
-def _transposed_windows(low: Lowering, node: ir.Node, kernel: Sequence[int]) -> list[Window]:
-    """The windows of the transposed convolution, per spatial axis, as `_Transposed` has them."""
-    before, after = low.shape(low.input(node))[2:], low.shape(node.outputs[0])[2:]
-    if pads_by_size(node):
-        low.refuse("it has auto_pad")
-    return windows_of(node, kernel, before, after)
 
 
 def _by_ordinary_convolution(low: Lowering, layer: _Transposed) -> Tensor:
