@@ -94,12 +94,9 @@ def _after(node: ir.Node) -> list[ir.Node]:
 def _ends(nodes: list[ir.Node], last: ir.Node) -> bool:
     """Whether nothing outside reads results of the nodes, except that of the last one."""
     members = set(nodes)
-    return not any(
-        value.is_graph_output() or any(use.node not in members for use in value.uses())
-        for node in nodes
-        if node is not last
-        for value in node.outputs
-    )
+    inner = [value for node in nodes if node is not last for value in node.outputs]
+    readers = {use.node for value in inner for use in value.uses()}
+    return readers <= members and not any(value.is_graph_output() for value in inner)
 
 
 def _is_linear(node: ir.Node, inside: set[ir.Value]) -> bool:

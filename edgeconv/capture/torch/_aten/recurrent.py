@@ -169,9 +169,10 @@ def _projected(
     inputs = [parameters[0].double() for parameters in tensors]
     if entering is not None:
         x = b.concat([x, *_at_first_steps(b, entering, sizes_of(x)[0])], 2)
-        none = torch.zeros_like(tensors[0][1], dtype=torch.float64)
-        columns = [[u if i == k else none for i in range(len(tensors))] for k, (_, u, *_) in enumerate(tensors)]
-        inputs = [torch.cat([w, *more], 1) for w, more in zip(inputs, columns, strict=True)]
+        for direction, (_, recurrence, *_) in enumerate(tensors):  # each reads its own h₀ of those that are appended
+            columns = [torch.zeros_like(recurrence, dtype=torch.float64)] * len(tensors)
+            columns[direction] = recurrence
+            inputs[direction] = torch.cat([inputs[direction], *columns], 1)
     plain = [
         [w, parameters[1].double() @ p, *parameters[2:-1]]
         for w, p, parameters in zip(inputs, projections, tensors, strict=True)
