@@ -11,6 +11,7 @@ import numpy as np
 from edgeconv import errors
 from edgeconv.core import Array, Sample, values
 from edgeconv.core.defaults import BATCH
+from edgeconv.core.layouts import hint_to_move
 from edgeconv.core.variants import VARIANTS
 from edgeconv.errors import CaptureError, DeviceError, EmitError, ParityError, RecipeError, RewriteError
 from edgeconv.progress import Progress, Silent
@@ -207,7 +208,9 @@ def checked_samples(samples: Sequence[Sample], expected: Mapping[str, Expected])
             if not isinstance(array, np.ndarray) or array.dtype != dtype or not _fits(array.shape, shape):
                 actual = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}"
                 expected_shape = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
-                raise ParityError(f"it is {actual}", where=where, hint=f"give numpy {dtype} {expected_shape}")
+                moved = hint_to_move(array.shape, shape) if getattr(array, "dtype", None) == dtype else ""
+                hint = moved or f"give numpy {dtype} {expected_shape}"
+                raise ParityError(f"it is {actual}", where=where, hint=hint)
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ParityError("it has NaN or infinite elements", where=where, hint="give finite numbers")
             sizes |= {len(array)} if shape and isinstance(shape[0], str) else set()

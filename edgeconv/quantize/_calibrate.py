@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.core import Array
+from edgeconv.core.layouts import hint_to_move
 from edgeconv.core.observed import Observed
 from edgeconv.core.quantization_options import Override, QuantizationOptions
 from edgeconv.errors import QuantizeError, is_own_fault
@@ -287,7 +288,8 @@ def _check_fits(array: object, value: ir.Value, where: str) -> None:
     if not fits:
         declared = ", ".join(str(size) if isinstance(size, int) else "any" for size in sizes)
         what = f"it has the shape {array.shape}, and the model takes ({declared})"
-        raise QuantizeError(what, where=where, hint="give one batch as the module takes it, NCHW")
+        moved = hint_to_move(array.shape, [size if isinstance(size, int) else "any" for size in sizes])
+        raise QuantizeError(what, where=where, hint=moved or "give one batch as the module takes it, NCHW")
 
 
 def session_of(model: ir.Model, outputs: Iterable[str], *, optimized: bool = True) -> onnxruntime.InferenceSession:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.core.layouts import hint_to_move
 from edgeconv.errors import EdgeconvError, QuantizeError, RecipeError, raise_if_ending
 from edgeconv.recipe.factory import resolved
 from edgeconv.recipe.files import locate
@@ -157,7 +158,8 @@ def _by_input(batch: Any, inputs: tuple[Input, ...], where: str) -> Mapping[str,
 def _checked_array(array: Array, item: Input, where: str) -> Array:
     if array.shape != item.static_shape or array.dtype != np.dtype(item.dtype):
         what = f"it is {array.dtype} {array.shape}"
-        raise RecipeError(what, where=where, hint=f"give {item.dtype} {item.static_shape}")
+        moved = hint_to_move(array.shape, item.static_shape)
+        raise RecipeError(what, where=where, hint=moved or f"give {item.dtype} {item.static_shape}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RecipeError("it holds NaN or Inf", where=where, hint="give finite numbers")
     return array

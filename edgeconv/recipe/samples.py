@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeconv.core import Array, Sample
 from edgeconv.core.domain import Domain, draw
+from edgeconv.core.layouts import hint_to_move
 from edgeconv.errors import RecipeError
 from edgeconv.recipe.arrays import names_of, read_arrays
 from edgeconv.recipe.fields import MAX_CLASS_INDEX
@@ -189,7 +190,8 @@ def _rows(array: Array, item: Input, path: Path, where: str) -> list[Array]:
     batch = shape[0] if shape else 1
     if array.ndim != len(shape) or array.shape[1:] != shape[1:] or not len(array) or len(array) % batch:
         what = f"{path.name} holds {array.shape}, which does not fit the input {item.name!r} of {shape}"
-        raise RecipeError(what, where=where, hint=f"save an array of shape {('N', *shape[1:])}".replace("'", ""))
+        saved = f"save an array of shape {('N', *shape[1:])}".replace("'", "")
+        raise RecipeError(what, where=where, hint=hint_to_move(array.shape, ("N", *shape[1:])) or saved)
     if not np.can_cast(array.dtype, item.dtype, "same_kind"):
         what = f"{path.name} holds {array.dtype} and the input {item.name!r} takes {item.dtype}"
         raise RecipeError(what, where=where, hint=f"save it as {item.dtype}")

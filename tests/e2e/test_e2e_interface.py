@@ -45,6 +45,7 @@ def _module() -> nn.Module:
         ({"devices": ("onnxruntim",)}, "onnxruntime"),
         ({"samples": (edgeconv.Sample("s", {"zz": X.numpy()}),)}, "sample s: it has inputs"),
         ({"samples": (edgeconv.Sample("s", {"input": X.double().numpy()}),)}, "give numpy float32"),
+        ({"samples": (edgeconv.Sample("s", {"input": X[0].numpy()}),)}, r"give array\[None\]"),
         ({"samples": (edgeconv.Sample("s", {"input": X.numpy() * np.nan}),)}, "NaN"),
     ],
 )

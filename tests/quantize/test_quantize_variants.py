@@ -175,7 +175,8 @@ def test_relu6_as_relu_needs_no_data_where_there_is_a_plan() -> None:
             r"batch 1, input 'input': it is float64, and the model takes float32; give array.ast",
         ),
         (np.zeros((1, 16, 4, 4), np.uint8), r"it is uint8, and the model takes float32"),
-        (np.zeros((16, 4, 4), np.float32), r"it has the shape \(16, 4, 4\), and the model takes \(1, 16, 4, 4\)"),
+        (np.zeros((16, 4, 4), np.float32), r"and the model takes \(1, 16, 4, 4\); .* give array\[None\]"),
+        (np.zeros((1, 4, 4, 16), np.float32), r"its channels are last: give numpy.moveaxis\(array, -1, 1\)"),
         (np.zeros((2, 16, 4, 4), np.float32), r"it has the shape \(2, 16, 4, 4\)"),
     ],
 )

@@ -197,6 +197,9 @@ def test_arrays_that_do_not_fit(recipe_of, tmp_path: Path) -> None:
     good = np.zeros((2, 3, 4, 6), np.float32)
     np.save(tmp_path / "other.npy", np.zeros((2, 3, 4, 5), np.float32))
     np.save(tmp_path / "none.npy", good[:0])
+    np.save(tmp_path / "last.npy", good.transpose(0, 2, 3, 1))
+    np.save(tmp_path / "one.npy", good[0])
+    np.save(tmp_path / "one_last.npy", good[0].transpose(1, 2, 0))
     np.save(tmp_path / "words.npy", np.full((1, 3, 4, 6), "a"))
     np.save(tmp_path / "nan.npy", np.where(np.arange(72).reshape(1, 3, 4, 6) == 3, np.nan, 0))
     np.save(tmp_path / "object.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
@@ -224,6 +227,9 @@ def test_arrays_that_do_not_fit(recipe_of, tmp_path: Path) -> None:
     for name, keys, expected in [
         ("other.npy", "", "holds (2, 3, 4, 5), which does not fit the input 'input' of (1, 3, 4, 6)"),
         ("none.npy", "", "holds (0, 3, 4, 6)"),
+        ("last.npy", "", "its channels are last: give numpy.moveaxis(array, -1, 1)"),
+        ("one.npy", "", "it has no axis for the batch: give array[None]"),
+        ("one_last.npy", "", "and it has no axis for the batch: give numpy.moveaxis(array, -1, 0)[None]"),
         ("words.npy", "", "takes float32"),
         ("nan.npy", "", "holds NaN or Inf"),
         ("object.npy", "", "object.npy holds Python objects, which are not read; save arrays of numbers"),
