@@ -19,6 +19,8 @@ from edgeconv.errors import EdgeconvError
 
 MOST_BYTES = 2**31
 """The most bytes of a file that is read whole: neither format holds more in one."""
+_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS keeps elsewhere. Source: github.com/git-lfs/git-lfs/blob/main/docs/spec.md."""
 MOST_HASHED = 2**32
 """The most bytes of a file of weights: hashing a GiB takes a slow processor 2.5 s, and a sparse file has any size."""
 
@@ -70,9 +72,37 @@ def read_named(path: Path, *, kind: str, error: type[EdgeconvError], most: int =
     except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
         reason = getattr(cause, "strerror", None) or str(cause)
         raise error(f"cannot be read: {reason}", where=where, hint=f"give a {kind} file that can be") from cause
+    if data.startswith(_POINTER):
+        raise _is_pointer("", where, error)
     if len(data) > most:  # it grew meanwhile, or is of a system that tells no sizes (/proc)
         raise error(too_large, where=where, hint=hint)
     return data
+
+
+def refuse_pointer(path: Path, name: str, *, where: str, error: type[EdgeconvError]) -> None:
+    """Refuses a file that only says which other one git would put in its place; readers would call it damaged.
+
+    Args:
+        path: of a file that another reader opens.
+        name: as the user writes it.
+        where: what names the file, for the message.
+        error: raised for a pointer, or where the file cannot be read.
+
+    Raises:
+        EdgeconvError: an `error`.
+    """
+    try:
+        with open_regular(path) as file:
+            head = file.read(len(_POINTER))
+    except OSError as cause:
+        what = f"{name!r} cannot be read: {cause.strerror or cause}"
+        raise error(what, where=where, hint="give a readable file") from cause
+    if head == _POINTER:
+        raise _is_pointer(f"{name!r} ", where, error)
+
+
+def _is_pointer(subject: str, where: str, error: type[EdgeconvError]) -> EdgeconvError:
+    return error(f"{subject}is a pointer of Git LFS, not the file itself", where=where, hint="fetch it: git lfs pull")
 
 
 def open_regular(path: Path) -> BufferedReader:

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgeconv.core.named_files import refuse_pointer
 from edgeconv.errors import RecipeError
 
 PACKAGE = "package:"
@@ -30,18 +31,20 @@ def locate(name: str, directory: Path, *, where: str) -> Path:
         where: the field that names it, for the message.
 
     Raises:
-        RecipeError: the package or the file is not there, or it is a folder.
+        RecipeError: the package or the file is not there, cannot be read, or is a folder or a pointer of Git LFS.
     """
     packaged = name.startswith(PACKAGE)
     path = _in_package(name, where) if packaged else directory / name
     try:
         if path.is_dir():
             raise RecipeError(f"{name!r} is a folder", where=where, hint="name a file in it")
-        if path.is_file():
-            return path
+        is_file = path.is_file()
     except (OSError, ValueError) as error:  # no right to look there, or no possible name
         reason = getattr(error, "strerror", None) or str(error)
         raise RecipeError(f"{name!r} cannot be reached: {reason}", where=where, hint="correct the name") from error
+    if is_file:
+        refuse_pointer(path, name, where=where, error=RecipeError)
+        return path
     if packaged:
         package, _, inside = name.removeprefix(PACKAGE).partition("/")
         raise RecipeError(

@@ -108,6 +108,50 @@ def test_a_checkpoint_with_nan(refused, tmp_path: Path) -> None:
     assert "NaN" in told
 
 
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d7a2146' * 8}\nsize 12345\n"
+"""What git leaves of a file where git-lfs is not installed."""
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *((name, {"model": f'weights = "{name}"'}) for name in ("w.safetensors", "w.pth")),
+        *((name, {"tail": f'[[parity.arrays]]\nfile = "{name}"'}) for name in ("x.npy", "x.npz")),
+        ("x.png", {"tail": '[[parity.images]]\nfiles = ["x.png"]\n[preprocessing]'}),
+    ],
+)
+def test_a_pointer_of_git_lfs_in_a_recipe(name: str, changes: dict[str, str], refused, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(POINTER)
+    devices = DEFAULTS["devices"] + "\n" + changes.pop("tail", "")
+    line = refused(devices=devices, **changes)
+    assert f"'{name}' is a pointer of Git LFS, not the file itself; fetch it: git lfs pull" in line
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"), [("export", "m.onnx"), ("export", "m.toml"), ("inspect", "m.tflite"), ("bench", "m.tflite")]
+)
+def test_a_pointer_of_git_lfs_in_place_of_a_file(
+    verb: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(POINTER)
+    assert run([verb, str(tmp_path / name)]) == 2
+    line = f"edgeconv: error: {tmp_path / name}: is a pointer of Git LFS, not the file itself; fetch it: git lfs pull\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_pointer_of_git_lfs_in_place_of_the_weights_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight = onnx.numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
+    node, path = onnx.helper.make_node("MatMul", ["x", "w"], ["y"]), tmp_path / "m.onnx"
+    x, y = (onnx.helper.make_tensor_value_info(n, 1, [1, size]) for n, size in (("x", 4), ("y", 3)))
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y], [weight]), ir_version=9)
+    onnx.save_model(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    (tmp_path / "w.bin").write_text(POINTER)
+    assert run(["export", str(path), "--out", str(tmp_path / "out"), "-q"]) == 2
+    assert "'w.bin' is a pointer of Git LFS, not the file itself; fetch it: git lfs pull" in capsys.readouterr().err
+
+
 def test_data_dependent_control_flow(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "branching.py").write_text(
         "import torch\n"

@@ -240,7 +240,7 @@ def test_files_that_hold_no_state_dict(recipe_of, tmp_path: Path) -> None:
         "cut.safetensors": "no readable safetensors file",
         "cut.pt": "no readable checkpoint",
         "empty.pt": "empty.pt is empty; save it again",
-        "text.pth": "text.pth is no readable checkpoint of torch.save; save",
+        "text.pth": "'text.pth' is a pointer of Git LFS, not the file itself; fetch it",
         "number.pth": "number.pth is no readable checkpoint of torch.save; save",
         "plain.pth": "is a pickle that torch.save did not write",
         "script.pt": "is a TorchScript archive and no state dict",

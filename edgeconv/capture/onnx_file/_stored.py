@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from edgeconv.core.defaults import LARGEST_FILE_BYTES
+from edgeconv.core.named_files import refuse_pointer
 from edgeconv.errors import CaptureError
 
 _SHOWN = 60  # characters of a name in a message
@@ -143,6 +144,7 @@ def _check_data_file(tensor: onnx.TensorProto, path: Path) -> None:
     if (path.parent / name).is_symlink():
         what = f"its weights lie in {_shown(name)}, which is a symbolic link"
         raise CaptureError(what, where=str(path), hint="put a copy of the file itself in its place")
+    refuse_pointer(path.parent / name, name, where=str(path), error=CaptureError)
 
 
 def _state_length(tensor: onnx.TensorProto, where: str) -> None:
