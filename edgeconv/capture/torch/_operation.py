@@ -42,6 +42,15 @@ def writes(node: FxNode) -> bool:
     return schema is not None and schema.is_mutable
 
 
+def apart(leaf: Any) -> Any:
+    """`copied`, in autograd if the tensor was: an argument of a call that is traced.
+
+    torch takes arguments that are one tensor for one value, and an argument that is a weight for that weight: the graph
+    would read one of them in the place of the others.
+    """
+    return copied(leaf).requires_grad_(leaf.requires_grad) if isinstance(leaf, torch.Tensor) else leaf
+
+
 def copied(leaf: Any) -> Any:
     """A copy of a tensor in memory of its own, outside of autograd; any other value as it is."""
     return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf

@@ -10,7 +10,7 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from edgeconv.capture.torch._operation import program_inputs
+from edgeconv.capture.torch._operation import apart, program_inputs
 from edgeconv.capture.torch._trained import freeze_recorded
 from edgeconv.errors import CaptureError, is_own_fault
 
@@ -115,7 +115,7 @@ def converted(
             *(kwargs.get(argument.name, argument.default_value) for argument in arguments_of(script)[len(args) :]),
         ]
         with quiet(), torch.no_grad(), _in_eval_mode(script):
-            program = TS2EPConverter(script, tuple(stated), {}).convert()
+            program = TS2EPConverter(script, tuple(map(apart, stated)), {}).convert()
             results, expected = opened(program)(*stated), script(*stated)
     except Exception as error:  # the border: the converter raises whatever it meets, of any class
         if is_own_fault(error):

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from edgeconv.capture.normalize._silent import silent
 from edgeconv.capture.torch._borders import export_errors
 from edgeconv.capture.torch._holdings import Change, Holdings, restored_after
-from edgeconv.capture.torch._operation import copied
+from edgeconv.capture.torch._operation import apart, copied
 from edgeconv.capture.torch._state import check_stateless, drop_void_writes
 
 _TRANSFORMS = "torch._functorch.predispatch"
@@ -37,13 +37,14 @@ def export_program(
     Raises:
         CaptureError: torch cannot trace the module with these inputs, or what it returns depends on earlier calls.
     """
+    args, kwargs = pytree.tree_map(apart, (args, dict(kwargs)))
     with restored_after(module) as holdings, quiet(), export_errors(module):
         try:
             program, changes = _traced(module, args, kwargs, holdings)
         except SpecViolationError:  # the forward stores an input itself as a buffer; see `_view`
             program, changes = _traced(module, args, kwargs, holdings, see=_view)
         # Two calls with equal numbers in tensors of their own: shared ones would tie the calls together.
-        calls = ((args, dict(kwargs)), pytree.tree_map(copied, (args, dict(kwargs))))
+        calls = ((args, kwargs), pytree.tree_map(copied, (args, dict(kwargs))))
         check_stateless(module, program, changes, calls, _flat)
         drop_void_writes(program, running=True)
         return program
