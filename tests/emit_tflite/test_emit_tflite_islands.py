@@ -192,3 +192,55 @@ def test_a_value_that_the_graph_does_not_round_keeps_its_name_as_floats(tflite: 
     interpreter = Interpreter(model_content=tflite.to_tflite(graph, metadata={}).data)
     dtypes = {tensor["name"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
     assert (dtypes["tanh"], dtypes["tanh/quantized"], dtypes["reshape"]) == (np.float32, np.int8, np.int8)
+
+
+class _States(nn.Module):
+    """A recurrent layer whose last states are results beside its steps."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y, states = self.layer(x)
+        flat = states if isinstance(states, tuple) else (states,)
+        return (y.unsqueeze(-1), *(state.squeeze(0).unsqueeze(-1) for state in flat))
+
+
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_state_that_is_rounded_for_others_stays_float_inside_of_its_layer(
+    tflite: Any, layer: type[nn.LSTM | nn.GRU | nn.RNN], length: int
+) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    samples = [{"input0": rng.standard_normal((length, 1, 8)).astype(np.float32)} for _ in range(8)]
+    graph = tflite.graph_of(_States(layer(8, 16)), torch.zeros((length, 1, 8)))
+    graph = apply(graph, make_plan(graph, calibrate(graph, samples)))
+    emitted = tflite.to_tflite(graph, metadata={})
+    names = [value.name for value in graph.graph.outputs]
+    for sample in samples:
+        computed = tflite.run(emitted, [sample["input0"]], "reference").outputs
+        expected = evaluate(graph, sample, keep=names)
+        for name, output in zip(names, computed, strict=True):
+            np.testing.assert_allclose(output, expected[name], rtol=0, atol=1e-6)
+    assert not [note for note in emitted.notes if "RESHAPE" in note]
+
+
+class _BiasBehindReshape(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(8, 6)), nn.Parameter(torch.randn(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid((x @ self.weight).reshape(1, 1, 6) + self.bias)
+
+
+def test_a_product_that_takes_the_bias_behind_its_reshape_goes_by_another_name(tflite: Any) -> None:
+    torch.manual_seed(0)
+    graph = tflite.graph_of(_BiasBehindReshape(), torch.zeros((1, 8)))
+    product = next(node.outputs[0].name for node in graph.graph if node.op_type == "MatMul")
+    data = tflite.to_tflite(graph, metadata={}).data
+    interpreter = Interpreter(model_content=data)
+    assert [detail["op_name"] for detail in interpreter._get_ops_details()][0] == "FULLY_CONNECTED"
+    assert product not in {detail["name"] for detail in interpreter.get_tensor_details()}

@@ -34,10 +34,18 @@ def drop_dead(graph: Graph) -> None:
 
 
 def share_scales(graph: Graph) -> None:
-    """Gives a RESHAPE's operand the scale of its result: what is merged later may leave only one of the two."""
+    """Gives a RESHAPE's operand the scale of its result: what is merged later may leave only one of the two.
+
+    An operand that others read as it is (the state of a recurrent layer's last step) keeps its own numbers: rounded, it
+    would be rounded for them, too.
+    """
+    consumers = graph.consumers()
     for operator in reversed(graph.operators):
-        if operator.code == "RESHAPE" and operator.inputs[0].quantization is None:
-            operator.inputs[0].quantization, operator.inputs[0].planned = operator.outputs[0].quantization, False
+        source, scales = operator.inputs[0], operator.outputs[0].quantization
+        if operator.code != "RESHAPE" or source.quantization is not None or source in graph.outputs:
+            continue
+        if all(reader.code == "RESHAPE" and reader.outputs[0].quantization == scales for reader in consumers[source]):
+            source.quantization, source.planned = scales, False
 
 
 def merge_reshapes(graph: Graph) -> None:
@@ -139,6 +147,11 @@ def add_bias(graph: Graph) -> None:
             alone = all(_is_alone(graph, tensor, consumers) for tensor in {product, source})
             if alone and product.dtype == np.float32 and all(_is_unrounded(t, result) for t in (product, source)):
                 layer.inputs[2] = graph.constant(bias.data.reshape(-1), bias.name)
+                if product is not source:  # with the bias it is another value than the product of its name
+                    product = _like(result, "flat", product)
+                    graph.note_reshaped(product, result)
+                    layer.outputs, last.inputs[0] = [product], product
+                    producers[product], consumers[product] = layer, [last]
                 last.outputs = operator.outputs
                 producers[result] = last
                 graph.operators.remove(operator)
