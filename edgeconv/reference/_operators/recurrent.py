@@ -68,20 +68,20 @@ def _bounded(layer: _Layer, number: int, x: Tensor) -> Tensor:
 
 def _rnn(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     (hidden,) = state
-    return (_bounded(layer, 0, x @ layer.weight.T + hidden @ layer.recurrence.T + sum(layer.bias)),)
+    return (_bounded(layer, 0, x @ layer.weight.mT + hidden @ layer.recurrence.mT + sum(layer.bias)),)
 
 
 def _gru(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Gates in the order update, reset, new."""
     (hidden,) = state
-    inputs = (x @ layer.weight.T + layer.bias[0]).chunk(3, -1)
+    inputs = (x @ layer.weight.mT + layer.bias[0]).chunk(3, -1)
     update_row, reset_row, new_row = layer.recurrence.chunk(3)
     biases = layer.bias[1].chunk(3)
-    update = _bounded(layer, 0, inputs[0] + hidden @ update_row.T + biases[0])
-    reset = _bounded(layer, 0, inputs[1] + hidden @ reset_row.T + biases[1])
+    update = _bounded(layer, 0, inputs[0] + hidden @ update_row.mT + biases[0])
+    reset = _bounded(layer, 0, inputs[1] + hidden @ reset_row.mT + biases[1])
     # ONNX, GRU: ht = g(Xt Wh + (rt . Ht-1) Rh + Rbh + Wbh), or with linear_before_reset rt . (Ht-1 Rh + Rbh). torch and
     # cuDNN have the latter.
-    past = reset * (hidden @ new_row.T + biases[2]) if layer.before_reset else reset * hidden @ new_row.T + biases[2]
+    past = reset * (hidden @ new_row.mT + biases[2]) if layer.before_reset else reset * hidden @ new_row.mT + biases[2]
     new = _bounded(layer, 1, inputs[2] + past)
     return ((1 - update) * new + update * hidden,)
 
@@ -89,7 +89,7 @@ def _gru(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, .
 def _lstm(layer: _Layer, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Gates in the order input, output, forget, cell; peepholes input, output, forget."""
     hidden, cell = state
-    gates = x @ layer.weight.T + hidden @ layer.recurrence.T + sum(layer.bias)
+    gates = x @ layer.weight.mT + hidden @ layer.recurrence.mT + sum(layer.bias)
     enter, leave, keep, new = gates.chunk(4, -1)
     # ONNX, LSTM: Pi and Pf see the cell before the step, Po (below) the one after it.
     holes = (0.0, 0.0, 0.0) if layer.peephole is None else layer.peephole.chunk(3)
