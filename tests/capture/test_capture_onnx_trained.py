@@ -117,3 +117,35 @@ def test_weights_of_4_bits_are_kept(tmp_path: Path) -> None:
     assert not [note for note in result.notes if "stays float" in note]
     for artifact in result.artifacts:
         assert (np.abs(computed(artifact, _X) - expected) / 0.02).max() < 1.01, artifact.path
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+@pytest.mark.parametrize("behind", ["", "Transpose"])
+def test_weights_that_alone_are_integers_are_floats(tmp_path: Path, is_stored: bool, behind: str) -> None:
+    """Of a model that computes with floats: TFLite's kernels would round what they read beside integers of weights."""
+    file = _File()
+    weight = _RANDOM.integers(-127, 128, (4, 3, 3, 3)).astype(np.int8)
+    scales = np.linspace(0.002, 0.01, 4).astype(np.float32)
+    floats = (weight * scales[:, None, None, None]).astype(np.float32)
+    if is_stored:
+        read = [file.constant("w", weight), file.constant("s", scales), file.constant("z", np.zeros(4, np.int8))]
+        value = file.add("DequantizeLinear", read, "w.real", axis=0)
+    else:
+        stored = floats.transpose(3, 2, 1, 0).copy() if behind else floats
+        value = file.constant("w", stored)
+        if behind:
+            value = file.add(behind, [value], "w.moved", perm=[3, 2, 1, 0])
+        value = file.rounded(value, scales, [0] * 4, np.int8)
+    file.add("Conv", ["x", value], "y")
+    path = file.save(tmp_path / "stored.onnx", (1, 4, 6, 6))
+    source = edgeconv.capture.open_onnx(path)
+    assert not source.is_quantized
+    graph = source.graph({"x": tuple(_X.shape)})
+    assert [node.op_type for node in graph.graph] == ["Conv"]
+    held = graph.graph.node(0).inputs[1].const_value.numpy()  # type: ignore[union-attr]
+    np.testing.assert_array_equal(held, floats)
+    (expected,) = onnxruntime.InferenceSession(path).run(None, {"x": _X.numpy()})
+    result = edgeconv.export_onnx(path, tmp_path / "out", name="net", variants="fp32")
+    assert len(result.artifacts) == 2
+    for artifact in result.artifacts:
+        np.testing.assert_allclose(computed(artifact, _X), expected, rtol=1e-5, atol=1e-5)

@@ -20,9 +20,9 @@ from edgeconv.reference import ImpossibleError, evaluate_node, shape_result
 # Tile would write the copies into the file.
 _LARGE = 65_536
 
-# A quantized weight stays DequantizeLinear(constant): runtimes compute in integers where they see that node. But a
-# QuantizeLinear of a constant is folded, as torch.onnx writes a fake-quantized weight. Random operators have no result
-# that could be known.
+# In a quantized model a weight stays DequantizeLinear(constant): runtimes compute in integers where they see that node.
+# But a QuantizeLinear of a constant is folded, as torch.onnx writes a fake-quantized weight. Random operators have no
+# result that could be known.
 _NEVER = (having(Trait.QUANTIZES) | having(Trait.RANDOM)) - {"QuantizeLinear"}
 
 
@@ -30,8 +30,9 @@ class FoldConstantsPass(ir.passes.InPlacePass):
     """Evaluates nodes whose inputs are all constant, and turns Constant nodes into initializers.
 
     1. Requires: a node of the standard domain whose results are tensors and no graph outputs, no subgraph, no
-       randomness, no DequantizeLinear, and constant inputs (``Shape``, ``Size`` and ``EyeLike`` need only a static
-       shape). ``CastLike`` looks at its second input for the dtype alone, and becomes a ``Cast`` where that is known.
+       randomness, no DequantizeLinear of a quantized model, and constant inputs (``Shape``, ``Size`` and ``EyeLike``
+       need only a static shape). ``CastLike`` looks at its second input for the dtype alone, and becomes a ``Cast``
+       where that is known.
     2. Ensures: the results are initializers under the names that they had.
     3. Exact: chains of floating-point nodes are evaluated by `edgeconv.reference` in float64 from the original
        constants; only what is left in the graph is rounded, once. A cast between floating types is the identity in
@@ -43,7 +44,9 @@ class FoldConstantsPass(ir.passes.InPlacePass):
 
         Args:
             capturing: as every shape must become known, graph outputs and large copies of small constants are folded
-                too; operands without a result on any runtime raise an `ImpossibleError`.
+                too; operands without a result on any runtime raise an `ImpossibleError`. Where nothing computed is
+                quantized, weights that are only stored as integers become floats: the model computes with floats, and
+                TFLite's kernels for floats beside int8 weights (hybrid) would round what they read.
         """
         super().__init__()
         self._capturing = capturing
@@ -52,8 +55,11 @@ class FoldConstantsPass(ir.passes.InPlacePass):
         """Folds in the graph's (topological) order, so that chains collapse in one go."""
         modified = False
         opset = model.opset_imports.get("", 1)
+        never = _NEVER
+        if self._capturing and not is_quantized(model.graph):
+            never = never - {"DequantizeLinear"}
         for node in tuple(model.graph):
-            if node.domain != "" or node.op_type in _NEVER or has_subgraph(node):  # (1)
+            if node.domain != "" or node.op_type in never or has_subgraph(node):  # (1)
                 continue
             if not self._capturing and any(value.is_graph_output() for value in node.outputs):
                 continue
@@ -81,6 +87,11 @@ class FoldConstantsPass(ir.passes.InPlacePass):
         replaced = sum(array.size for array in operands if array is not None)
         too_large = any(result.size > max(_LARGE, 4 * replaced) for result in results)
         return None if too_large and not self._capturing else results
+
+
+def is_quantized(graph: ir.Graph) -> bool:
+    """Whether a graph computes with integers: something that is no constant is quantized."""
+    return any(node.op_type == "QuantizeLinear" and tensor_of(node.inputs[0]) is None for node in graph)
 
 
 def lift_constants(graph: ir.Graph) -> None:

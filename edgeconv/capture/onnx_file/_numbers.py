@@ -45,6 +45,17 @@ def check_numbers(graph: ir.Graph) -> None:
             _check_weights(node)
 
 
+def check_scales(graph: ir.Graph) -> None:
+    """The part of `check_numbers` about scales and zero points: for before constants are folded, and they with them.
+
+    Raises:
+        CaptureError: see there.
+    """
+    for node in graph:
+        if node.op_type in having(Trait.SCALED):
+            _check_scale(node)
+
+
 def _check_remainder(node: ir.Node) -> None:
     """Mod of floats requires ``fmod=1`` (specification of Mod; onnxruntime refuses anything else)."""
     operand = node.inputs[0]

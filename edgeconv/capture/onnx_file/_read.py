@@ -30,7 +30,7 @@ from edgeconv.capture.onnx_file._dilated_averages import settle_dilated_averages
 from edgeconv.capture.onnx_file._file import lifted, opset_of, read_proto, sha256, static_errors
 from edgeconv.capture.onnx_file._local_responses import settle_local_responses
 from edgeconv.capture.onnx_file._moved_integers import settle_exponents, settle_moved_integers
-from edgeconv.capture.onnx_file._numbers import check_numbers
+from edgeconv.capture.onnx_file._numbers import check_numbers, check_scales
 from edgeconv.capture.onnx_file._operands import (
     check_axes,
     check_flags,
@@ -163,8 +163,15 @@ class OnnxFile:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether it is a quantized model: it contains QuantizeLinear."""
-        return any(node.op_type == "QuantizeLinear" for node in self.proto.graph.node)
+        """Whether it is a quantized model: it contains a QuantizeLinear of something that is no constant."""
+        constants = {tensor.name for tensor in self.proto.graph.initializer}
+        for node in self.proto.graph.node:
+            if not constants.issuperset(name for name in node.input if name):
+                if node.op_type == "QuantizeLinear":
+                    return True
+            else:
+                constants.update(node.output)
+        return False
 
     def graph(self, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
         """The graph for inputs of these shapes.
@@ -194,8 +201,10 @@ class OnnxFile:
             check_modes(graph)
             check_operands(graph)
             state_same_pads(graph)
+            stored = 0 if self.is_quantized else sum(node.op_type == "DequantizeLinear" for node in graph)
             with silent():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
+                check_scales(graph)
                 check_windows(graph)
                 _check_extents(graph)
                 check_scalars(graph)
@@ -233,6 +242,10 @@ class OnnxFile:
         graph.name = self.path.stem
         if self.opset != opset_of(self.proto):
             notes.insert(0, f"converted from opset {self.opset} to {opset_of(self.proto)}")
+        if stored:
+            notes.append(
+                f"{stored} constants that are stored as integers become floats; int8-weights stores them so again"
+            )
         notes.extend(self._renamed())
         if notes:
             model.metadata_props[NOTE] = "; ".join(notes)
