@@ -242,5 +242,5 @@ def test_a_product_that_takes_the_bias_behind_its_reshape_goes_by_another_name(t
     product = next(node.outputs[0].name for node in graph.graph if node.op_type == "MatMul")
     data = tflite.to_tflite(graph, metadata={}).data
     interpreter = Interpreter(model_content=data)
-    assert [detail["op_name"] for detail in interpreter._get_ops_details()][0] == "FULLY_CONNECTED"
+    assert next(detail["op_name"] for detail in interpreter._get_ops_details()) == "FULLY_CONNECTED"
     assert product not in {detail["name"] for detail in interpreter.get_tensor_details()}

@@ -19,6 +19,7 @@ from onnx.checker import ValidationError
 
 from edgeconv.capture.normalize._runtime_places import BEFORE_11
 from edgeconv.capture.onnx_file._foreign_integers import is_spelled, least_opset, spelled
+from edgeconv.capture.onnx_file._fused import write_out_fused
 from edgeconv.capture.onnx_file._order import order_nodes
 from edgeconv.capture.onnx_file._soundness import check_sound, every_node, open_sizes
 from edgeconv.capture.onnx_file._stored import check_sizes, check_total, load_external
@@ -39,6 +40,9 @@ _PLAIN_IR_VERSION = 8  # onnx's converter fails on initializers that are no inpu
 _RESIZE_10 = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": BEFORE_11}
 
 _CONSTANT = onnx.helper.make_attribute("mode", "constant")
+
+
+_UNFUSED = "export the model without fusions for one runtime (onnxruntime: save it at the level ORT_ENABLE_BASIC)"
 
 
 def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
@@ -63,6 +67,8 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
     order_nodes(proto.graph)
     open_sizes(proto)
     _check_versions(proto, where)
+    with _mapped("its fused operators cannot be read", where, hint=_UNFUSED):
+        write_out_fused(proto, opset_of(proto))
     with _mapped("onnx's checker refuses it", where, hint="correct the model, or export it again"):
         _check(proto)
     # Device configurations of multi-device runs (ONNX 1.18); libraries would print a warning when they drop them.
@@ -170,8 +176,7 @@ def _check_operators(graph: onnx.GraphProto, where: str, exempt: Iterable[onnx.N
         others = Counter(f"{other.domain}::{other.op_type}" for other in strange)
         more = f" (operators of other domains: {', '.join(sorted(others))})" if len(others) > 1 else ""
         what = f"{node.domain}::{node.op_type} is no operator of standard ONNX{more}"
-        hint = "export the model without fusions for one runtime"
-        raise CaptureError(what, where=f"{where}: node {node.name or ', '.join(node.output)}", hint=hint)
+        raise CaptureError(what, where=f"{where}: node {node.name or ', '.join(node.output)}", hint=_UNFUSED)
 
 
 def _check_known(graph: onnx.GraphProto, target: int, where: str) -> None:
