@@ -136,9 +136,11 @@ def _of_variant(
     """Links 2 and 3 of a variant's files, by their name; link 2 breaks as `numbers` says, where that is something."""
     from edgeconv.parity.writing import (  # torch, which proving again does not need
         Graph,
+        Shared,
         border_scales,
         interface_faults,
         matched,
+        real_inputs,
         with_faults,
         with_real_borders,
     )
@@ -146,6 +148,11 @@ def _of_variant(
     whole = Graph(variant.model)
     real_model = with_real_borders(variant.model)
     graph = whole if real_model is variant.model else Graph(real_model)
+    if len(artifacts) - sum(artifact.format == "onnx" for artifact in artifacts) > 1:
+        graph.shared = Shared()  # two layouts; what an `.onnx` file is judged on depends on the nodes that it has
+    sample = golden.samples[0]
+    row = one_row(graph, real_inputs(sample.inputs, variant.model.graph))
+    stored: dict[str, Array] = {}
     costs: dict[frozenset[str], LinkResult] = {}
     for artifact in artifacts:
         with progress.stage(f"{artifact.path.name} read back"):
@@ -156,6 +163,11 @@ def _of_variant(
                 yield name, [LinkResult(Link.WRITING, Verdict.FAIL, where=name, reason=reason)]
                 continue
             matching = matched(graph, file)
+            # Evaluations are told by their arrays: those that another file has with the same bits are its.
+            rounded = {
+                name: _same_array(array, stored.setdefault(name, array)) for name, array in matching.rounded.items()
+            }
+            matching = replace(matching, rounded=rounded)
             # Files of a variant usually round the same constants, and then link 2 is the same for all of them.
             key = frozenset(matching.rounded)
             if key not in costs:
@@ -165,17 +177,15 @@ def _of_variant(
             faults = interface_faults(artifact, inputs, outputs, border_scales(variant.model.graph))
             # Values of another output than is said, of another rank perhaps, cannot be compared.
             written = LinkResult(Link.WRITING, Verdict.FAIL)
-            written = (
-                written if faults else _writing(graph, file, _in_real_numbers(golden.samples[0], variant), matching)
-            )
+            written = written if faults else _writing(graph, file, row, sample.name, matching)
             yield artifact.path.name, [costs[key], with_faults(written, faults)]
 
 
-def _in_real_numbers(sample: Sample, variant: Variant) -> Sample:
-    """The sample of a graph whose inputs of integers are what these stand for."""
-    from edgeconv.parity.writing import real_inputs
-
-    return replace(sample, inputs=real_inputs(sample.inputs, variant.model.graph))
+def _same_array(array: Array, other: Array) -> Array:
+    """The other array where it has the same bits, else the array."""
+    if array is other or (array.dtype, array.shape) != (other.dtype, other.shape):
+        return array
+    return other if array.tobytes() == other.tobytes() else array
 
 
 def _names(values: Iterable[ir.Value]) -> list[str]:
@@ -228,14 +238,14 @@ def _put(links: Sequence[LinkResult], judged: Sequence[LinkResult]) -> tuple[Lin
     return tuple(sorted(by_link.values(), key=lambda item: item.link.number))
 
 
-def _writing(graph: Graph, file: File, sample: Sample, matching: Matching) -> LinkResult:
+def _writing(graph: Graph, file: File, inputs: Mapping[str, Array], sample: str, matching: Matching) -> LinkResult:
     """Link 3; skipped where the reference lacks an operator of the file."""
     from edgeconv.parity.writing import writing
 
     if file.unknown:
         return not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
     try:
-        return writing(graph, file, one_row(graph, sample.inputs), sample.name, matching)
+        return writing(graph, file, inputs, sample, matching)
     except RewriteError as error:
         return not_judged(Link.WRITING, error)
 

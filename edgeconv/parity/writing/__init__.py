@@ -34,6 +34,7 @@ from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, int
 from edgeconv.parity.writing._interface import interface_faults
 from edgeconv.parity.writing._judge import both_sides, matched, writing
 from edgeconv.parity.writing._kinks import reach_of_graph
+from edgeconv.parity.writing._last import Shared
 from edgeconv.parity.writing._onnx import OnnxFile
 from edgeconv.parity.writing._operands import past_kinks
 from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants, with_faults
@@ -53,6 +54,7 @@ __all__ = [
     "OnValues",
     "OnnxFile",
     "ReadBack",
+    "Shared",
     "TfliteFile",
     "border_scales",
     "both_sides",

@@ -29,6 +29,7 @@ from edgeconv.parity.causes import Piece
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._cut import Cut, redirect
 from edgeconv.parity.writing._ends import HALF_UNIT
+from edgeconv.parity.writing._last import Last, Shared
 from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.reference import evaluate
 
@@ -39,27 +40,6 @@ _MOST_LEFT_OUT = 3  # nodes behind each other
 _MOVING = (Trait.MOVES, Trait.PICKS)
 _QUANTIZATION = having(Trait.SCALED)
 Altered = Callable[[torch.Tensor], torch.Tensor]
-
-
-class _Last:
-    """The last evaluation of a graph, which several links and files ask for; one, as it weighs.
-
-    Attributes:
-        values: by name.
-    """
-
-    def __init__(self) -> None:
-        self._feeds: Mapping[str, Array] = {}
-        self.values: Mapping[str, Array] = {}
-
-    def has(self, feeds: Mapping[str, Array], names: Collection[str]) -> bool:
-        """Whether these values are of these very arrays."""
-        same = feeds.keys() == self._feeds.keys() and all(feeds[name] is self._feeds[name] for name in feeds)
-        return same and self.values.keys() >= frozenset(names)
-
-    def keep(self, feeds: Mapping[str, Array], values: Mapping[str, Array]) -> None:
-        """Takes the place of the one before."""
-        self._feeds, self.values = feeds, values
 
 
 class Graph:
@@ -75,7 +55,9 @@ class Graph:
         model: a copy, if not unrounded with the float32 attributes that files hold; the caller does not change it.
         constant_steps: by the constants that stand for integers, what one integer more is worth, as it broadcasts.
         terms: the constants of int32.
+        saturates: quantized values that saturate where they are not held, too.
         rounded_again: what a file of int8 may round to steps of its own: terms, and what 8 bits do not reach.
+        shared: what several files of it are judged on, each computed once; None where there is one file.
     """
 
     def __init__(self, model: ir.Model, *, unrounded: bool = False, computed: Collection[str] = ()) -> None:
@@ -85,13 +67,14 @@ class Graph:
         beyond = {name for name, step in self.constant_steps.items() if _is_beyond(self.constants.get(name), step)}
         self.rounded_again = frozenset(self.terms & self.constant_steps.keys() | beyond)
         self._cuts: dict[frozenset[str], Cut] = {}
-        self._last = _Last()
-        self._saturating: frozenset[str] = frozenset()
+        self._last = Last()
+        self.shared: Shared | None = None
+        self.saturates: frozenset[str] = frozenset()
 
     def saturating(self, names: Collection[str]) -> Graph:
         """The same graph, in which quantized values of these names saturate where they are not held, too."""
         other = copy.copy(self)
-        other._cuts, other._saturating = {}, frozenset(names) & self.quantizers.keys()
+        other._cuts, other.saturates = {}, frozenset(names) & self.quantizers.keys()
         return other
 
     @cached_property
@@ -346,7 +329,7 @@ class Graph:
 
     @cached_property
     def _limits(self) -> dict[str, Steps]:
-        return {name: self.steps(name) for name in self._saturating}
+        return {name: self.steps(name) for name in self.saturates}
 
     def _cut(self, names: frozenset[str]) -> Cut:
         if names not in self._cuts:

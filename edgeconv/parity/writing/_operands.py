@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +17,7 @@ from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import LARGER, reach_of_graph
 
 _Arrays = Mapping[str, Array]
+_MOST_SHARED = 1 << 23  # elements of held values: 64 MB, several times over
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Source:
         rounded: the graph's constants as the file has them, by name.
     """
 
-    def __init__(self, graph: Graph, file: File, rounded: Mapping[str, Array]) -> None:
+    def __init__(self, graph: Graph, file: File, rounded: _Arrays) -> None:
         self._graph, self._file, self._rounded = graph, file, rounded
         self._names = graph.chosen(file.names & graph.named)
         self._moved = graph.moved_from(self._names)
@@ -104,13 +106,24 @@ class Source:
         names = self._names - self._alike(free)
         if not names:
             return
+        read = {name: values[name] for name in free}
+        compute = partial(self._others, inputs, read, names, self._file.reach)
+        if graph.shared is None or sum(array.size for array in values.values()) > _MOST_SHARED:
+            yield from compute()
+            return
+        # All that these depend on besides the graph: what of it saturates, inputs, values and constants, and the reach.
+        what = (graph.saturates, *map(tuple, (inputs, read, rounded)), names, self._file.reach)
+        yield from graph.shared.of(what, [*inputs.values(), *read.values(), *rounded.values()], compute)
+
+    def _others(self, inputs: _Arrays, values: _Arrays, names: Collection[str], reach: float) -> Iterator[Operands]:
+        """The operands that do not follow from the sample's inputs: values in another order, and beyond all kinks."""
         others = {name: mixed(array) for name, array in inputs.items()}
-        mixed_values = {name: mixed(values[name]) for name in free}
-        for changed_inputs, changed in self._beyond(others, mixed_values):
-            expected = graph.held(changed_inputs, changed, rounded, names)
+        mixed_values = {name: mixed(array) for name, array in values.items()}
+        for changed_inputs, changed in self._beyond(others, mixed_values, reach):
+            expected = self._graph.held(changed_inputs, changed, self._rounded, names)
             yield Operands(changed_inputs, changed, expected, all_finite=False)
 
-    def _beyond(self, inputs: _Arrays, values: _Arrays) -> Iterator[tuple[_Arrays, _Arrays]]:
+    def _beyond(self, inputs: _Arrays, values: _Arrays, reach: float) -> Iterator[tuple[_Arrays, _Arrays]]:
         """Inputs and held values that pass the kinks which the sample's own numbers do not."""
         graph = self._graph
         spread = {
@@ -133,7 +146,7 @@ class Source:
         if not floats and not free_inputs:
             yield inputs, spread
             return
-        reaches = (self._file.reach, reach_of_graph(graph.model.graph))
+        reaches = (reach, reach_of_graph(graph.model.graph))
         for larger, beyond in past_kinks(free_inputs, floats, reaches, graph.never_negative):
             yield {**inputs, **larger}, {**beyond, **spread}
 
