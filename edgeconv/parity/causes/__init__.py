@@ -2,6 +2,7 @@
 
 Public names
     `cause_of`: the first hypothesis that explains a result, in words.
+    `cause_in_constants`: the same, of the constants that a file has, where all others have been tried.
     `change_of_constant`: how a constant of a file was changed, in words.
     `Piece`: the layers between values that are held and one that is judged, on arrays.
     `HELD`: the suffix of values that the caller reads in place of computed ones.
@@ -11,7 +12,7 @@ Public names
 from __future__ import annotations
 
 from edgeconv.parity.causes._constants import change_of_constant
-from edgeconv.parity.causes._explain import cause_of
+from edgeconv.parity.causes._explain import cause_in_constants, cause_of
 from edgeconv.parity.causes._piece import HELD, Evidence, Piece
 
-__all__ = ["HELD", "Evidence", "Piece", "cause_of", "change_of_constant"]
+__all__ = ["HELD", "Evidence", "Piece", "cause_in_constants", "cause_of", "change_of_constant"]

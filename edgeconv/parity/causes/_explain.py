@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from edgeconv.core import Array
@@ -51,13 +51,22 @@ def cause_of(
         unread: constants that the file has, and no operator of it reads.
         elsewhere: further constants of the graph, which may stand in the place of the piece's, by name.
     """
+    hypotheses = _hypotheses(piece, evidence, (stored, steps, elsewhere), others)
     differing = evidence.beyond(piece.expected)
+    return _confirmed(hypotheses, evidence, differing) or (_unread(piece, unread) if differing else "")
+
+
+def cause_in_constants(piece: Piece, evidence: Evidence, stored: Mapping[str, Array]) -> str:
+    """As `cause_of`, by the file's constants alone: for where all else has been tried without them."""
+    differing = evidence.beyond(piece.expected)
+    return _confirmed(stored_otherwise(piece, stored, _NOTHING, _NOTHING), evidence, differing)
+
+
+def _confirmed(hypotheses: Iterable[Hypothesis], evidence: Evidence, differing: int) -> str:
+    """The words of the first hypothesis that is confirmed; of a result that is right, none is."""
     if not differing:
         return ""
-    for hypothesis in _hypotheses(piece, evidence, (stored, steps, elsewhere), others):
-        if confirmed(hypothesis, evidence, differing):
-            return hypothesis.words
-    return _unread(piece, unread)
+    return next((item.words for item in hypotheses if confirmed(item, evidence, differing)), "")
 
 
 def _unread(piece: Piece, unread: Collection[str]) -> str:

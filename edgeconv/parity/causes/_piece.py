@@ -113,7 +113,8 @@ class Layer:
         arrays = dict(enumerate(self.operands)) | dict(operands or {})
         ordered = [arrays.get(at) for at in range(max(arrays, default=-1) + 1)]
         values = [None if array is None else _typed(self.node, at) for at, array in enumerate(ordered)]
-        own = {} if operator else {name: item.value for name, item in self.node.attributes.items()}
+        # Its own are given as they are: to find out of what type a value is takes longer than most operators do.
+        own = {} if operator else {name: item for name, item in self.node.attributes.items() if item.value is not None}
         stated = {name: item for name, item in {**own, **(attributes or {})}.items() if item is not None}
         node = ir.node(operator or self.operator, values, stated, num_outputs=len(self.node.outputs))
         # Types decide how the reference computes: integers in their own width.

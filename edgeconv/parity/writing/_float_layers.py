@@ -7,7 +7,6 @@ output is wrong, the first layer that is clearly none of the module's is named.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import EdgeconvError
-from edgeconv.parity.causes import Evidence, cause_of
+from edgeconv.parity.causes import Evidence, cause_in_constants, cause_of
 from edgeconv.parity.writing._alike import Alike, orders_of
 from edgeconv.parity.writing._ends import HALF_UNIT, magnitude
 from edgeconv.parity.writing._held import Graph
@@ -114,8 +113,8 @@ def _causes(
         expected = [wrong.alike] if wrong.alike is not None and wrong.alike.value in alike else []
         # The last first: a layer with its activation, before the layer alone, to which one would have been added.
         others = (Alike(name, axes) for name in alike[:_MOST_TRIED][::-1] for axes in orders_of(sample.values[name]))
-        for due, constants in itertools.product([*expected] or [*others], ({}, stored)):
-            yield _cause(due, array, held, sample, graph, constants)
+        for due in [*expected] or [*others]:
+            yield _cause(due, array, held, sample, graph, stored)
 
 
 def _cause(
@@ -126,12 +125,14 @@ def _cause(
     graph: Graph,
     stored: Mapping[str, Array],
 ) -> str:
+    """What explains a result that has to be this value; the file's own constants last."""
     shape = sample.values[due.value].shape
     actual = array.reshape([shape[axis] for axis in due.axes]).transpose(np.argsort(due.axes))
     try:
         with one_thread():
             piece = graph.piece(due.value, sample.inputs, held, {})
             bound = _LEAST * magnitude(piece.expected)
-            return cause_of(piece, Evidence(actual, bound, _LEAST), stored=stored, others=held)
+            evidence = Evidence(actual, bound, _LEAST)
+            return cause_of(piece, evidence, others=held) or cause_in_constants(piece, evidence, stored)
     except EdgeconvError:  # it has subgraphs, or the result is none of this graph's
         return ""
