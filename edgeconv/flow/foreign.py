@@ -16,6 +16,7 @@ from edgeconv.core.named_files import read_named
 from edgeconv.core.precision import to_float32
 from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult
+from edgeconv.devices import Sessions
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
 from edgeconv.flow.borders import match_notes, matched_specs, takes
 from edgeconv.flow.certificates import with_certificates
@@ -140,7 +141,8 @@ def _judged(
     rewritten = optimize(model.clone())
     graph = rewritten.graph
     golden = Golden(proof.samples, reference, joints=joints_of(graph), indices=indices_of(graph))
-    golden, own_run = with_float32(golden, source, proof, progress)
+    with Sessions() as sessions:
+        golden, own_run = with_float32(golden, source, proof, progress, sessions)
     own_run = own_run and _in_widths_of(artifact, own_run)
     with progress.stage(f"{artifact.path.name} read back"):
         link = _writing(artifact, file, model, rewritten, golden, proof)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -66,6 +67,7 @@ def judge(
     running: bool = True,
     own: Sequence[Comparison] = (),
     own_run: Run | None = None,
+    sessions: Sessions | None = None,
 ) -> tuple[tuple[Comparison, ...], dict[str, Mapping[str, str]]]:
     """Runs every artifact on every device that takes its format, and compares with the float64 reference.
 
@@ -77,6 +79,7 @@ def judge(
         progress: notified of each run.
         own: rows of the source's own float32 from an earlier run; else it is run where a failing row needs them.
         own_run: its run on these samples, where there was one already.
+        sessions: where devices may be running already; the caller ends them.
         running: whether each runtime's layers are judged, too (link 4); a search for a target needs the outputs alone.
 
     Returns:
@@ -87,8 +90,8 @@ def judge(
     comparisons: list[Comparison] = []
     environments: dict[str, Mapping[str, str]] = {}
     scales: dict[str, Mapping[str, OwnScale]] = {}
-    with Sessions() as sessions:
-        for planned in _runs(artifacts, proof, source, outputs, sessions, own_run):
+    with Sessions() if sessions is None else nullcontext(sessions) as running_devices:
+        for planned in _runs(artifacts, proof, source, outputs, running_devices, own_run):
             # 1. The outputs, against the source in float64.
             of_variant = golden.of(planned.variant)
             if not of_variant.samples:
@@ -143,25 +146,27 @@ def judge(
     return told_as_precision(judged, artifacts, run_source, explanation.beyond_rounding), environments
 
 
-def source_float32(source: Source, golden: Golden, proof: Proof) -> Run:
+def source_float32(source: Source, golden: Golden, proof: Proof, sessions: Sessions | None = None) -> Run:
     """Runs the source itself in float32, on the samples of its variant."""
-    outputs = tuple(golden.reference.outputs[0])
-    return source.run(golden.of(source.variant).samples, outputs, "float32", timeout_s=proof.timeout_s)
+    outputs, samples = tuple(golden.reference.outputs[0]), golden.of(source.variant).samples
+    return source.run(samples, outputs, "float32", timeout_s=proof.timeout_s, sessions=sessions)
 
 
-def with_float32(golden: Golden, source: Source, proof: Proof, progress: Progress) -> tuple[Golden, Run]:
+def with_float32(
+    golden: Golden, source: Source, proof: Proof, progress: Progress, sessions: Sessions
+) -> tuple[Golden, Run]:
     """The golden values with how far the source's own float32 is off, and that run.
 
     Rounding depends on the numbers that happen to be there, so it is measured on neighbors of the samples, too.
     """
     with progress.stage(f"{source.title} float32"):
-        run = source_float32(source, golden, proof)
+        run = source_float32(source, golden, proof, sessions)
         own = golden.of(source.variant)
         errors = float32_errors(run, own.reference, own.samples, golden.joints)
         samples, reference = shaken(own.samples, own.reference)
         if samples and errors:
             outputs = tuple(golden.reference.outputs[0])
-            again = source.run(samples, outputs, "float32", timeout_s=proof.timeout_s)
+            again = source.run(samples, outputs, "float32", timeout_s=proof.timeout_s, sessions=sessions)
             more = float32_errors(again, reference, samples, golden.joints)
             errors = {name: np.maximum(array, more.get(name, array)) for name, array in errors.items()}
         errors = explained_by_rounding(errors, source, own)

@@ -23,6 +23,7 @@ from edgeconv.core import (
     Tolerance,
     Verdict,
 )
+from edgeconv.devices import Sessions
 from edgeconv.errors import DEVICES, ParityError
 from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import with_coverage
@@ -91,19 +92,20 @@ def prove(
     reached: dict[str, Reach] = {}
     integers = _integers(variants, proof.samples, reached, progress)
     golden = Golden(proof.samples, reference, integers, joints, indices=indices)
-    golden, own_run = with_float32(golden, source, proof, progress)
-    own = own_steps(variants, integers, proof.samples, own_run, reference)
-    for note in own:
-        progress.note(note)
-    # 2. Links 1 to 3, and what the inputs reach; derived inputs look for what they do not.
-    artifacts = with_links(artifacts, variants, golden, progress, rewriting)
-    artifacts, derived = with_coverage(artifacts, variants, golden, reached, progress)
-    golden = replace(golden, derived=derived)
-    golden_file, data = golden_name(name), golden_bytes(golden)
-    staging.write(golden_file, data)
-    artifacts = with_certificates(artifacts, golden, progress)
-    # 3. Devices: link 4 and the outputs.
-    comparisons, devices = judge(artifacts, golden, proof, source, progress, own_run=own_run)
+    with Sessions() as sessions:  # a source that is a file runs where its artifacts do
+        golden, own_run = with_float32(golden, source, proof, progress, sessions)
+        own = own_steps(variants, integers, proof.samples, own_run, reference)
+        for note in own:
+            progress.note(note)
+        # 2. Links 1 to 3, and what the inputs reach; derived inputs look for what they do not.
+        artifacts = with_links(artifacts, variants, golden, progress, rewriting)
+        artifacts, derived = with_coverage(artifacts, variants, golden, reached, progress)
+        golden = replace(golden, derived=derived)
+        golden_file, data = golden_name(name), golden_bytes(golden)
+        staging.write(golden_file, data)
+        artifacts = with_certificates(artifacts, golden, progress)
+        # 3. Devices: link 4 and the outputs.
+        comparisons, devices = judge(artifacts, golden, proof, source, progress, own_run=own_run, sessions=sessions)
     comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
     trained = {variant.name for variant in variants if variant.plan is None} & {*integers}
     comparisons = told_steps(comparisons, artifacts, trained)
@@ -190,7 +192,8 @@ def repeat(
     if source is not None:
         with progress.stage(f"{source.title} float64 beside the golden values"):
             golden = _own_values(source, proof.samples, golden, folder / old.golden)
-        golden, own_run = with_float32(golden, source, proof, progress)
+        with Sessions() as sessions:
+            golden, own_run = with_float32(golden, source, proof, progress, sessions)
     # 3. Graphs made anew give their integers and links 1 to 3 anew.
     variants = rebuild(artifacts, old) if rebuild is not None else ()
     if variants:

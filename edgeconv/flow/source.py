@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgeconv.capture import OnnxFile
+    from edgeconv.devices import Sessions
 
 CAPTURED_BATCH = 11
 """The batch with which a graph is captured whose batch is freed afterwards: other dimensions seldom have this size.
@@ -98,6 +99,7 @@ class Source(Protocol):
         precision: Precision,
         *,
         timeout_s: float = DEVICE_TIMEOUT_S,
+        sessions: Sessions | None = None,
     ) -> Run:
         """Runs the samples, whose batches may differ where the batch is open; FAIL with a reason where it cannot.
 
@@ -106,6 +108,7 @@ class Source(Protocol):
             outputs: names for the results, in order.
             precision: float64 for the reference.
             timeout_s: where it runs in a process of its own.
+            sessions: where that may be running already.
         """
         ...
 
@@ -177,6 +180,7 @@ class TorchSource:
         precision: Precision,
         *,
         timeout_s: float = DEVICE_TIMEOUT_S,
+        sessions: Sessions | None = None,
     ) -> Run:
         """See `Source`; runs in this process, without a limit."""
         from edgeconv.devices import run_module
@@ -278,10 +282,11 @@ class OnnxSource:
         precision: Precision,
         *,
         timeout_s: float = DEVICE_TIMEOUT_S,
+        sessions: Sessions | None = None,
     ) -> Run:
         """See `Source`: float64 is the graph before any rewrite, float32 the file itself on onnxruntime."""
         if precision == "float32":
-            return self._run_file(samples, outputs, timeout_s)
+            return self._run_file(samples, outputs, timeout_s, sessions)
 
         reference = Run("onnx-float64", "", ())
         try:
@@ -323,9 +328,12 @@ class OnnxSource:
             for tensor in self.file.outputs
         }
 
-    def _run_file(self, samples: Sequence[Sample], outputs: Sequence[str], timeout_s: float) -> Run:
+    def _run_file(
+        self, samples: Sequence[Sample], outputs: Sequence[str], timeout_s: float, sessions: Sessions | None
+    ) -> Run:
         from edgeconv.devices import find, run_artifact
 
+        run_on = run_artifact if sessions is None else sessions.run
         ranks = {value.name: len(value.shape or ()) for value in self._graph(CAPTURED_BATCH).graph.outputs}
         with temporary() as folder:
             path = folder / self.file.path.name
@@ -343,7 +351,7 @@ class OnnxSource:
                     for name, tensor in zip(outputs, self.file.outputs, strict=True)
                 ),
             )
-            run = run_artifact(find(self.device), artifact, samples, timeout_s=timeout_s)
+            run = run_on(find(self.device), artifact, samples, timeout_s=timeout_s)
         return dataclasses.replace(run, device=self.row, artifact="")
 
 

@@ -18,7 +18,7 @@ from planted_stages import reading_other_numbers
 import edgeconv
 from edgeconv.core import Array, Artifact, Comparison, Run, Sample, Tolerance, Verdict
 from edgeconv.core.verdicts import Link, LinkResult
-from edgeconv.devices import Device, Sessions, find
+from edgeconv.devices import Device, Sessions, _run, find
 from edgeconv.flow import judge
 from edgeconv.flow.proof import Proof
 from edgeconv.flow.prove import repeat
@@ -309,3 +309,18 @@ def test_squares_that_are_added_up_unrounded_are_right(tmp_path: Path) -> None:
     links = [link for row in result.report.comparisons for link in row.links]
     assert {link.verdict for link in links if link.link is Link.RUNNING} == {Verdict.PASS}
     assert result.report.verdict is Verdict.PASS
+
+
+def test_a_file_runs_in_the_process_that_runs_its_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer to start a runtime than to run most files: the source, its neighbours and the file written."""
+    started: list[str] = []
+    start = _run.start
+    monkeypatch.setattr(_run, "start", lambda device: started.append(device.name) or start(device))
+    text = '<ir_version: 9, opset_import: ["": 17]> g (float[1, 4] x) => (float[1, 4] y) { y = Relu(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    result = edgeconv.export_onnx(
+        tmp_path / "net.onnx", tmp_path / "out", name="net", formats="onnx", devices="onnxruntime"
+    )
+    assert result.report is not None
+    assert [row.artifact for row in result.report.comparisons] == ["", "net.fp32.onnx"]
+    assert started == ["onnxruntime"]
