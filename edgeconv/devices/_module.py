@@ -78,14 +78,15 @@ def run_module(
 
 
 def values_of_modules(
-    module: torch.nn.Module, sample: Sample, *, input_names: Sequence[str]
+    module: torch.nn.Module, sample: Sample, *, input_names: Sequence[str], dtype: str = "float32"
 ) -> tuple[tuple[Array, ...], Mapping[str, Array]]:
-    """Runs a module on a sample in float32, and keeps what each module inside of it returns.
+    """Runs a module on a sample, and keeps what each module inside of it returns.
 
     Args:
         module: as for `run_module`; a copy runs.
         sample: its inputs.
         input_names: the names of the module's arguments, in order.
+        dtype: ``"float32"`` or ``"float64"``.
 
     Returns:
         The results, flattened in pytree order; and the tensors that modules returned, by path, of later calls
@@ -98,7 +99,7 @@ def values_of_modules(
 
     from edgeconv.devices._precision import computing_in
 
-    kind, values, calls = torch.float32, dict[str, Array](), Counter[str]()
+    kind, values, calls = getattr(torch, dtype), dict[str, Array](), Counter[str]()
 
     def keep(name: str, result: object) -> None:
         if isinstance(result, torch.Tensor) and not result.is_complex():

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from edgeconv.core import Array, Artifact, Sample
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
-from edgeconv.errors import EmitError, RewriteError
+from edgeconv.errors import EdgeconvError, EmitError, RewriteError
 from edgeconv.flow.precision import layer_of_framework
 from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.variant import Variant
+from edgeconv.flow.variants import is_quantized
 from edgeconv.parity import Golden
 from edgeconv.parity.derived import derived_sample
 from edgeconv.progress import Progress
@@ -57,7 +58,9 @@ def with_links(
     for variant in variants:
         own, samples = [artifact for artifact in artifacts if artifact.variant == variant.name], golden.of(variant.name)
         if own and samples.samples:
-            numbers = _quantizing(variant, samples, changed, progress)
+            numbers = _quantizing(variant, samples, changed, progress) or _keeping(
+                variant, samples, rewriting, progress
+            )
             of_files = _of_variant(variant, own, samples, numbers, progress)
             judged |= {name: [*links, *own_links] for name, own_links in of_files}
     return tuple(
@@ -216,6 +219,21 @@ def _quantizing(
             except RewriteError:  # the reference lacks an operator, which link 1 says
                 changed[key] = None
         return changed[key] or quantizing(origin, variant.model)
+
+
+def _keeping(variant: Variant, golden: Golden, rewriting: Rewriting | None, progress: Progress) -> LinkResult | None:
+    """Link 2 of a variant whose roundings are not those that its source states itself; None where they are."""
+    from edgeconv.flow.stated import stated_of
+    from edgeconv.parity.quantizing import keeping
+
+    if rewriting is None or rewriting.source is None or variant.plan is not None or not is_quantized(variant.model):
+        return None
+    with progress.stage(f"{variant.name} graph, its source's roundings"):
+        try:
+            stated = stated_of(rewriting.source, golden.smallest)
+        except EdgeconvError:  # the source does not run, which its own row says
+            return None
+        return keeping(stated, rewriting.captured, rewriting.rewritten, variant.model)
 
 
 def _rounding(graph: Graph, rounded: Mapping[str, Array], golden: Golden, variant: str) -> LinkResult:

@@ -188,12 +188,14 @@ class TorchSource:
         with state_restored(), self.within():
             return run_module(self.module, samples, input_names=self.input_names, output_names=outputs, dtype=precision)
 
-    def values_of_modules(self, sample: Sample) -> tuple[tuple[Array, ...], Mapping[str, Array]]:
-        """See `edgeconv.devices.values_of_modules`: the results in float32, and those of the modules inside."""
+    def values_of_modules(
+        self, sample: Sample, precision: Precision = "float32"
+    ) -> tuple[tuple[Array, ...], Mapping[str, Array]]:
+        """See `edgeconv.devices.values_of_modules`: the results, and those of the modules inside."""
         from edgeconv.devices import values_of_modules
 
         with state_restored(), self.within():
-            return values_of_modules(self.module, sample, input_names=self.input_names)
+            return values_of_modules(self.module, sample, input_names=self.input_names, dtype=precision)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import onnx_ir as ir
@@ -19,6 +19,7 @@ from edgeconv.parity.quantizing._origin import Numbers, Origin
 from edgeconv.parity.quantizing._place import Place
 from edgeconv.parity.quantizing._rounded import rounding_faults
 from edgeconv.parity.quantizing._scales import scale_faults
+from edgeconv.parity.quantizing._stated import StatedRounding, stated_faults
 
 
 def changing(origin: Origin, inputs: Mapping[str, Array]) -> LinkResult | None:
@@ -46,6 +47,20 @@ def quantizing(origin: Origin, integers: ir.Model) -> LinkResult | None:
     return _broken(
         chain(observed_faults(origin), scale_faults(origin), rounding_faults(origin), _integer_faults(origin, integers))
     )
+
+
+def keeping(
+    stated: Sequence[StatedRounding], captured: ir.Model | None, rewritten: ir.Model, integers: ir.Model
+) -> LinkResult | None:
+    """Judges the numbers of a graph whose source rounds by itself; None where each is the source's.
+
+    Args:
+        stated: by the source.
+        captured: the source's graph; None where there is none to compare.
+        rewritten: made of that.
+        integers: made of that, what files are written from; none of the three is changed.
+    """
+    return _broken(stated_faults(stated, captured, rewritten, integers))
 
 
 def _broken(places: Iterator[Place]) -> LinkResult | None:

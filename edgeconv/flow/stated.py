@@ -1,0 +1,100 @@
+"""The roundings that a source states itself: fake quantizations of a module, quantizing nodes of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeconv.core import Array, Sample
+from edgeconv.flow.source import OnnxSource, Source, TorchSource
+from edgeconv.parity.quantizing import StatedRounding
+
+_ACTIVATIONS = ("int8", "uint8", "int16", "uint16")
+_QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
+_WEIGHT = "weight_fake_quant"  # torch.ao's name of it in each module with a weight
+
+
+def stated_of(source: Source, sample: Sample) -> Sequence[StatedRounding]:
+    """Of a module what each fake quantization states that a sample reaches, of a file what its nodes do; else none."""
+    if isinstance(source, TorchSource):
+        return _of_module(source, sample)
+    return _of_file(source) if isinstance(source, OnnxSource) and source.variant else ()
+
+
+def _of_module(source: TorchSource, sample: Sample) -> Sequence[StatedRounding]:
+    parts = {path: part for path, part in source.module.named_modules() if _rounds(part)}
+    if not parts:
+        return ()
+    # In float64, as capture folds constants: of a largest weight of 127.5 steps float32 makes 127 or 128.
+    _, results = source.values_of_modules(sample, "float64")
+    return [_of_part(path, part, results[path]) for path, part in parts.items() if path in results]
+
+
+def _rounds(part: Any) -> bool:
+    """Whether it is a fake quantization of torch.ao or torchao that rounds, by numbers that it does not compute."""
+    is_one = all(hasattr(part, name) for name in ("fake_quant_enabled", "activation_post_process", "is_per_channel"))
+    return is_one and bool(part.fake_quant_enabled[0]) and not hasattr(part, "learning_enabled")
+
+
+def _of_part(path: str, part: Any, result: Array) -> StatedRounding:
+    axis = int(part.ch_axis) if part.is_per_channel else 0
+    scales, zeros = (tensor.detach().cpu().reshape(-1).numpy() for tensor in (part.scale, part.zero_point))
+    limits = int(part.activation_post_process.quant_min), int(part.activation_post_process.quant_max)
+    points = tuple(int(zero) for zero in zeros)
+    integers = None
+    if path.rpartition(".")[2] == _WEIGHT:
+        along = [-1 if place == axis else 1 for place in range(result.ndim)]
+        steps = scales.astype(np.float64).reshape(along if len(scales) > 1 else [])
+        integers = np.rint(result / steps).astype(np.int64)
+    return StatedRounding(path, tuple(scales.astype(np.float32).tolist()), points, limits, integers, axis)
+
+
+def _of_file(source: OnnxSource) -> Sequence[StatedRounding]:
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load_from_string(source.file.comparable).graph
+    stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    if not _is_in_pairs(graph, stored):
+        return ()
+    stated, numbers = list[StatedRounding](), dict[str, tuple[bytes, bytes]]()
+    for node in graph.node:
+        operands = [stored.get(name) for name in node.input]
+        if node.op_type not in _QUANTIZATION or len(operands) < 2 or operands[1] is None:
+            continue
+        data, scale = operands[0], operands[1].astype(np.float32)
+        zero = operands[2] if len(operands) > 2 and operands[2] is not None else np.zeros(scale.shape, np.uint8)
+        if zero.dtype.name not in _ACTIVATIONS or (data is not None and data.dtype != zero.dtype):
+            continue  # biases, and constants that are rounded in the file
+        own = scale.tobytes(), zero.tobytes()
+        if data is None and node.op_type == "DequantizeLinear":
+            if numbers.get(node.input[0], own) != own:
+                return ()  # it reads other numbers than it has written, which is the file's own affair
+            continue
+        numbers[node.output[0]] = own
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+        integers = None
+        if data is not None:
+            axis %= max(data.ndim, 1)
+            along = [-1 if place == axis else 1 for place in range(data.ndim)]
+            integers = data.astype(np.int64) - zero.astype(np.int64).reshape(along if zero.size > 1 else [])
+        limits = int(np.iinfo(zero.dtype).min), int(np.iinfo(zero.dtype).max)
+        points, scales = tuple(map(int, zero.reshape(-1))), tuple(scale.reshape(-1).tolist())
+        stated.append(StatedRounding(node.output[0], scales, points, limits, integers, axis))
+    return stated
+
+
+def _is_in_pairs(graph: Any, stored: Collection[str]) -> bool:
+    """Whether its integers are constants, or written by QuantizeLinear and read by DequantizeLinear alone.
+
+    What moves or computes integers themselves is spelled out by capture, with roundings that have other names.
+    """
+    others = ("Integer", "QLinear", "DynamicQuantize")
+    if any(node.domain not in ("", "ai.onnx") or any(part in node.op_type for part in others) for node in graph.node):
+        return False
+    written = {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    readers = [node for node in graph.node if written.intersection(node.input)]
+    read = [node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"]
+    return all(node.op_type == "DequantizeLinear" for node in readers) and {*read} <= written | {*stored}

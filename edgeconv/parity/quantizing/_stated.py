@@ -1,0 +1,144 @@
+"""Roundings that a source states itself: of a module that was trained for integers, or of a file that has them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeconv.core import Array
+from edgeconv.core.affine import limits_of
+from edgeconv.graph.edit import constant
+from edgeconv.parity.quantizing._alongside import numbers_of
+from edgeconv.parity.quantizing._place import Place
+
+_OF_ROUNDINGS = ".quantizelinear"  # behind a fake quantization's path, in the name of the integers
+
+
+@dataclass(frozen=True, eq=False)
+class StatedRounding:
+    """One rounding of a source.
+
+    Attributes:
+        name: the path of the fake quantization in its module, or the integers' name in the file.
+        scales: float32; one, or one for each slice along `axis`.
+        zero_points: as many.
+        limits: the least and the greatest integer.
+        integers: what a constant becomes, less the zero point; None of what is computed.
+        axis: of the scales, where there are several.
+    """
+
+    name: str
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    limits: tuple[int, int]
+    integers: Array | None = None
+    axis: int = 0
+
+    def is_of(self, node: ir.Node) -> bool:
+        """Whether a QuantizeLinear has these numbers; integers of as many bits may all be moved alike.
+
+        Integers of seven bits are eight with one end cut off, which is another node's work.
+        """
+        scale, zero = numbers_of(node)
+        least, greatest = limits_of(zero.dtype)
+        first, last = self.limits
+        moved = first - least if last - first == greatest - least else 0
+        points = tuple(int(point) + moved for point in zero.reshape(-1))
+        fits = least <= first - moved and last - moved <= greatest
+        return fits and tuple(scale.reshape(-1).tolist()) == self.scales and points == self.zero_points
+
+
+def stated_faults(
+    stated: Sequence[StatedRounding], captured: ir.Model | None, rewritten: ir.Model, integers: ir.Model
+) -> Iterator[Place]:
+    """Faults of three graphs that follow from a source, one after the other; what link 1 says is not said again.
+
+    Args:
+        stated: by the source; of none nothing is asked.
+        captured: of the source; None where there is none to compare.
+        rewritten: of that: factors may have gone into its weights, which link 1 has judged.
+        integers: of that, what files are written from.
+    """
+    if captured is not None:
+        yield from _roundings(stated, captured)
+        yield from _weights([item for item in stated if item.integers is not None], captured)
+    yield from _roundings(stated, integers)
+    if stated:
+        due, held = _stored(rewritten), _stored(integers)
+        for name in due.keys() & held.keys():
+            if due[name] != held[name]:
+                yield Place(name, f"{name} has other integers or scales than its source")
+
+
+def _roundings(stated: Sequence[StatedRounding], model: ir.Model) -> Iterator[Place]:
+    """Roundings of a graph that its source does not state, and those that it states and the graph does not have.
+
+    What only moves or averages rounded numbers may be rounded again, by the parameters of what it reads.
+
+    Args:
+        stated: by the source; of none nothing is asked.
+        model: a graph of integers.
+    """
+    due = [item for item in stated if item.integers is None]
+    seen = set[str]()
+    for node in model.graph if due else ():
+        if node.op_type != "QuantizeLinear" or constant(node.inputs[0]) is not None:
+            continue
+        name = node.outputs[0].name or ""
+        own = [item for item in due if name == item.name or name.startswith(f"{item.name}{_OF_ROUNDINGS}")]
+        seen.update(item.name for item in own)
+        if not any(item.is_of(node) for item in own or due):
+            yield Place(_told(name), f"{_told(name)} is rounded by another scale or zero point than its source states")
+        readers = [use.node for use in node.outputs[0].uses() if use.node.op_type == "DequantizeLinear"]
+        if any(_bytes(reader) != _bytes(node) for reader in readers):
+            yield Place(_told(name), f"{_told(name)} is not read back by the scale and zero point that rounded it")
+    for item in due:
+        if item.name not in seen:
+            yield Place(item.name, f"its source rounds {item.name}, and the graph does not")
+
+
+def _weights(stated: Sequence[StatedRounding], model: ir.Model) -> Iterator[Place]:
+    """Constants whose integers, or their scales, are not the source's, in whatever order of axes and channels."""
+    slices = _stored(model)
+    for item in stated:
+        assert item.integers is not None  # `stated_faults` chose these
+        due, own = _slices(item.integers, item.scales, item.axis), slices.get(item.name)
+        if own is None or own == due:  # what became a constant of floats is link 1's
+            continue
+        several = f" in {(due - own).total()} of {due.total()} channels" if due & own else ""
+        yield Place(item.name, f"{item.name} has other integers or scales than its source rounds it to{several}")
+
+
+def _stored(model: ir.Model) -> dict[str, Counter[tuple[float, bytes]]]:
+    """Each constant of integers, by the name of the real numbers that it stands for."""
+    nodes = [node for node in model.graph if node.op_type == "DequantizeLinear"]
+    return {node.outputs[0].name or "": _slices_of(node) for node in nodes if constant(node.inputs[0]) is not None}
+
+
+def _slices_of(node: ir.Node) -> Counter[tuple[float, bytes]]:
+    integers, (scale, zero) = constant(node.inputs[0]), numbers_of(node)
+    assert integers is not None  # the caller looked
+    axis = node.attributes.get_int("axis", 1)
+    along = [-1 if place == axis % max(integers.ndim, 1) else 1 for place in range(integers.ndim)]
+    points = zero.astype(np.int64).reshape(along if zero.size > 1 else [])
+    return _slices(integers.astype(np.int64) - points, tuple(scale.reshape(-1).tolist()), axis)
+
+
+def _slices(integers: Array, scales: Sequence[float], axis: int) -> Counter[tuple[float, bytes]]:
+    """Scale and sorted integers of each slice; of one scale, or of equal ones, those of the whole."""
+    if len(set(scales)) == 1 or axis >= integers.ndim or integers.shape[axis] != len(scales):
+        return Counter([(scales[0], np.sort(integers, axis=None).astype(np.int64).tobytes())])
+    rows = np.sort(np.moveaxis(integers, axis, 0).reshape(len(scales), -1), axis=1).astype(np.int64)
+    return Counter((scale, row.tobytes()) for scale, row in zip(scales, rows, strict=True))
+
+
+def _bytes(node: ir.Node) -> tuple[bytes, ...]:
+    return tuple(array.tobytes() for array in numbers_of(node))
+
+
+def _told(name: str) -> str:
+    return name.partition(_OF_ROUNDINGS)[0]
