@@ -16,6 +16,7 @@ from edgeconv.core import Array
 from edgeconv.core.layouts import hint_to_move
 from edgeconv.core.observed import Observed
 from edgeconv.core.quantization_options import Override, QuantizationOptions
+from edgeconv.core.values import kind_of
 from edgeconv.errors import QuantizeError, is_own_fault
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.edit import constant
@@ -274,7 +275,7 @@ def run_float(
 def _check_fits(array: object, value: ir.Value, where: str) -> None:
     """Names an array of another dtype or shape for what it is, before onnxruntime does in its own words."""
     if not isinstance(array, np.ndarray):
-        raise QuantizeError(f"it is a {type(array).__name__}", where=where, hint="give an array of numpy")
+        raise QuantizeError(f"it is {kind_of(array)}", where=where, hint="give an array of numpy")
     if value.dtype is not None and array.dtype != value.dtype.numpy():
         dtype = value.dtype.numpy().name
         what = f"it is {array.dtype.name}, and the model takes {dtype}"

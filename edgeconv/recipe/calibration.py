@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.core.layouts import hint_to_move
+from edgeconv.core.values import kind_of
 from edgeconv.errors import EdgeconvError, QuantizeError, RecipeError, raise_if_ending
 from edgeconv.recipe.factory import resolved
 from edgeconv.recipe.files import locate
@@ -69,8 +70,8 @@ def checked_batches(batches: Callable[[], Iterable[Mapping[str, Array]]]) -> Ite
         for index, batch in enumerate(batches(), 1):
             for value in batch.values():
                 if not isinstance(value, np.ndarray) or not value.dtype.isnative:  # onnxruntime never swaps bytes
-                    kind = f"{value.dtype.str} array" if isinstance(value, np.ndarray) else type(value).__name__
-                    what = f"batch {index} holds a {kind}"
+                    kind = f"a {value.dtype.str} array" if isinstance(value, np.ndarray) else kind_of(value)
+                    what = f"batch {index} holds {kind}"
                     raise QuantizeError(what, where="calibration data", hint="give arrays of numpy of native bytes")
             yield batch
     except (EdgeconvError, GeneratorExit):  # the latter where the reader stops before the data end

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from edgeconv.core.values import listed
+from edgeconv.core.values import kind_of, listed
 from edgeconv.errors import RecipeError, raise_if_ending
 from edgeconv.recipe.checkpoint import read_checkpoint
 from edgeconv.recipe.foreign import clause_of, foreign_line
@@ -101,7 +101,7 @@ def _state_dict(value: Any, path: Path, key: str | None, where: str) -> dict[str
     if isinstance(value, Mapping) and value and all(isinstance(item, Tensor) for item in value.values()):
         return {str(name): tensor for name, tensor in value.items()}
     if not isinstance(value, Mapping):
-        what = f"{path.name} holds a {type(value).__name__} and no state dict"
+        what = f"{path.name} holds {kind_of(value)} and no state dict"
         raise RecipeError(what, where=where, hint="save module.state_dict()")
     if not value:
         what = f"{path.name} is empty" + (f" at {key!r}" if key else "")

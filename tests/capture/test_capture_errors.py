@@ -53,7 +53,7 @@ FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], str, str]] = {
     "bug": (lambda self, x: {}["missing"], "stage.1", "KeyError: 'missing'"),
     "random": (lambda self, x: x + torch.randn_like(x), "stage.1", "random numbers"),
     "state": (_stateful, "Outer", "changes the buffer stage.1.state"),
-    "number": (lambda self, x: (x, 3), "Outer", "returns a int beside tensors"),
+    "number": (lambda self, x: (x, 3), "Outer", "returns an int beside tensors"),
     "nothing": (lambda self, x: None, "Outer", "returns no tensor"),
     "operator": (lambda self, x: torch.linalg.svd(x)[1], "stage.1", "aten._linalg_svd has no ONNX form"),
 }

@@ -12,7 +12,7 @@ from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 
 from edgeconv.capture.torch._provenance import origin_in
-from edgeconv.core.values import close_to, counted
+from edgeconv.core.values import close_to, counted, kind_of
 from edgeconv.errors import CaptureError, Wording
 from edgeconv.graph.names import take_name
 
@@ -109,8 +109,8 @@ def check_outputs(program: torch.export.ExportedProgram, where: str) -> int:
                 raise CaptureError(what, where=where, hint=hint)
         elif not (isinstance(spec.arg, ConstantArgument) and spec.arg.value is None):
             value = getattr(spec.arg, "value", None)
-            kind = type(value).__name__ if value is not None else "number that depends on the input"
-            raise CaptureError(f"forward returns a {kind} beside tensors", where=where, hint="return tensors only")
+            kind = kind_of(value) if value is not None else "a number that depends on the input"
+            raise CaptureError(f"forward returns {kind} beside tensors", where=where, hint="return tensors only")
     if not tensors:
         raise CaptureError("forward returns no tensor", where=where, hint="return at least one tensor")
     return tensors

@@ -15,6 +15,7 @@ from torch.jit._trace import TopLevelTracedModule
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from edgeconv.capture.torch._trained import is_learnable, kinds
+from edgeconv.core.values import kind_of
 from edgeconv.errors import CaptureError
 
 _FLOAT = "export the float module that it was made of, and have edgeconv quantize it: int8 is one of its variants"
@@ -45,20 +46,20 @@ def _check_observer(part: Any, where: str) -> None:
     package = "torchao.quantization.pt2e" if type(part).__module__.startswith("torchao.") else "torch.ao.quantization"
     if is_learnable(part):
         if bool(part.static_enabled[0]):
-            what = f"it is a {type(part).__name__} that still observes: every call moves its scale"
+            what = f"it is {kind_of(part)} that still observes: every call moves its scale"
             raise CaptureError(
                 what, where=where, hint="freeze it: call its toggle_observer_update(False); or " + _FLOAT
             )
     elif isinstance(part, kinds("FakeQuantizeBase")):
         if not hasattr(part, "is_per_channel"):  # torchao's of blocks
-            what = f"it is a {type(part).__name__}, whose scales are neither one for all nor one per channel"
+            what = f"it is {kind_of(part)}, whose scales are neither one for all nor one per channel"
             raise CaptureError(what, where=where, hint="prepare the module with FakeQuantize, or " + _FLOAT)
         if bool(part.observer_enabled[0]):
-            what = f"it is a {type(part).__name__} that still observes: every call moves its scale"
+            what = f"it is {kind_of(part)} that still observes: every call moves its scale"
             hint = f"freeze it: module.apply({package}.disable_observer); or " + _FLOAT
             raise CaptureError(what, where=where, hint=hint)
     elif isinstance(part, kinds("ObserverBase")):
-        what = f"it is a {type(part).__name__}, which {package.rpartition('.quantization')[0]} put there to calibrate"
+        what = f"it is {kind_of(part)}, which {package.rpartition('.quantization')[0]} put there to calibrate"
         hint = "pass what convert_pt2e makes of it, or " + _FLOAT if package.startswith("torchao") else _FLOAT
         raise CaptureError(what, where=where, hint=hint)
 
@@ -81,7 +82,7 @@ def _check_script(part: torch.nn.Module, where: str) -> None:
 
 def _check_lazy(part: torch.nn.Module, where: str) -> None:
     if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
-        what = f"it is a {type(part).__name__} that has no weights yet"
+        what = f"it is {kind_of(part)} that has no weights yet"
         raise CaptureError(what, where=where, hint="run the module once on an example input, then load its weights")
 
 
