@@ -13,6 +13,7 @@ import pytest
 
 from edgeconv.core import Array
 from edgeconv.parity.causes import Evidence, Piece, cause_of, change_of_constant
+from edgeconv.parity.causes._constants import _in_the_graphs_order
 from edgeconv.reference import evaluate_node
 
 RNG = np.random.default_rng(0)
@@ -410,3 +411,13 @@ def test_wrong_places_of_an_argmax_are_no_limits() -> None:
     places = ir.node("ArgMax", relu.outputs, {"axis": 1, "keepdims": 0}, num_outputs=1)
     piece = Piece([relu, places], {x: IMAGE}, places.outputs[0], 18)
     assert "the result" not in cause_of(piece, Evidence((piece.expected + 1) % 3, 0.0))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan])
+def test_a_matrix_of_infinite_numbers_is_looked_at_without_a_warning(number: float) -> None:
+    due = np.arange(24.0).reshape(4, 6)
+    array = due.copy()
+    due[1, 2] = array[1, 3] = array[2, 2] = due[2, 2] = number
+    orders = list(_in_the_graphs_order(array, due, None))
+    assert any(item is array or np.shares_memory(item, array) for item in orders)

@@ -182,7 +182,9 @@ def _flattened(plain: Sequence[Array], due: Array, step: Array | None) -> Iterat
         arrays = [np.moveaxis(item, axis, 1)[rows] for item in (array, due, most)]
         for channels in (count for count in range(2, size) if size % count == 0):
             first = _channels_first(arrays[0], channels)
-            if np.median(np.abs(first - arrays[1]) / np.maximum(arrays[2], _LEAST)) <= 1:
+            with np.errstate(invalid="ignore"):  # of infinite numbers, whose median is NaN: not near
+                distance = np.median(np.abs(first - arrays[1]) / np.maximum(arrays[2], _LEAST))
+            if distance <= 1:
                 yield np.moveaxis(_channels_first(np.moveaxis(array, axis, 1), channels), 1, axis)
                 return
 
