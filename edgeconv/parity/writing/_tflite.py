@@ -95,6 +95,9 @@ class TfliteFile:
     def _held_values(self, graph: Graph, intermediates: Sequence[IntegerTensor]) -> dict[int, _Holder]:
         """By tensor: quantized values as the writer tells them, all others by their name."""
         told = {tensor.name: tensor for tensor in intermediates}
+        # A graph that is read as integers has no node that makes them: the writer tells of no tensor that holds them.
+        rounded = {name for tensor in intermediates for name in tensor.values}
+        untold = {name: value for name, value in graph.quantized_inputs.items() if value not in rounded}
         holders: dict[int, _Holder] = {}
         for index, tensor in enumerate(self._stated.tensors):
             integer = told.get(tensor.name)
@@ -102,8 +105,8 @@ class TfliteFile:
             value = "" if integer is None else graph.dequantized.get(integer.values[0], integer.values[0])
             if integer is not None and value in graph.quantizers:
                 holders[index] = _Holder(value, integer.axes)
-            elif index in self._stated.inputs and not tensor.floating and tensor.name in graph.quantized_inputs:
-                holders[index] = _Holder(graph.quantized_inputs[tensor.name])  # whose integers no node makes
+            elif index in self._stated.inputs and not tensor.floating and tensor.name in untold:
+                holders[index] = _Holder(untold[tensor.name])
             elif (
                 tensor.quantization is not None
                 and tensor.name in graph.dequantized
