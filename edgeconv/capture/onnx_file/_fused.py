@@ -5,7 +5,7 @@ its layer normalizations stand in the default domain, whatever the opset). Each 
 in the opset of the file, of the same real function; the last one keeps the names of the results.
 
 Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md, and for the order of
-``activation_params`` onnxruntime/core/providers/cpu/fp16 and mlas/inc/mlas.h (``MLAS_ACTIVATION``).
+``activation_params`` onnxruntime/core/mlas/inc/mlas.h (``MLAS_ACTIVATION``).
 """
 
 from __future__ import annotations
