@@ -96,5 +96,11 @@ def test_an_output_of_a_type_that_tflite_does_not_quantize_to_is_refused(tflite:
 def test_an_output_with_a_scale_per_channel_is_refused(tflite: Any) -> None:
     constants = ", float[3] v = {0.01, 0.02, 0.04}, int8[3] o = {1, 2, 3}"
     body = "a = DequantizeLinear(x, s, z) b = Relu(a) y = QuantizeLinear <axis = 1> (b, v, o)"
-    with pytest.raises(EmitError, match=r"tflite, y: .*an activation has one scale"):
+    with pytest.raises(EmitError, match=r"tflite, y: QuantizeLinear cannot .*: an activation has one scale"):
         tflite.to_tflite(_model(body, "int8", "int8[1, 3, 4, 4] y", constants), metadata={})
+
+
+def test_an_output_of_sixteen_bits_with_a_zero_point_is_refused_by_the_operator_that_the_file_has(tflite: Any) -> None:
+    body = "a = DequantizeLinear(x, s, z) b = Relu(a) y = QuantizeLinear(b, t, p)"
+    with pytest.raises(EmitError, match=r"tflite, y: QuantizeLinear cannot .*16-bit activations have zero point 0"):
+        tflite.to_tflite(_model(body, "int16", "int16[1, 3, 4, 4] y", ", int16 p = {5}"), metadata={})

@@ -106,14 +106,15 @@ class _Strip:
         if pair is None or pair.op_type != "QuantizeLinear" or pair.inputs[0] is None:
             written_out(self.graph, node)
             return
-        value, parameters = pair.inputs[0], signed(parameters_of(node, 0))
-        if parameters.dtype not in _ACTIVATIONS or parameters.per_channel:
-            raise refused(node, "an activation has one scale and is int8, uint8 or int16", "quantize it so")
-        if parameters.dtype == "int16" and any(parameters.zero_point):
-            why = "TFLite's 16-bit activations have zero point 0 (of uint16: 32768)"
-            raise refused(node, why, "quantize symmetrically (onnxruntime: ActivationSymmetric), or to 8 bits")
         if parameters_of(pair, 0) != parameters_of(node, 0):
             raise refused(node, "its QuantizeLinear has another scale or zero point", "give both the same")
+        # Of the two, the QuantizeLinear is named: at an output of integers the other one is not the file's.
+        value, parameters = pair.inputs[0], signed(parameters_of(pair, 0))
+        if parameters.dtype not in _ACTIVATIONS or parameters.per_channel:
+            raise refused(pair, "an activation has one scale and is int8, uint8 or int16", "quantize it so")
+        if parameters.dtype == "int16" and any(parameters.zero_point):
+            why = "TFLite's 16-bit activations have zero point 0 (of uint16: 32768)"
+            raise refused(pair, why, "quantize symmetrically (onnxruntime: ActivationSymmetric), or to 8 bits")
         # All that reads the float value reads its integers, so the value itself may have them (rule 2).
         if source in self.whole:
             self.activations.setdefault(_named(value), parameters)
