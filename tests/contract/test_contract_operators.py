@@ -42,7 +42,6 @@ from edgeconv.emit.tflite.lower._operators import WITHOUT_LOWERING
 from edgeconv.flow.operator_page import Details, Support, aten_operators, details, incomplete, to_page
 from edgeconv.flow.operators import operators, rows
 from edgeconv.graph.integer_rules import FLOAT, WITHOUT_KERNEL
-from edgeconv.graph.quantized_operators import OF_THE_SPECIFICATION
 from edgeconv.graph.traits import Trait, having
 from edgeconv.reference import OPERATORS, evaluate
 from edgeconv.reference.tflite._operators import OPERATORS as READ_BACK
@@ -193,8 +192,7 @@ def _graph_of(model: onnx.ModelProto, folder: Path) -> ir.Model:
 def test_capture_leaves_no_node_of_what_it_dissolves_and_others_meet_the_tables(operator: str, tmp_path: Path) -> None:
     for model in _files(operator):
         left = {node.op_type for node in _graph_of(model, tmp_path).graph}
-        # With constant scales, as these have, integer operators are read as operators of floats between pairs.
-        assert (operator in left) == (operator in WITHOUT_LOWERING.keys() - OF_THE_SPECIFICATION.keys())
+        assert (operator in left) == (operator in WITHOUT_LOWERING)
 
 
 @pytest.mark.parametrize("operator", ["ConcatFromSequence", "SequenceAt", "SequenceLength", "SplitToSequence"])

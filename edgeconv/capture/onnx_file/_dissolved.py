@@ -10,6 +10,7 @@ from collections.abc import Mapping
 _BY_SHAPE = "computed: all shapes are static (`normalize/fold_constants`)"
 _BY_CONSTANTS = "computed of constants (`normalize/fold_constants`); else refused"
 _SPECTRUM = "computed of constants (`normalize/_spectra`); else refused"
+_PAIRS = "where scales are constant (`onnx_file/_foreign_integers`); else in `.onnx` files only"
 _OPTIONALS = "the tensor in it (`normalize/_optionals`); else refused"
 _SEQUENCES = "the tensors of the sequence, at constant places (`normalize/split_sequences`); else refused"
 DISSOLVED: Mapping[str, str] = {
@@ -28,6 +29,8 @@ DISSOLVED: Mapping[str, str] = {
     "Optional": _OPTIONALS,
     "OptionalGetElement": _OPTIONALS,
     "OptionalHasElement": "a constant (`normalize/_optionals`); else refused",
+    "QLinearConv": f"a Conv of floats between DequantizeLinear and QuantizeLinear, {_PAIRS}",
+    "QLinearMatMul": f"a MatMul of floats between DequantizeLinear and QuantizeLinear, {_PAIRS}",
     "Range": _BY_CONSTANTS,
     "Scatter": "a ScatterElements, by onnx's converter of opsets (`onnx_file/_file`)",
     **dict.fromkeys(("SequenceAt", "SequenceConstruct", "SequenceLength"), _SEQUENCES),

@@ -338,6 +338,5 @@ WITHOUT_RULE: Mapping[str, str] = {
     "GridSample": "its TFLite form counts through the rows of the whole batch",
     "MatMulInteger": "not written yet",
     "MaxUnpool": "its indices count through the whole batch",
-    "QLinearMatMul": "not written yet",
 }
 """Operators of the reference that can reach this table and have no rule, and why."""

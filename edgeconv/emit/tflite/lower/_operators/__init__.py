@@ -55,8 +55,6 @@ WITHOUT_LOWERING: Mapping[str, str] = {
     "DynamicQuantizeLinear": "its scale is computed, and those of a TFLite file are constants",
     "MatMulInteger": "TFLite multiplies no integers without scales",
     "MaxUnpool": "indices may be equal, and TFLite adds such values; torch's, of disjoint windows, is written out",
-    "QLinearConv": "with constant scales it is read as operators of floats between pairs; others TFLite cannot state",
-    "QLinearMatMul": "with constant scales it is read as operators of floats between pairs; others TFLite cannot state",
 }
 """Operators of the reference that may reach this table and have no lowering, and why."""
 
