@@ -95,6 +95,8 @@ W, WT = f(4, 4, 3, 2), f(4, 2, 3, 2)
 _HEADS = {"q_num_heads": 2, "kv_num_heads": 2}
 _REDUCED = ("L1", "L2", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 _Q = np.array(0.1, np.float32), np.array(3, np.uint8)
+# Less their zero point, weights are within int8; TFLite has none beyond, and rounds those again, with a note.
+_QW = np.array(0.1, np.float32), np.array(99, np.uint8)
 
 
 def _layer(gates: int, **more: Any) -> Plain:
@@ -168,7 +170,7 @@ PLAIN: Mapping[str, Sequence[Plain]] = {
                                                  "blocksize": {"blocksize": 2, "input": f(1, 12, 2, 3)}})],
     "DequantizeLinear": [Plain([N.astype(np.uint8)[0], _Q[0]], {}, {
         "x_zero_point": np.array(3, np.uint8), "axis": {"axis": 0, "x_scale": np.abs(f(3))},
-        "block_size": {"block_size": 2, "x_scale": np.abs(f(3, 2))}}, fed=())],
+        "block_size": {"block_size": 2, "x_scale": np.abs(f(3, 2))}})],
     "Det": [Plain([f(2, 3, 3)])],
     "Dropout": [Plain([X], {}, {"mask": True}, range(7, 12)),
                 Plain([X], {}, {"mask": True,
@@ -228,11 +230,11 @@ PLAIN: Mapping[str, Sequence[Plain]] = {
             Plain([X, i64(0, 0, 1, 0, 0, 0, 0, 2)], {}, {
                 "mode": {"mode": "reflect"}, "constant_value": np.array(2, np.float32),
                 "axes": {"axes": i64(2, 1), "pads": i64(1, 0, 0, 2)}}, range(11, 25))],
-    "QLinearConv": [Plain([(X * 20 + 99).astype(np.uint8), *_Q, (W * 20 + 99).astype(np.uint8), *_Q,
+    "QLinearConv": [Plain([(X * 20 + 99).astype(np.uint8), *_Q, (W * 20 + 99).astype(np.uint8), *_QW,
                            np.array(50, np.float32), np.array(90, np.uint8)], {}, {
         **_convolution(W, group={"group": 2, "w": (f(6, 2, 3, 2) * 20 + 99).astype(np.uint8)}),
         "B": np.arange(4, dtype=np.int32) * 900})],
-    "QLinearMatMul": [Plain([(ROWS * 20 + 99).astype(np.uint8), *_Q, (f(6, 3) * 20 + 99).astype(np.uint8), *_Q,
+    "QLinearMatMul": [Plain([(ROWS * 20 + 99).astype(np.uint8), *_Q, (f(6, 3) * 20 + 99).astype(np.uint8), *_QW,
                              np.array(0.5, np.float32), np.array(90, np.uint8)])],
     "QuantizeLinear": [Plain([ROWS, _Q[0]], {}, {
         "y_zero_point": np.array(3, np.uint8), "axis": {"axis": 0, "y_scale": np.abs(f(2))},
@@ -325,6 +327,7 @@ REFUSED: Mapping[str, int] = {
 
 REFUSED_BY_TFLITE = {
     "DequantizeLinear.block_size",
-    "QuantizeLinear",  # its integers would be an output
+    "QuantizeLinear.axis",  # of what is computed, integers have one scale
+    "QuantizeLinear.block_size",
 }
 """The same of TFLite alone."""
