@@ -35,6 +35,8 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "reflected": lambda x: functional.pad(x, (1, 1, 1, 1), mode="reflect"),
     "products": lambda x: (x.flatten(2).softmax(-1) @ x.flatten(2).transpose(1, 2)).unsqueeze(-1),
     "resized": lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
+    "chosen in floats": torch.atan,
+    "chosen of another sign": torch.asinh,
     "a part of one": lambda x: functional.relu6(1.7 - x) * 0.3,
 }
 

@@ -4,7 +4,7 @@ The graph states no scale of them, and a value tells a wrong one only where its 
 choose: each follows from the scales beside it, by a rule that is restated here, bit for bit, and asked of every one.
 
 1. *Beside*: it has the integers, or the steps, of a tensor that the same operator, or one that reads it, has as well:
-   what is moved, padded, requantized or joined.
+   what is moved, padded, requantized or joined; and what floats pick or clamp between DEQUANTIZE and QUANTIZE.
 2. *Prescribed*: of the results of LOGISTIC, TANH, SOFTMAX and LOG_SOFTMAX.
 3. *Multiplied*: of a mean that becomes a sum the scale is the sum's, divided by the count; of the gate of a HardSwish,
    divided by 6, it is a sixth of the gate's.
@@ -42,6 +42,9 @@ _ARITHMETIC = frozenset({"ADD", "SUB", "MUL", "ABS", "EXP", "LEAKY_RELU"})
 """Whose results have other steps than their operands."""
 _JOINING = frozenset({"SELECT_V2", "MAXIMUM", "MINIMUM", "CONCATENATION"})
 """Which pick integers of several operands, that have the result's steps."""
+_KEEPING = _JOINING | {"RELU_N1_TO_1", "SPACE_TO_DEPTH"}
+"""Of those that pick or clamp, and so may be rounded before as after, which floats may compute between integers: beside
+an operand without steps, or as there is no kernel of int16."""
 
 
 class OwnScales:
@@ -101,6 +104,7 @@ class OwnScales:
             yield from (_of(self._tensor(at)) for at in joined if _has_one_scale(self._tensor(at)))
             return
         beside = [at for operator in readers for at in operator.outputs]
+        beside += self._beside_in_floats(index)
         beside += () if maker.name in _ARITHMETIC else (*maker.inputs, *maker.outputs)
         yield from (_of(self._tensor(at)) for at in beside if at in following and self._tensor(at).dtype == dtype)
         if maker.name in _PRESCRIBED:
@@ -111,6 +115,14 @@ class OwnScales:
             yield _of_range(0.0, 6.0 if dtype == "int16" else highest, dtype)
             return
         yield from (_of_range(*self._result(maker, self._range, clamp), dtype) for clamp in _CLAMPS)
+
+    def _beside_in_floats(self, index: int) -> Iterator[int]:
+        """Integers that become of it in floats, where an operator picks or clamps between DEQUANTIZE and QUANTIZE."""
+        for reader in self._readers[index]:
+            for operator in self._readers[reader.outputs[0]] if reader.name == "DEQUANTIZE" else ():
+                ends = operator.outputs if operator.name in _KEEPING else ()
+                rounded = [again for end in ends for again in self._readers[end] if again.name == "QUANTIZE"]
+                yield from (at for again in rounded for at in again.outputs)
 
     def _of_a_sum(self, maker: Operator, readers: Sequence[Operator]) -> Parameters | None:
         """Of a mean that becomes a sum, by its count: the integers are the sum's own."""
