@@ -233,7 +233,8 @@ def _keeping(variant: Variant, golden: Golden, rewriting: Rewriting | None, prog
             stated = stated_of(rewriting.source, golden.smallest)
         except EdgeconvError:  # the source does not run, which its own row says
             return None
-        return keeping(stated, rewriting.captured, rewriting.rewritten, variant.model)
+        graphs = rewriting.captured, rewriting.rewritten, variant.model
+        return keeping(stated, *graphs, golden.smallest.inputs)
 
 
 def _rounding(graph: Graph, rounded: Mapping[str, Array], golden: Golden, variant: str) -> LinkResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgeconv.parity.quantizing import StatedRounding
 
 _ACTIVATIONS = ("int8", "uint8", "int16", "uint16")
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
+_CALL_NUMBER = re.compile(r"@\d+$")  # of a module that is called again
 _WEIGHT = "weight_fake_quant"  # torch.ao's name of it in each module with a weight
 
 
@@ -29,7 +31,8 @@ def _of_module(source: TorchSource, sample: Sample) -> Sequence[StatedRounding]:
         return ()
     # In float64, as capture folds constants: of a largest weight of 127.5 steps float32 makes 127 or 128.
     _, results = source.values_of_modules(sample, "float64")
-    return [_of_part(path, part, results[path]) for path, part in parts.items() if path in results]
+    calls = [(name, _CALL_NUMBER.sub("", name)) for name in results]
+    return [_of_part(name, parts[path], results[name]) for name, path in calls if path in parts]
 
 
 def _rounds(part: Any) -> bool:
@@ -38,17 +41,17 @@ def _rounds(part: Any) -> bool:
     return is_one and bool(part.fake_quant_enabled[0]) and not hasattr(part, "learning_enabled")
 
 
-def _of_part(path: str, part: Any, result: Array) -> StatedRounding:
+def _of_part(name: str, part: Any, result: Array) -> StatedRounding:
     axis = int(part.ch_axis) if part.is_per_channel else 0
     scales, zeros = (tensor.detach().cpu().reshape(-1).numpy() for tensor in (part.scale, part.zero_point))
     limits = int(part.activation_post_process.quant_min), int(part.activation_post_process.quant_max)
     points = tuple(int(zero) for zero in zeros)
     integers = None
-    if path.rpartition(".")[2] == _WEIGHT:
+    if _CALL_NUMBER.sub("", name).rpartition(".")[2] == _WEIGHT:
         along = [-1 if place == axis else 1 for place in range(result.ndim)]
         steps = scales.astype(np.float64).reshape(along if len(scales) > 1 else [])
         integers = np.rint(result / steps).astype(np.int64)
-    return StatedRounding(path, tuple(scales.astype(np.float32).tolist()), points, limits, integers, axis)
+    return StatedRounding(name, tuple(scales.astype(np.float32).tolist()), points, limits, integers, axis)
 
 
 def _of_file(source: OnnxSource) -> Sequence[StatedRounding]:
@@ -59,6 +62,7 @@ def _of_file(source: OnnxSource) -> Sequence[StatedRounding]:
     stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     if not _is_in_pairs(graph, stored):
         return ()
+    computed = _computed(graph, stored)
     stated, numbers = list[StatedRounding](), dict[str, tuple[bytes, bytes]]()
     for node in graph.node:
         operands = [stored.get(name) for name in node.input]
@@ -74,6 +78,8 @@ def _of_file(source: OnnxSource) -> Sequence[StatedRounding]:
                 return ()  # it reads other numbers than it has written, which is the file's own affair
             continue
         numbers[node.output[0]] = own
+        if data is None and node.output[0] not in computed:
+            continue
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
         integers = None
         if data is not None:
@@ -98,3 +104,23 @@ def _is_in_pairs(graph: Any, stored: Collection[str]) -> bool:
     readers = [node for node in graph.node if written.intersection(node.input)]
     read = [node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"]
     return all(node.op_type == "DequantizeLinear" for node in readers) and {*read} <= written | {*stored}
+
+
+def _computed(graph: Any, stored: Collection[str]) -> frozenset[str]:
+    """The values that follow from an input and lead to an output; capture folds or drops all others."""
+    following = {item.name for item in graph.input} - {*stored}
+    for node in graph.node:
+        if following.intersection(_read(node)) or "Random" in node.op_type:
+            following.update(node.output)
+    leading = {item.name for item in graph.output}
+    for node in reversed(graph.node):
+        if leading.intersection(node.output):
+            leading.update(_read(node))
+    return frozenset(following & leading)
+
+
+def _read(node: Any) -> set[str]:
+    """What a node reads, in the graphs inside of it, too."""
+    inner = [item for attribute in node.attribute for graph in (attribute.g, *attribute.graphs) for item in graph.node]
+    outputs = {item.name for attribute in node.attribute for item in attribute.g.output}
+    return {*node.input, *outputs}.union(*map(_read, inner))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from edgeconv.capture import open_onnx
 from edgeconv.capture.torch import _trained
 from edgeconv.core import Sample
 from edgeconv.core.verdicts import Link, Verdict
-from edgeconv.flow.source import OnnxSource, TorchSource
+from edgeconv.flow.source import OnnxSource, Source, TorchSource
 from edgeconv.flow.stated import stated_of
 from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.graph.edit import constant
@@ -73,19 +73,30 @@ _FILE = """<ir_version: 9, opset_import: ["": 18]> g (float[1, 3, 6, 6] x) => (f
     }"""
 
 
-def _made(source: str, folder: Path) -> tuple[tuple[StatedRounding, ...], list[ir.Model]]:
-    """What a source states, the graph that is captured, what that is rewritten to, and what files are written from."""
-    if source == "file":
-        onnx.save(onnx.parser.parse_model(_FILE), folder / "m.onnx")
-        of_file = OnnxSource(open_onnx(folder / "m.onnx"), {"x": (1, 3, 6, 6)})
-        stated, graph = stated_of(of_file, of_file.noise()), of_file.graph()
-    else:
-        module = TorchSource(_trained_module(source), (_DATA,), ("x",))
-        stated, graph = stated_of(module, Sample("x", {"x": _DATA.numpy()})), module.graph()
+_Made = tuple[tuple[StatedRounding, ...], list[ir.Model], Mapping[str, np.ndarray]]
+
+
+def _made(source: str, folder: Path) -> _Made:
+    return _of_file(_FILE, folder) if source == "file" else _of_module(_trained_module(source))
+
+
+def _of_file(text: str, folder: Path) -> _Made:
+    onnx.save(onnx.parser.parse_model(text), folder / "m.onnx")
+    source = OnnxSource(open_onnx(folder / "m.onnx"), {"x": (1, 3, 6, 6)})
+    return _of(source, source.noise())
+
+
+def _of_module(module: nn.Module) -> _Made:
+    return _of(TorchSource(module, (_DATA,), ("x",)), Sample("x", {"x": _DATA.numpy()}))
+
+
+def _of(source: Source, sample: Sample) -> _Made:
+    """What a source states, and the graphs: captured, what that is rewritten to, what files are written from."""
+    stated, graph = stated_of(source, sample), source.graph()
     captured = graph.clone()
     rewritten = optimize(graph)
     (variant,) = variants_of(rewritten, ("int8",), Quantization(), Silent())
-    return tuple(stated), [captured, rewritten.clone(), variant.model.clone()]
+    return tuple(stated), [captured, rewritten.clone(), variant.model.clone()], sample.inputs
 
 
 def _pair(model: ir.Model) -> tuple[ir.Node, list[ir.Node]]:
@@ -136,7 +147,11 @@ def _another_s(model: ir.Model) -> None:
 
 
 def _dropped(model: ir.Model) -> None:
-    node, readers = _pair(model)
+    _drop(model, _pair(model)[0])
+
+
+def _drop(model: ir.Model, node: ir.Node) -> None:
+    readers = [use.node for use in node.outputs[0].uses()]
     for reader in readers:
         for use in list(reader.outputs[0].uses()):
             use.node.replace_input_with(use.idx, node.inputs[0])
@@ -182,14 +197,14 @@ FAULTS: dict[str, Callable[[ir.Model], None]] = {
 
 @pytest.mark.parametrize("source", ["x86", "qnnpack", "file"])
 def test_what_a_source_states_of_its_roundings_is_in_its_graphs(source: str, tmp_path: Path) -> None:
-    stated, graphs = _made(source, tmp_path)
-    assert keeping(stated, *graphs) is None
+    stated, graphs, inputs = _made(source, tmp_path)
+    assert keeping(stated, *graphs, inputs) is None
     for at, (name, plant) in [(at, item) for at in (0, 2) for item in FAULTS.items()]:
         planted = [graph.clone() for graph in graphs]
         if name == "permuted" and np.ptp(_constant(_weight(planted[at]), 1)) == 0:
             continue
         plant(planted[at])
-        link = keeping(stated, *planted)
+        link = keeping(stated, *planted, inputs)
         assert link is not None, (at, name)
         assert link.verdict is Verdict.FAIL
         assert "source" in link.reason or "read back" in link.reason
@@ -208,3 +223,128 @@ def test_a_capture_that_reads_another_scale_breaks_link_2(tmp_path: Path, monkey
     link = next(link for link in artifact["links"] if link["link"] == Link.ROUNDING.value)
     assert link["verdict"] == Verdict.FAIL.value
     assert "than its source" in link["reason"]
+
+
+_HEAD = _FILE.partition("xq = ")[0]
+_TWICE = {
+    "one value": """
+        cq = QuantizeLinear(c, t, u)
+        cd = DequantizeLinear(cq, t, u)
+        eq = QuantizeLinear(c, t, u)
+        ed = DequantizeLinear(eq, t, u)
+    """,
+    "equal values": """
+        cq = QuantizeLinear(c, t, u)
+        cd = DequantizeLinear(cq, t, u)
+        e = Conv(xd, wd, b)
+        eq = QuantizeLinear(e, t, u)
+        ed = DequantizeLinear(eq, t, u)
+    """,
+    "one behind the other": """
+        cq = QuantizeLinear(c, t, u)
+        cd = DequantizeLinear(cq, t, u)
+        eq = QuantizeLinear(cd, t, u)
+        ed = DequantizeLinear(eq, t, u)
+    """,
+    "two values": """
+        cq = QuantizeLinear(c, t, u)
+        cd = DequantizeLinear(cq, t, u)
+        e = Neg(c)
+        eq = QuantizeLinear(e, t, u)
+        ed = DequantizeLinear(eq, t, u)
+    """,
+}
+
+
+def _twice(name: str) -> str:
+    return f"""{_HEAD}
+        xq = QuantizeLinear(x, s, z)
+        xd = DequantizeLinear(xq, s, z)
+        wd = DequantizeLinear<axis = 0>(w, ws, wz)
+        c = Conv(xd, wd, b)
+        {_TWICE[name]}
+        a = Add(cd, ed)
+        aq = QuantizeLinear(a, s, z)
+        y = DequantizeLinear(aq, s, z)
+    }}"""
+
+
+def _rounding(model: ir.Model, name: str) -> ir.Node:
+    return next(node for node in model.graph if node.op_type == "QuantizeLinear" and node.outputs[0].name == name)
+
+
+def _merge(model: ir.Model, name: str, into: str) -> None:
+    """Lets the readers of one rounding read another's integers."""
+    node, other = _rounding(model, name), _rounding(model, into)
+    ir.convenience.replace_all_uses_with(node.outputs[0], other.outputs[0])
+    maker = node.inputs[0].producer() if node.inputs[0] is not None else None
+    model.graph.remove(node, safe=True)
+    if maker is not None and not any(value.uses() for value in maker.outputs):
+        model.graph.remove(maker, safe=True)
+
+
+@pytest.mark.parametrize("name", _TWICE)
+def test_a_rounding_that_another_one_repeats_may_be_left_out_and_no_other(name: str, tmp_path: Path) -> None:
+    stated, graphs, inputs = _of_file(_twice(name), tmp_path)
+    captured = graphs[0]
+    assert keeping(stated, *graphs, inputs) is None
+    merged, dropped = captured.clone(), captured.clone()
+    _merge(merged, "eq", "cq")
+    link = keeping(stated, captured, captured, merged, inputs)
+    assert (link is None) == (name != "two values"), link
+    assert keeping(stated, merged, merged, merged, inputs) is not None  # a capture leaves none out
+    _drop(dropped, _rounding(dropped, "eq"))
+    link = keeping(stated, captured, captured, dropped, inputs)
+    assert (link is None) == (name == "one behind the other"), link
+
+
+def test_what_is_no_part_of_the_result_or_a_constant_is_not_asked_for(tmp_path: Path) -> None:
+    text = f"""{_HEAD}
+        xq = QuantizeLinear(x, s, z)
+        xd = DequantizeLinear(xq, s, z)
+        wd = DequantizeLinear<axis = 0>(w, ws, wz)
+        c = Conv(xd, wd, b)
+        r = Relu(c)
+        rq = QuantizeLinear(r, t, u)
+        rd = DequantizeLinear(rq, t, u)
+        n = Neg(t)
+        nq = QuantizeLinear(n, s, z)
+        nd = DequantizeLinear(nq, s, z)
+        a = Add(c, nd)
+        aq = QuantizeLinear(a, t, u)
+        y = DequantizeLinear(aq, t, u)
+    }}"""
+    stated, graphs, inputs = _of_file(text, tmp_path)
+    assert {item.name for item in stated if item.integers is None} == {"xq", "aq"}
+    assert keeping(stated, *graphs, inputs) is None
+
+
+class Again(nn.Module):
+    """One fake quantization that is called three times, the last time on what it has rounded, and two of one value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+        one = ao.FakeQuantize.with_args(observer=ao.MovingAverageMinMaxObserver, quant_min=0, quant_max=255)
+        self.shared, self.left, self.right = one(), one(), one()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shared(x)
+        y = self.conv(x)
+        return self.shared(self.left(y) + self.last(self.right(y))) + self.shared(x)
+
+
+def test_each_call_of_a_fake_quantization_is_held(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Again().train()
+    for _ in range(3):
+        module(torch.randn(2, 3, 8, 8))
+    stated, graphs, inputs = _of_module(module.eval().apply(ao.disable_observer))
+    assert {item.name for item in stated} == {"shared", "shared@1", "shared@2", "left", "right"}
+    assert keeping(stated, *graphs, inputs) is None
+    for at in (0, 2):
+        planted = [graph.clone() for graph in graphs]
+        _drop(planted[at], _rounding(planted[at], "shared@1.quantizelinear"))
+        link = keeping(stated, *planted, inputs)
+        assert link is not None
+        assert link.where == "shared@1"

@@ -50,7 +50,11 @@ def quantizing(origin: Origin, integers: ir.Model) -> LinkResult | None:
 
 
 def keeping(
-    stated: Sequence[StatedRounding], captured: ir.Model | None, rewritten: ir.Model, integers: ir.Model
+    stated: Sequence[StatedRounding],
+    captured: ir.Model | None,
+    rewritten: ir.Model,
+    integers: ir.Model,
+    inputs: Mapping[str, Array],
 ) -> LinkResult | None:
     """Judges the numbers of a graph whose source rounds by itself; None where each is the source's.
 
@@ -59,8 +63,9 @@ def keeping(
         captured: the source's graph; None where there is none to compare.
         rewritten: made of that.
         integers: made of that, what files are written from; none of the three is changed.
+        inputs: of one sample, by name: roundings that give the same integers may have become one.
     """
-    return _broken(stated_faults(stated, captured, rewritten, integers))
+    return _broken(stated_faults(stated, captured, rewritten, integers, inputs))
 
 
 def _broken(places: Iterator[Place]) -> LinkResult | None:

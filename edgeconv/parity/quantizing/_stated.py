@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from edgeconv.core.affine import limits_of
 from edgeconv.graph.edit import constant
 from edgeconv.parity.quantizing._alongside import numbers_of
 from edgeconv.parity.quantizing._place import Place
+from edgeconv.parity.quantizing._repeated import left_out
 
 _OF_ROUNDINGS = ".quantizelinear"  # behind a fake quantization's path, in the name of the integers
 
@@ -23,7 +24,8 @@ class StatedRounding:
     """One rounding of a source.
 
     Attributes:
-        name: the path of the fake quantization in its module, or the integers' name in the file.
+        name: the path of the fake quantization in its module, of a later call ``path@1`` and so on, or the integers'
+            name in the file.
         scales: float32; one, or one for each slice along `axis`.
         zero_points: as many.
         limits: the least and the greatest integer.
@@ -53,52 +55,75 @@ class StatedRounding:
 
 
 def stated_faults(
-    stated: Sequence[StatedRounding], captured: ir.Model | None, rewritten: ir.Model, integers: ir.Model
+    stated: Sequence[StatedRounding],
+    captured: ir.Model | None,
+    rewritten: ir.Model,
+    integers: ir.Model,
+    inputs: Mapping[str, Array],
 ) -> Iterator[Place]:
     """Faults of three graphs that follow from a source, one after the other; what link 1 says is not said again.
 
     Args:
         stated: by the source; of none nothing is asked.
-        captured: of the source; None where there is none to compare.
+        captured: of the source; None where there is none to compare: of a rounding that is not there it is not known
+            then whether another by the same numbers stands for it.
         rewritten: of that: factors may have gone into its weights, which link 1 has judged.
         integers: of that, what files are written from.
+        inputs: of one sample, by name.
     """
+    due = [item for item in stated if item.integers is None]
     if captured is not None:
-        yield from _roundings(stated, captured)
+        yield from _roundings(due, captured)
+        yield from map(_lost, (item.name for item in due if not _of(item, captured)))
         yield from _weights([item for item in stated if item.integers is not None], captured)
-    yield from _roundings(stated, integers)
+    yield from _roundings(due, integers)
+    gone = [item for item in due if not _of(item, integers)]
+    if captured is None:
+        nodes = [node for node in integers.graph if node.op_type == "QuantizeLinear"]
+        yield from (_lost(item.name) for item in gone if not any(map(item.is_of, nodes)))
+    else:
+        names = [name for item in gone for name in _of(item, captured)]
+        yield from map(_lost, left_out(names, captured, integers, inputs))
     if stated:
-        due, held = _stored(rewritten), _stored(integers)
-        for name in due.keys() & held.keys():
-            if due[name] != held[name]:
+        before, held = _stored(rewritten), _stored(integers)
+        for name in before.keys() & held.keys():
+            if before[name] != held[name]:
                 yield Place(name, f"{name} has other integers or scales than its source")
 
 
-def _roundings(stated: Sequence[StatedRounding], model: ir.Model) -> Iterator[Place]:
-    """Roundings of a graph that its source does not state, and those that it states and the graph does not have.
+def _of(item: StatedRounding, model: ir.Model) -> list[str]:
+    """The integers of a rounding in a graph, by name."""
+    names = [node.outputs[0].name or "" for node in model.graph if node.op_type == "QuantizeLinear"]
+    return [name for name in names if _is_named(name, item)]
+
+
+def _is_named(name: str, item: StatedRounding) -> bool:
+    return name == item.name or name.startswith(f"{item.name}{_OF_ROUNDINGS}")
+
+
+def _lost(name: str) -> Place:
+    return Place(_told(name), f"its source rounds {_told(name)}, and the graph does not")
+
+
+def _roundings(due: Sequence[StatedRounding], model: ir.Model) -> Iterator[Place]:
+    """Roundings of a graph that its source does not state.
 
     What only moves or averages rounded numbers may be rounded again, by the parameters of what it reads.
 
     Args:
-        stated: by the source; of none nothing is asked.
+        due: stated by the source; of none nothing is asked.
         model: a graph of integers.
     """
-    due = [item for item in stated if item.integers is None]
-    seen = set[str]()
     for node in model.graph if due else ():
         if node.op_type != "QuantizeLinear" or constant(node.inputs[0]) is not None:
             continue
         name = node.outputs[0].name or ""
-        own = [item for item in due if name == item.name or name.startswith(f"{item.name}{_OF_ROUNDINGS}")]
-        seen.update(item.name for item in own)
+        own = [item for item in due if _is_named(name, item)]
         if not any(item.is_of(node) for item in own or due):
             yield Place(_told(name), f"{_told(name)} is rounded by another scale or zero point than its source states")
         readers = [use.node for use in node.outputs[0].uses() if use.node.op_type == "DequantizeLinear"]
         if any(_bytes(reader) != _bytes(node) for reader in readers):
             yield Place(_told(name), f"{_told(name)} is not read back by the scale and zero point that rounded it")
-    for item in due:
-        if item.name not in seen:
-            yield Place(item.name, f"its source rounds {item.name}, and the graph does not")
 
 
 def _weights(stated: Sequence[StatedRounding], model: ir.Model) -> Iterator[Place]:
