@@ -105,6 +105,7 @@ _CASES = {
     "BiasGelu": ([_SHIFT], 1, {}),
     "FastGelu": ([_SHIFT], 1, {}),
     "FusedMatMul": ([_RANDOM.standard_normal((2, 5, 8)).astype(np.float32)], 1, {"transB": 1, "alpha": 0.5}),
+    "FusedMatMul of nothing else": ([_RANDOM.standard_normal((8, 5)).astype(np.float32)], 1, {}),
     "Gelu": ([], 1, {}),
     "QuickGelu": ([], 1, {"alpha": 1.3}),
     "SkipLayerNormalization": ([_OTHER, _SCALE, _SHIFT, _SHIFT[::-1].copy()], 4, {"epsilon": 1e-3}),
@@ -113,9 +114,9 @@ _CASES = {
 
 
 @pytest.mark.parametrize("opset", [13, 18])
-@pytest.mark.parametrize("operator", list(_CASES))
-def test_operators_by_themselves(tmp_path: Path, operator: str, opset: int) -> None:
-    constants, results, attributes = _CASES[operator]
+@pytest.mark.parametrize("case", list(_CASES))
+def test_operators_by_themselves(tmp_path: Path, case: str, opset: int) -> None:
+    operator, (constants, results, attributes) = case.split()[0], _CASES[case]
     names = [f"c{at}" for at in range(len(constants))]
     outputs = ["y"] if results == 1 else ["y", "", "", "total"]
     node = helper.make_node(operator, ["x", *names], outputs, domain="com.microsoft", **attributes)

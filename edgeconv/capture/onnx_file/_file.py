@@ -21,7 +21,7 @@ from edgeconv.capture.normalize._runtime_places import BEFORE_11
 from edgeconv.capture.onnx_file._foreign_integers import is_spelled, least_opset, spelled
 from edgeconv.capture.onnx_file._fused import write_out_fused
 from edgeconv.capture.onnx_file._order import order_nodes
-from edgeconv.capture.onnx_file._soundness import check_sound, every_node, open_sizes
+from edgeconv.capture.onnx_file._soundness import STANDARD, check_sound, every_node, open_sizes
 from edgeconv.capture.onnx_file._stored import check_sizes, check_total, load_external
 from edgeconv.core.named_files import read_named
 from edgeconv.errors import CaptureError, is_own_fault
@@ -29,7 +29,6 @@ from edgeconv.graph.names import take_name
 
 OLDEST_OPSET = 7
 """Before opset 7, operators broadcast by an attribute (``broadcast``, ``axis``) and not by numpy's rules."""
-STANDARD = ("", "ai.onnx")
 _LONGEST_MESSAGE = 240  # characters of a foreign message
 _MASKS_SINCE = 12  # opset since which the specification defines Dropout's mask outside of training
 # Opset since which Hardmax works along one axis. onnx's converter rewrites older Softmax and LogSoftmax, not Hardmax.

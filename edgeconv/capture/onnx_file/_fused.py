@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeconv.capture.onnx_file._soundness import every_graph
+from edgeconv.capture.onnx_file._soundness import STANDARD, every_graph
 from edgeconv.graph.quantized_operators import DOMAIN
 
 _NORMS_SINCE = 17  # LayerNormalization
@@ -100,25 +100,29 @@ def write_out_fused(proto: onnx.ModelProto, opset: int) -> None:
         opset: of the default domain.
     """
     for graph in every_graph(proto.graph):
-        nodes: list[onnx.NodeProto] = []
-        for node in graph.node:
-            write = _FUSED.get(node.op_type) if node.domain == DOMAIN else None
-            if node.domain in ("", "ai.onnx") and opset < _NORMS_SINCE and node.op_type == "LayerNormalization":
-                write = _layer_norm
-            if node.op_type == "SimplifiedLayerNormalization":
-                write = _root_mean_square
-            constants = len(graph.initializer)
-            to = _WrittenOut(node, graph, opset)
-            try:
-                if write is not None:
-                    write(to)
-            except _Unknown:
-                to.nodes = []
-                del graph.initializer[constants:]
-            nodes.extend(to.nodes or [node])
-        if len(nodes) != len(graph.node):
+        nodes = list(graph.node)
+        written = [_written_out(node, graph, opset) for node in nodes]
+        if any(written):
             del graph.node[:]
-            graph.node.extend(nodes)
+            graph.node.extend(part for node, parts in zip(nodes, written, strict=True) for part in parts or [node])
+
+
+def _written_out(node: onnx.NodeProto, graph: onnx.GraphProto, opset: int) -> list[onnx.NodeProto]:
+    """The nodes that stand for a fused one; none for any other, and for a form that has no equal."""
+    write = _FUSED.get(node.op_type) if node.domain == DOMAIN else None
+    if node.domain in STANDARD and node.op_type == "LayerNormalization" and opset < _NORMS_SINCE:
+        write = _layer_norm
+    if node.op_type == "SimplifiedLayerNormalization":
+        write = _root_mean_square
+    if write is None:
+        return []
+    to, constants = _WrittenOut(node, graph, opset), len(graph.initializer)
+    try:
+        write(to)
+    except _Unknown:
+        del graph.initializer[constants:]
+        return []
+    return to.nodes
 
 
 def _convolution(to: _WrittenOut) -> None:

@@ -17,6 +17,8 @@ import onnx
 from edgeconv.errors import CaptureError, EdgeconvError, is_own_fault
 from edgeconv.reference import MOST_ELEMENTS
 
+STANDARD = ("", "ai.onnx")
+"""The names of the default domain."""
 MOST_NODES = 15_000
 """Nodes after functions are inlined: ten functions that each call the next one ten times make 10^10.
 
@@ -195,7 +197,7 @@ def _check_node(node: onnx.NodeProto, where: str) -> None:
         numbers = [*attribute.ints, *([attribute.i] if attribute.type == onnx.AttributeProto.INT else [])]
         if attribute.HasField("t"):
             _check_tensor(attribute.t, place)
-        if node.op_type in _ANY_INTEGER or node.domain not in ("", "ai.onnx"):
+        if node.op_type in _ANY_INTEGER or node.domain not in STANDARD:
             continue
         name = attribute.name
         wrong = [number for number in numbers if abs(number) > _LARGEST or (name in _POSITIVE and number < 1)]
@@ -274,7 +276,7 @@ def check_functions(proto: onnx.ModelProto, where: str) -> None:
         CaptureError: one of that does not hold.
     """
     for function in proto.functions:
-        if function.domain in ("", "ai.onnx") and onnx.defs.has(str(function.name)):
+        if function.domain in STANDARD and onnx.defs.has(str(function.name)):
             what = f"its function {function.name!r} takes the place of the operator of ONNX of that name"
             raise CaptureError(what, where=where, hint="rename the function, or give it a domain of its own")
     bodies = {(function.domain, function.name, function.overload): function for function in proto.functions}
