@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeconv.core import Array, Sample
+from edgeconv.core.affine import spread
 from edgeconv.flow.source import OnnxSource, Source, TorchSource
 from edgeconv.parity.quantizing import StatedRounding
 
@@ -48,9 +49,7 @@ def _of_part(name: str, part: Any, result: Array) -> StatedRounding:
     points = tuple(int(zero) for zero in zeros)
     integers = None
     if _CALL_NUMBER.sub("", name).rpartition(".")[2] == _WEIGHT:
-        along = [-1 if place == axis else 1 for place in range(result.ndim)]
-        steps = scales.astype(np.float64).reshape(along if len(scales) > 1 else [])
-        integers = np.rint(result / steps).astype(np.int64)
+        integers = np.rint(result / spread(scales, axis, result.ndim)).astype(np.int64)
     return StatedRounding(name, tuple(scales.astype(np.float32).tolist()), points, limits, integers, axis)
 
 
@@ -84,8 +83,7 @@ def _of_file(source: OnnxSource) -> Sequence[StatedRounding]:
         integers = None
         if data is not None:
             axis %= max(data.ndim, 1)
-            along = [-1 if place == axis else 1 for place in range(data.ndim)]
-            integers = data.astype(np.int64) - zero.astype(np.int64).reshape(along if zero.size > 1 else [])
+            integers = data.astype(np.int64) - spread(zero, axis, data.ndim).astype(np.int64)
         limits = int(np.iinfo(zero.dtype).min), int(np.iinfo(zero.dtype).max)
         points, scales = tuple(map(int, zero.reshape(-1))), tuple(scale.reshape(-1).tolist())
         stated.append(StatedRounding(node.output[0], scales, points, limits, integers, axis))

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.core.affine import limits_of
+from edgeconv.core.affine import limits_of, spread
 from edgeconv.graph.edit import constant
 from edgeconv.parity.quantizing._alongside import numbers_of
 from edgeconv.parity.quantizing._place import Place
@@ -148,8 +148,7 @@ def _slices_of(node: ir.Node) -> Counter[tuple[float, bytes]]:
     integers, (scale, zero) = constant(node.inputs[0]), numbers_of(node)
     assert integers is not None  # the caller looked
     axis = node.attributes.get_int("axis", 1)
-    along = [-1 if place == axis % max(integers.ndim, 1) else 1 for place in range(integers.ndim)]
-    points = zero.astype(np.int64).reshape(along if zero.size > 1 else [])
+    points = spread(zero, axis % max(integers.ndim, 1), integers.ndim).astype(np.int64)
     return _slices(integers.astype(np.int64) - points, tuple(scale.reshape(-1).tolist()), axis)
 
 
