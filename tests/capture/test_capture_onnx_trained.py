@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from trained import computed
 
 import edgeconv
+from edgeconv.capture import NOTE
 
 _RANDOM = np.random.default_rng(0)
 _X = torch.from_numpy(_RANDOM.standard_normal((1, 3, 8, 8)).astype(np.float32))
@@ -144,6 +145,9 @@ def test_weights_that_alone_are_integers_are_floats(tmp_path: Path, is_stored: b
     assert [node.op_type for node in graph.graph] == ["Conv"]
     held = graph.graph.node(0).inputs[1].const_value.numpy()  # type: ignore[union-attr]
     np.testing.assert_array_equal(held, floats)
+    assert (
+        "constants that are stored as integers (1) become floats" in graph.metadata_props.get(NOTE, "")
+    ) is is_stored
     (expected,) = onnxruntime.InferenceSession(path).run(None, {"x": _X.numpy()})
     result = edgeconv.export_onnx(path, tmp_path / "out", name="net", variants="fp32")
     assert len(result.artifacts) == 2

@@ -47,7 +47,7 @@ from edgeconv.capture.onnx_file._transposed import settle_transposed, state_same
 from edgeconv.capture.onnx_file._wide_pads import settle_padded_axes, settle_wide_pads
 from edgeconv.core.values import number
 from edgeconv.errors import CaptureError
-from edgeconv.graph.edit import NODE, remove_unread_constants
+from edgeconv.graph.edit import NODE, remove_unread_constants, tensor_of
 from edgeconv.graph.names import free_name, is_named_later, preferred_name, rename_values, reserve_names, take_name
 from edgeconv.graph.origin import Origin, origin_of, set_origin
 from edgeconv.reference import MOST_ELEMENTS
@@ -201,7 +201,7 @@ class OnnxFile:
             check_modes(graph)
             check_operands(graph)
             state_same_pads(graph)
-            stored = 0 if self.is_quantized else sum(node.op_type == "DequantizeLinear" for node in graph)
+            stored = 0 if self.is_quantized else sum(map(_is_stored_weight, graph))
             with silent():
                 infer_shapes(model, strict=False)  # the dtypes, which folded constants are rounded to
                 check_scales(graph)
@@ -244,7 +244,7 @@ class OnnxFile:
             notes.insert(0, f"converted from opset {self.opset} to {opset_of(self.proto)}")
         if stored:
             notes.append(
-                f"{stored} constants that are stored as integers become floats; int8-weights stores them so again"
+                f"constants that are stored as integers ({stored}) become floats; int8-weights stores them so again"
             )
         notes.extend(self._renamed())
         if notes:
@@ -260,6 +260,10 @@ class OnnxFile:
             for name, tensor in zip(names, tensors, strict=True):
                 if name != tensor.name:
                     yield f"the {kind} {name!r} is named {tensor.name!r} in the files"
+
+
+def _is_stored_weight(node: ir.Node) -> bool:
+    return node.op_type == "DequantizeLinear" and tensor_of(node.inputs[0]) is not None
 
 
 def _apart(outputs: tuple[OnnxTensor, ...], inputs: tuple[OnnxTensor, ...]) -> tuple[OnnxTensor, ...]:
