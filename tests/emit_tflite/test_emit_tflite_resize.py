@@ -133,6 +133,11 @@ VOLUMES: dict[str, dict[str, Any]] = {
 }
 
 
+def test_a_volume_that_keeps_only_the_first_elements_of_an_axis_is_cut(tflite: Any) -> None:
+    """4 · 0.7 is 2 elements, of which nearest takes 0 and 1: the matrix is the upper half of an identity."""
+    _check(tflite, "nearest", (1, 2, 4, 5, 6), scale_factor=(0.7, 0.7, 0.7))
+
+
 @pytest.mark.parametrize("name", VOLUMES)
 def test_volumes_are_weighed_axis_by_axis(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -54,7 +54,8 @@ def _axis_by_axis(low: Lowering, node: ir.Node) -> None:
     resized = low.tensor(value, form)
     for axis in range(len(form)):
         weights, place = _weights(low, node, axis), form.index(axis)
-        if np.array_equal(weights, np.eye(*weights.shape)):
+        # A square one: [1 0 0; 0 1 0] cuts the axis off.
+        if np.array_equal(weights, np.eye(low.shape(value)[axis])):
             continue
         if _picks(weights):
             elements = np.argmax(weights, axis=1)
