@@ -158,14 +158,18 @@ def _copy_in(module: torch.nn.Module, kind: torch.dtype) -> torch.nn.Module:
     # Tensors with a history (what weight_norm computes) refuse deepcopy; its memo gets detached copies of them.
     tensors = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
     worker = copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in tensors})
-    worker.to(device="cpu", dtype=kind)
+    worker.to(device="cpu")
+    worker.double() if kind is torch.float64 else worker.float()  # Module.to(dtype) would make complex tensors real
+    for tensor in (*worker.parameters(), *worker.buffers()):
+        if tensor.is_complex():
+            tensor.data = tensor.data.to(kind.to_complex())
     for part in worker.modules():
         part.training = False  # an exported program refuses eval()
     # Tensors that are plain attributes, neither parameters nor buffers, are moved by nobody else.
     for part in worker.modules():
         for name, value in list(vars(part).items()):
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                vars(part)[name] = value.to(device="cpu", dtype=kind)
+            if isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex()):
+                vars(part)[name] = value.to(device="cpu", dtype=kind.to_complex() if value.is_complex() else kind)
     return worker
 
 

@@ -16,11 +16,22 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-_NARROW = (torch.float16, torch.bfloat16)
-_WIDENED: Mapping[torch.dtype, frozenset[torch.dtype]] = {
-    torch.float64: frozenset({*_NARROW, torch.float32}),
-    torch.float32: frozenset(_NARROW),
+# What each dtype becomes in a run in the other: complex numbers have the precision of their parts.
+_WIDENED: Mapping[torch.dtype, Mapping[torch.dtype, torch.dtype]] = {
+    torch.float64: {
+        torch.float16: torch.float64,
+        torch.bfloat16: torch.float64,
+        torch.float32: torch.float64,
+        torch.complex32: torch.complex128,
+        torch.complex64: torch.complex128,
+    },
+    torch.float32: {
+        torch.float16: torch.float32,
+        torch.bfloat16: torch.float32,
+        torch.complex32: torch.complex64,
+    },
 }
+_NARROWED: Mapping[torch.dtype, torch.dtype] = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 _DTYPE = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]
 
 
@@ -59,7 +70,8 @@ class _DtypeMask(TorchFunctionMode):
             with _disable_current_modes():  # else narrow tensors are widened at once
                 narrow = pytree.tree_map(_narrowed, (tuple(args), dict(kwargs or {})))
                 result = pytree.tree_map(self._wide, func(*narrow[0], **narrow[1]))
-        return torch.float32 if func == _DTYPE and result is self._kind else result
+        masked = func == _DTYPE and self._kind is torch.float64
+        return _NARROWED.get(result, result) if masked else result
 
     def _wide(self, leaf: Any) -> Any:
         return leaf.to(self._kind) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
@@ -92,17 +104,18 @@ class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return pytree.tree_map(lambda leaf: leaf if id(leaf) in written else self._widened(leaf), result)
 
     def _widened(self, leaf: Any) -> Any:
-        if isinstance(leaf, torch.dtype):
-            return self._kind if leaf in _WIDENED[self._kind] else leaf
-        if isinstance(leaf, torch.Tensor) and leaf.dtype in _WIDENED[self._kind]:
-            return leaf.to(self._kind)
-        return leaf
+        return _converted(leaf, _WIDENED[self._kind])
 
 
 def _narrowed(leaf: Any) -> Any:
-    if leaf is torch.float64:
-        return torch.float32
-    return leaf.to(torch.float32) if isinstance(leaf, torch.Tensor) and leaf.dtype is torch.float64 else leaf
+    return _converted(leaf, _NARROWED)
+
+
+def _converted(leaf: Any, dtypes: Mapping[torch.dtype, torch.dtype]) -> Any:
+    """A dtype, or a tensor in the dtype, that a table has for it; anything else as it is."""
+    if isinstance(leaf, torch.dtype):
+        return dtypes.get(leaf, leaf)
+    return leaf.to(dtypes[leaf.dtype]) if isinstance(leaf, torch.Tensor) and leaf.dtype in dtypes else leaf
 
 
 def _written_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:

@@ -104,6 +104,30 @@ def test_constants_made_in_forward_and_plain_attributes_get_the_precision() -> N
     assert module.kernel.dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex32])
+@pytest.mark.parametrize("where", ["parameter", "buffer", "attribute", "convolution"])
+def test_complex_tensors_stay_complex_and_get_the_precision(where: str, dtype: torch.dtype) -> None:
+    factor = torch.view_as_complex(torch.rand(3, 1, 1, 2)).to(dtype)
+    module = Returning(lambda self, x: torch.view_as_real(self.factor.to(torch.complex64) * x))
+    if where == "parameter":
+        module.factor = nn.Parameter(factor)
+    elif where == "buffer":
+        module.register_buffer("factor", factor)
+    elif where == "attribute":
+        module.factor = factor
+    else:  # whose weight and bias torch checks before any operator is dispatched
+        module = Returning(lambda self, x: torch.view_as_real(self.layer(torch.complex(x, x))))
+        module.layer = nn.Conv2d(3, 3, 1, groups=3, dtype=torch.complex64)
+        nn.init.zeros_(module.layer.bias)
+        factor = module.layer.weight.detach()[:, :, 0].to(torch.complex128) * (1 + 1j)
+    run = run_module(module, SAMPLES[:1], input_names=["x"], output_names=["y"])
+    assert run.reason == ""
+    numbers = factor.to(torch.complex128).numpy() * SAMPLES[0].inputs["x"].astype(np.float64)
+    expected = np.stack([numbers.real, numbers.imag], -1)
+    np.testing.assert_allclose(run.outputs[0]["y"], expected, rtol=1e-13, atol=1e-14)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_an_operator_in_python_that_refuses_float64_gets_float32() -> None:
     """As torchao's `quantize_affine` does, which is no kernel of torch and asserts what it is given."""
