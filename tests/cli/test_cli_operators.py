@@ -28,7 +28,7 @@ def test_every_operator_of_the_reference_has_a_row_as_the_readme_lists_it() -> N
     [
         ("Conv", {"tflite": True, "int8": "yes", "int16": "yes", "batch": True}),
         ("Gelu", {"tflite": True, "int8": "yes", "int16": "float", "batch": True}),
-        ("GridSample", {"tflite": True, "int8": "float", "int16": "float", "batch": False}),
+        ("GridSample", {"tflite": True, "int8": "float", "int16": "float", "batch": True}),
         ("Swish", {"tflite": True, "int8": "parts", "int16": "parts", "batch": True}),
         ("Gemm", {"tflite": True, "int8": "yes", "int16": "yes", "batch": True}),
         ("NonZero", {"tflite": True, "int8": "dissolved", "int16": "dissolved", "batch": True}),  # constant, or refused

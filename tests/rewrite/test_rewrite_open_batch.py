@@ -60,6 +60,11 @@ def _assigned(x: torch.Tensor) -> torch.Tensor:
     return y
 
 
+def _grid(x: torch.Tensor) -> torch.Tensor:
+    """Six places, the same for each image."""
+    return (torch.arange(12, dtype=x.dtype) / 8 - 0.75).view(1, 3, 2, 2).expand(len(x), -1, -1, -1)
+
+
 CASES: dict[str, tuple[Callable[..., object], tuple[int, ...]]] = {
     "flatten": (lambda x: x.flatten(1), (3, 4, 5)),
     "merge and split again": (lambda x: (x.flatten(0, 1) + 1).view(-1, 3, 4, 5), (3, 4, 5)),
@@ -97,6 +102,15 @@ CASES: dict[str, tuple[Callable[..., object], tuple[int, ...]]] = {
         (3, 4),
     ),
     "gather at fixed places": (lambda x: x.gather(1, torch.tensor([[2, 0]]).expand(len(x), -1)), (4,)),
+    "sample at computed places": (
+        lambda x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1) / 2, align_corners=False),
+        (2, 4, 5),
+    ),
+    "sample at fixed places": (lambda x: F.grid_sample(x, _grid(x), mode="bicubic", align_corners=True), (3, 4, 5)),
+    "sample a fixed image": (
+        lambda x: F.grid_sample(_grid(x).permute(0, 3, 1, 2), x.permute(0, 2, 3, 1) / 2, align_corners=True),
+        (2, 4, 5),
+    ),
     "where": (lambda x: torch.where(x > 0, x, torch.zeros_like(x)), (3, 4)),
     "ones": (lambda x: torch.cat([torch.ones_like(x[:, :1]), x, x.new_full((x.shape[0], 2, 4), 0.25)], 1), (3, 4)),
 }

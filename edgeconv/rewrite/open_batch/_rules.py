@@ -296,6 +296,18 @@ def _alike(batch: Batch, node: ir.Node, indices: Sequence[int]) -> Place:
     return place
 
 
+def grid_sample(batch: Batch, node: ir.Node) -> Place:
+    """GridSample: image and grid carry the batch on axis 0; one that does not is repeated for each image."""
+    carrying = [value for value in node.inputs if value in batch.places and value]
+    place = batch.places[carrying[0]]
+    if any(batch.places[value] != place for value in carrying) or place.axis:
+        batch.refuse(node, "works along the batch, or meets it in two places")
+    for index in (0, 1):
+        if node.inputs[index] not in batch.places:
+            spread(batch, node, index, 0, carrying[0])
+    return place
+
+
 def first_input(batch: Batch, node: ir.Node) -> Place:
     """Operators that keep the shape of their first input and take parameters beside it."""
     return batch.only(node)
@@ -330,12 +342,12 @@ RULES: dict[str, Rule] = {
     "GatherElements": gather_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
+    "GridSample": grid_sample,
     **dict.fromkeys(("GRU", "LSTM", "RNN"), recurrent),
 }
 
 WITHOUT_RULE: Mapping[str, str] = {
     "DynamicQuantizeLinear": "the whole batch has one scale, so that images depend on one another",
-    "GridSample": "its TFLite form counts through the rows of the whole batch",
     "MatMulInteger": "not written yet",
     "MaxUnpool": "its indices count through the whole batch",
 }
