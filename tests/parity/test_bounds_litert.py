@@ -50,6 +50,8 @@ CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
     ("ATAN2", [X, X], X, {}, False),
     ("SQUARED_DIFFERENCE", [X, X], X, {}, False),
     ("POW", [X, ROW], X, {}, True),
+    *(("POW", [X, constant([n], "float32")], X, {}, n < 0) for n in (3.0, 12.0, 31.0, -12.0)),
+    ("POW", [X, constant([2.5], "float32")], X, {}, True),
     ("CAST", [Spec((3, 40), "int32")], X, {}, False),
     ("DEQUANTIZE", [quantized(X, "int8")], X, {}, False),
     *(("GELU", [X], X, {"approximate": flag}, False) for flag in (False, True)),

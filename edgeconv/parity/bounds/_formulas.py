@@ -102,11 +102,18 @@ def softsign(x: Bounded) -> Bounded:
     return widest(x / below, x * (1.0 / below))
 
 
-def power(base: Bounded, exponent: Bounded) -> Bounded:
-    """Of exact operands: a function of its own, products for small whole exponents, a root for 1/2."""
+def power(base: Bounded, exponent: Bounded, *, factors: float = 1) -> Bounded:
+    """Of exact operands: a function of its own, products for small whole exponents, a root for 1/2.
+
+    Args:
+        base: x.
+        exponent: n.
+        factors: of how many numbers x a kernel may multiply the result; off by gamma_(n-1), in any order (see `product`).
+    """
     value = np.asarray(np.power(base.value, exponent.value))
     arithmetic = base.arithmetic
-    error = arithmetic.accuracy("pow").relative * arithmetic.unit * np.abs(value) + arithmetic.least
+    relative = max(arithmetic.accuracy("pow").relative, factors - 1) * arithmetic.unit
+    error = np.abs(value) * (relative / (1 - relative) if relative < 1 else np.inf) + arithmetic.least
     # An operand that is read as 0 loses the power of what it was.
     lost = np.where(np.broadcast_to(base.worst, value.shape) > 0, np.inf, 0.0)
     return base.within(value, error + lost, error + lost)

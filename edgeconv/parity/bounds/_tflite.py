@@ -140,8 +140,9 @@ def of_tflite(
         EmitError: `evaluate_operator` refuses it.
     """
     bounds = _bounds_of(graph, operator, values, arithmetic, errors)
-    # CalculateActivationRange (kernels/kernel_util.h): without a clamp, kernels clamp to the range of finite numbers.
-    saturates = "fused_activation_function" in operator.options
+    # CalculateActivationRange (kernels/kernel_util.h): without a clamp, kernels clamp to the range of finite numbers. So
+    # do the products of POW, which has no activation.
+    saturates = "fused_activation_function" in operator.options or operator.name == "POW"
     return tuple(bound.saturating() for bound in bounds) if saturates else bounds
 
 
@@ -330,6 +331,17 @@ def _sum_of_many(site: Site) -> Bounded:
     return stacked([site.x(index) for index in range(len(site.call.values))], 0).sum(0, keepdims=False)
 
 
+def _power(site: Site) -> Bounded:
+    """A function of its own; where the exponent is one whole number, TFLite's kernels square and multiply.
+
+    Measured of LiteRT 2.3, with and without delegates, in units of 2^-24: 1.0 for fractions and negative exponents, 2.9
+    for 4, 9.9 for 12, 93 for 127.
+    """
+    base, exponent = site.x(), site.x(1)
+    number = float(exponent.value.reshape(-1)[0]) if exponent.value.size == 1 else -1.0
+    return formulas.power(base, exponent, factors=number if number.is_integer() else 1)
+
+
 def _running_sum(site: Site) -> Bounded:
     """In order, or by halves: at most all elements of the axis."""
     return site.linear([0], site.call[0].shape[site.call.axis(site.call.ints(1)[0], site.call[0].ndim)])
@@ -381,7 +393,7 @@ RULES: Mapping[str, Rule] = {
     "DEQUANTIZE": _dequantize,
     "DIV": lambda site: site.x() / site.x(1),
     "MUL": lambda site: site.x() * site.x(1),
-    "POW": lambda site: formulas.power(site.x(), site.x(1)),
+    "POW": _power,
     "SQUARED_DIFFERENCE": lambda site: (site.x() - site.x(1)) * (site.x() - site.x(1)),
     "SUB": lambda site: site.x() - site.x(1),
     # Activations
