@@ -1,7 +1,8 @@
 """Files that an input of one number keeps from being plain: the error names the input, and how to fix it.
 
 Members thought of: Dropout whose mode is an input, or computed of one; branches and loops whose condition or count is;
-two inputs that decide together, an input of many numbers, a condition of the data: there the model is at fault.
+two inputs that decide together, a factor of a size. Where an input of many numbers or a condition of the data decides,
+the model is at fault.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ _FLAG, _COUNT = _value("a flag", TensorProto.BOOL, ()), _value("n", TensorProto.
 
 def _file(folder: Path, nodes: list[onnx.NodeProto], *inputs: onnx.ValueInfoProto) -> Path:
     x, y = _value("x", TensorProto.FLOAT, (1, 3)), _value("y", TensorProto.FLOAT, None)
-    zero = [numpy_helper.from_array(np.int64([0]), "zero"), numpy_helper.from_array(np.float32(0), "low")]
-    graph = helper.make_graph(nodes, "g", [x, *inputs], [y], zero)
+    constants = {"zero": np.int64([0]), "low": np.float32(0), "one": np.float32([1])}
+    initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "g", [x, *inputs], [y], initializers)
     path = folder / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
     return path
@@ -60,7 +62,17 @@ def _file(folder: Path, nodes: list[onnx.NodeProto], *inputs: onnx.ValueInfoProt
             r"fixed=\{'n': <number>\}",
         ),
         ([_node("Loop", ["n", "", "x"], ["y"], body=_BODY)], [_COUNT], r"fixed=\{'n': <number>\}"),
-        ([_node("Loop", ["n", "a flag", "x"], ["y"], body=_BODY)], [_COUNT, _FLAG], "export the model without loops"),
+        (
+            [_node("Loop", ["n", "a flag", "x"], ["y"], body=_BODY)],
+            [_COUNT, _FLAG],
+            r"fix the inputs: fixed=\{'n': <number>, 'a flag': <true or false>\}",
+        ),
+        (
+            [_node("Concat", ["one", "s"], ["by"], axis=0), _node("Resize", ["x", "", "by"], ["y"])],
+            [_value("s", TensorProto.FLOAT, (1,))],
+            r"fixed=\{'s': <number>\}",
+        ),
+        ([_node("If", ["flags"], ["y"], **_IF)], [_value("flags", TensorProto.BOOL, (2,))], "without loops"),
         ([_node("HannWindow", ["n"], ["w"]), _node("Mul", ["x", "w"], ["y"])], [_COUNT], r"fixed=\{'n': <number>\}"),
         ([_node("ConstantOfShape", ["n"], ["w"]), _node("Sin", ["w"], ["y"])], [_COUNT], r"fixed=\{'n': <number>\}"),
         (
@@ -80,6 +92,8 @@ def _file(folder: Path, nodes: list[onnx.NodeProto], *inputs: onnx.ValueInfoProt
         "branch by a number",
         "loop",
         "loop by two",
+        "size by a factor",
+        "branch by many numbers",
         "window",
         "shape",
         "branch by the data",

@@ -215,6 +215,7 @@ def _check(graph: ir.Graph) -> None:
 
 _LISTED = 2  # operators in one message
 _DECIDING = {"If": 1, "Loop": 2}  # how many inputs say which subgraph runs, and how often
+_SIZED_BY_REALS = {"Range": 0, "Resize": 2, "Upsample": 1}  # the first operand of real numbers that gives a size
 _STATIC = "keep every shape a function of the input shapes"
 _REPLACE = "replace that part of the model (`edgeconv operators` lists what can be exported)"
 
@@ -237,9 +238,14 @@ def _why_unfit(node: ir.Node) -> tuple[str, str] | None:
     # onnx has no shape inference for many operators that are not exported
     if node.op_type not in TRAITS and node.op_type not in SPECTRAL:
         return f"no shape can be derived for {operator}: it is not among the operators that are exported", _REPLACE
-    operands = [value for value in node.inputs if value is not None]
-    sizes = [value for value in operands if value.dtype is not None and value.dtype.is_integer()]
+    sizes = [value for index, value in enumerate(node.inputs) if value is not None and _is_size(node, index, value)]
     return f"{operator} has a shape that is not known before it runs", hint_to_fix(sizes) or _STATIC
+
+
+def _is_size(node: ir.Node, index: int, value: ir.Value) -> bool:
+    """Whether the shape of a result may follow from the numbers of an operand."""
+    is_integer = value.dtype is not None and value.dtype.is_integer()
+    return is_integer or index >= _SIZED_BY_REALS.get(node.op_type, len(node.inputs))
 
 
 def _is_known(value: ir.Value) -> bool:
