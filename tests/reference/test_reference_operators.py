@@ -218,6 +218,9 @@ def test_pads_of_some_axes_and_negative_ones() -> None:
     assert_same(compute("Pad", x, np.array([-1, 1]), None, np.array([1]), mode="edge")[0], x[:, [1, 2, 3, 3]])
     assert_same(compute("Pad", x, np.array([-1, -1, 0, -1]))[0], x[1:, 1:3])
     assert_same(
+        compute("Pad", x, np.array([-2, 3]), None, np.array([1]), mode="wrap", opset=19)[0], x[:, [2, 3, 2, 3, 2]]
+    )
+    assert_same(
         compute("Pad", x, opset=10, pads=[0, 1, 0, 0], value=2.0)[0], np.pad(x, ((0, 0), (1, 0)), constant_values=2)
     )
 

@@ -44,7 +44,7 @@ from edgeconv.capture.onnx_file._sorted import sort_largest, sorted_file
 from edgeconv.capture.onnx_file._soundness import check_extents, every_graph, every_node
 from edgeconv.capture.onnx_file._sums import settle_sums
 from edgeconv.capture.onnx_file._transposed import settle_transposed, state_same_pads
-from edgeconv.capture.onnx_file._wide_pads import settle_padded_axes, settle_wide_pads
+from edgeconv.capture.onnx_file._wide_pads import check_mirrored, settle_padded_axes, settle_wide_pads
 from edgeconv.core.values import number
 from edgeconv.errors import CaptureError
 from edgeconv.graph.edit import NODE, remove_unread_constants, tensor_of
@@ -220,6 +220,7 @@ class OnnxFile:
             settle_wide_pads(graph)
             settle_dilated_averages(graph)
             settle_padded_axes(graph)
+            check_mirrored(graph)
             settle_local_responses(graph)
             settle_group_norms(graph)
             settle_sums(graph)

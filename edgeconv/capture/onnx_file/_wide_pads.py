@@ -1,4 +1,6 @@
-"""Pools whose padding is as wide as their windows, which onnxruntime and TFLite refuse.
+"""Pads that are wider than what they pad, and pools whose padding is as wide as their windows.
+
+Of the pools, which onnxruntime and TFLite refuse:
 
 1. Padding at the end of an axis that no window reads is removed.
 2. A pool that counts its padding (LpPool, and AveragePool with ``count_include_pad``) gets a Pad before it. A window
@@ -6,10 +8,13 @@
 3. So does a MaxPool whose windows all read an element, thanks to their dilation.
 4. A window of padding only has no maximum, and no average without padding: refused.
 
-A Pad with a list of axes, with which some files do not run, gets amounts for every axis.
+A Pad with a list of axes, with which some files do not run, gets amounts for every axis. One that mirrors more than
+there is has no numbers that the specification states, and runtimes refuse it.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx_ir as ir
@@ -131,3 +136,26 @@ def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
     node.replace_input_with(1, Steps(graph, node).constant(spelled_out, "pads"))
     node.replace_input_with(_AXES, None)
     node.resize_inputs(_AXES)
+
+
+def check_mirrored(graph: ir.Graph) -> None:
+    """Checks that every Pad has the elements that it repeats; amounts must be constants, one pair for each axis.
+
+    Negative amounts crop before anything is repeated, and an element that is mirrored at is not repeated itself.
+
+    Raises:
+        CaptureError: an axis has too few elements; names the node.
+    """
+    for node in list(graph):
+        mode = node.attributes.get_string("mode", "constant")
+        amounts = integers(node.inputs[1]) if node.op_type == "Pad" and node.domain == "" else None
+        if amounts is None or mode == "constant":
+            continue
+        sizes = sizes_of(node.inputs[0])
+        for axis, size in enumerate(sizes):
+            pair = amounts[axis], amounts[len(sizes) + axis]
+            left = size + sum(min(amount, 0) for amount in pair)
+            most = max(left - 1, 0) if mode == "reflect" or left < 1 else math.inf
+            if max(pair) > most:
+                what = f"Pad takes {max(pair)} elements by mode {mode} from axis {axis}, which has {max(left, 0)}"
+                raise refused(node, what, f"pad by {most} at most, or by mode constant")

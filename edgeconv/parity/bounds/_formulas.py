@@ -108,7 +108,7 @@ def power(base: Bounded, exponent: Bounded, *, factors: float = 1) -> Bounded:
     Args:
         base: x.
         exponent: n.
-        factors: of how many numbers x a kernel may multiply the result; off by gamma_(n-1), in any order (see `product`).
+        factors: of how many x a kernel may multiply the result; off by gamma_(n-1), in any order (see `product`).
     """
     value = np.asarray(np.power(base.value, exponent.value))
     arithmetic = base.arithmetic

@@ -140,8 +140,8 @@ def of_tflite(
         EmitError: `evaluate_operator` refuses it.
     """
     bounds = _bounds_of(graph, operator, values, arithmetic, errors)
-    # CalculateActivationRange (kernels/kernel_util.h): without a clamp, kernels clamp to the range of finite numbers. So
-    # do the products of POW, which has no activation.
+    # CalculateActivationRange (kernels/kernel_util.h): without a clamp, kernels clamp to the range of finite numbers.
+    # So do the products of POW, which has no activation.
     saturates = "fused_activation_function" in operator.options or operator.name == "POW"
     return tuple(bound.saturating() for bound in bounds) if saturates else bounds
 

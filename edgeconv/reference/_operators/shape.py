@@ -13,7 +13,7 @@ from edgeconv.reference._moves import MOVES, expanded, permutation
 
 
 def _pad(call: Call) -> Tensor:
-    """Pad; negative amounts crop, in every mode."""
+    """Pad; negative amounts crop, in every mode, before what is left is repeated or mirrored (as in onnxruntime)."""
     x, pads, mode = call[0], call.ints(1, "pads") or [], call.text("mode", "constant")
     stated = call.ints(3, "")
     axes = list(range(x.ndim)) if stated is None else [axis % x.ndim for axis in stated]
@@ -24,7 +24,9 @@ def _pad(call: Call) -> Tensor:
         return F.pad(x, [pad for axis in reversed(range(x.ndim)) for pad in frames.get(axis, (0, 0))], value=fill)
     for axis, (begin, end) in frames.items():
         if begin or end:
-            x = x.index_select(axis, _mirrored(mode, torch.arange(-begin, x.shape[axis] + end), x.shape[axis]))
+            x = x.narrow(axis, max(-begin, 0), x.shape[axis] + min(begin, 0) + min(end, 0))
+            places = torch.arange(-max(begin, 0), x.shape[axis] + max(end, 0))
+            x = x.index_select(axis, _mirrored(mode, places, x.shape[axis]))
     return x
 
 

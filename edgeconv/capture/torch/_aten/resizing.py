@@ -176,18 +176,26 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "ci
 def pad(b: Builder, x: ir.Value, pad: Ints, mode: str = "constant", value: float | None = None) -> ir.Value:
     """Pad. torch states (before, after) of the last axis first; modes: a constant, reflection, the edge, circular.
 
-    Negative amounts crop; in modes other than constant they are refused.
+    Negative amounts crop. ONNX does so before it pads, as torch does but for reflection, which mirrors what it crops.
     """
     if mode not in _MODES:
         raise Unsupported(f"mode={mode!r}")
-    if any(number < 0 for number in pad) and mode != "constant":
-        raise Unsupported("cropping by negative pads")
-    rank = len(sizes_of(x))
+    grown, cropped = ([pick(0, number) for number in pad] for pick in (max, min))
+    if mode != "constant" and any(cropped):
+        first, last = ((grown, mode), (cropped, "constant"))[:: 1 if mode == "reflect" else -1]
+        return _padded(b, _padded(b, x, *first), *last)
+    return _padded(b, x, pad, mode, value)
+
+
+def _padded(b: Builder, x: ir.Value, pad: Ints, mode: str, value: float | None = None) -> ir.Value:
+    sizes = sizes_of(x)
+    rank = len(sizes)
     before, after = [0] * rank, [0] * rank
     for index in range(len(pad) // 2):
         before[rank - 1 - index], after[rank - 1 - index] = pad[2 * index], pad[2 * index + 1]
     fill = [b.scalar(value or 0)] if mode == "constant" else []
-    return b.add("Pad", x, b.ints(*before, *after), *fill, shape=b.shape, mode=_MODES[mode])
+    shape = [sum(amounts) for amounts in zip(before, sizes, after, strict=True)]
+    return b.add("Pad", x, b.ints(*before, *after), *fill, shape=shape, mode=_MODES[mode])
 
 
 _REFLECTED = renamed(partial(pad, mode="reflect"), padding="pad")
