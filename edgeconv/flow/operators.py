@@ -13,7 +13,7 @@ An operator has an entry in each of these tables, or a reason near it why it has
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,11 +79,23 @@ def short(aten: str) -> str:
 
 
 @cache
+def _history() -> Mapping[str, Mapping[int, bool]]:
+    """Of each operator of the standard domain, the opsets that define it anew, and whether it is in force from there.
+
+    onnx copies every schema that it lists, so they are listed once.
+    """
+    history: dict[str, dict[int, bool]] = {}
+    for schema in get_all_schemas_with_history():
+        if schema.domain == "":
+            history.setdefault(schema.name, {})[schema.since_version] = not schema.deprecated
+    return history
+
+
+@cache
 def opsets_of(operator: str) -> range:
     """The opsets of files that are read and in which the standard domain has the operator."""
-    history = [schema for schema in get_all_schemas_with_history() if (schema.name, schema.domain) == (operator, "")]
     # An operator is there from its first version on, until one that is marked as deprecated.
-    starts = {schema.since_version: not schema.deprecated for schema in history}
+    starts = _history().get(operator, {})
 
     def has_it(opset: int) -> bool:
         versions = [start for start in starts if start <= opset]

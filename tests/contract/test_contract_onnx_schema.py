@@ -13,6 +13,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,19 @@ IN_TFLITE = {row.operator for row in rows() if row.tflite}
 WALKED = sorted({*OPERATORS, *LOWERINGS} - ELSEWHERE - SUBGRAPHS - CONSTANT - {*operators().unread})
 
 
+@cache
+def schemas() -> Mapping[str, list[defs.OpSchema]]:
+    """Every version of each operator of the standard domain; onnx copies them all for each list of them."""
+    by_name: dict[str, list[defs.OpSchema]] = {}
+    for schema in defs.get_all_schemas_with_history():
+        if schema.domain == "":
+            by_name.setdefault(schema.name, []).append(schema)
+    return by_name
+
+
 def versions(operator: str) -> Iterator[tuple[int, defs.OpSchema]]:
     """Each version of an operator that is read, with the newest opset in which it is in force."""
-    history = [each for each in defs.get_all_schemas_with_history() if each.name == operator and each.domain == ""]
+    history = schemas()[operator]
     starts = sorted(each.since_version for each in history)
     for schema in sorted(history, key=lambda each: each.since_version):
         later = [start for start in starts if start > schema.since_version]
