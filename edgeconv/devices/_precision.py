@@ -7,8 +7,9 @@ owner. In a run in float32 only what is narrower is widened: what the module com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -94,17 +95,25 @@ class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for tensor in pytree.tree_leaves(_written_arguments(func, *arguments))
             if isinstance(tensor, torch.Tensor)
         }
-        wide = pytree.tree_map(lambda leaf: leaf if id(leaf) in written else self._widened(leaf), arguments)
-        own = _OWN.get(str(func))
+        wide = self._widened(arguments, written)
         try:
-            result = own(*wide[0], **wide[1]) if own is not None else func(*wide[0], **wide[1])
+            result = _kernel(func)(*wide[0], **wide[1])
         except (RuntimeError, NotImplementedError):
             # An operator that has no kernel in this precision computes in the one that it has.
             result = func(*pytree.tree_map(_narrowed, arguments[0]), **pytree.tree_map(_narrowed, arguments[1]))
-        return pytree.tree_map(lambda leaf: leaf if id(leaf) in written else self._widened(leaf), result)
+        return self._widened(result, written)
 
-    def _widened(self, leaf: Any) -> Any:
-        return _converted(leaf, _WIDENED[self._kind])
+    def _widened(self, value: Any, written: Collection[int]) -> Any:
+        """A value with what it holds widened, but for tensors of these ids.
+
+        Operators hold values in tuples, lists and dicts alone; pytree's walk takes as long as a small convolution.
+        """
+        if isinstance(value, (tuple, list)):
+            leaves = [self._widened(leaf, written) for leaf in value]
+            return leaves if isinstance(value, list) else tuple(leaves)
+        if isinstance(value, dict):
+            return {key: self._widened(leaf, written) for key, leaf in value.items()}
+        return value if id(value) in written else _converted(value, _WIDENED[self._kind])
 
 
 def _narrowed(leaf: Any) -> Any:
@@ -116,6 +125,11 @@ def _converted(leaf: Any, dtypes: Mapping[torch.dtype, torch.dtype]) -> Any:
     if isinstance(leaf, torch.dtype):
         return dtypes.get(leaf, leaf)
     return leaf.to(dtypes[leaf.dtype]) if isinstance(leaf, torch.Tensor) and leaf.dtype in dtypes else leaf
+
+
+@cache
+def _kernel(func: Any) -> Callable[..., Any]:
+    return _OWN.get(str(func), func)
 
 
 def _written_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
