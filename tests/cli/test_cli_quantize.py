@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 import onnx
 import programs
 import pytest
+from digits import RECIPE as DIGITS
+from digits import written
 
-import edgeconv
 from edgeconv.cli import run
 
 # Writing ReLU6 as ReLU changes what it computes so much that no number of layers in float makes up for it.
@@ -46,7 +46,6 @@ relu6_as_relu = true
 seed = 2
 count = 4
 """
-DIGITS = Path(edgeconv.__file__).parents[1] / "models" / "digits_dsc.toml"
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,8 @@ def program(tmp_path: Path, *options: str, recipe: Path) -> Ended:
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
-    """The shipped recipe with a fifth of its held-out images."""
-    folder = tmp_path / "recipe"
-    folder.mkdir()
-    for name in ("digits_dsc.toml", "digits_dsc.safetensors", "digits_calibration.npz"):
-        shutil.copy(DIGITS.parent / name, folder)
-    held_out = np.load(DIGITS.parent / "digits_holdout.npz")
-    np.savez(folder / "digits_holdout.npz", **{name: held_out[name][::5] for name in held_out.files})
-    return folder / DIGITS.name
+    """The shipped recipe with a tenth of its held-out images."""
+    return written(tmp_path / "recipe", 36)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from digits import RECIPE, written
 
 import edgeconv
 from edgeconv.core.search_target import Target
@@ -14,8 +15,8 @@ from edgeconv.recipe import Recipe
 from edgeconv.recipe.quantization import FidelitySection
 
 
-def _recipe(sqnr_db: float) -> Recipe:
-    recipe = edgeconv.load_recipe(Path(edgeconv.__file__).parents[1] / "models" / "digits_dsc.toml")
+def _recipe(sqnr_db: float, path: Path = RECIPE) -> Recipe:
+    recipe = edgeconv.load_recipe(path)
     fidelity = {**recipe.parity.fidelity, "int8": FidelitySection(sqnr_db=sqnr_db)}
     return recipe.model_copy(update={"parity": recipe.parity.model_copy(update={"fidelity": fidelity})})
 
@@ -57,7 +58,8 @@ def test_mixed_reaches_what_int8_misses(tmp_path: Path) -> None:
 
 
 def test_mixed_keeps_nothing_in_float_where_int8_is_enough(tmp_path: Path) -> None:
-    result = edgeconv.export_recipe(_recipe(20.0), tmp_path, variants=("int8", "int8-mixed"), devices=("onnxruntime",))
+    recipe, variants = _recipe(20.0, written(tmp_path / "recipe", 40)), ("int8", "int8-mixed")
+    result = edgeconv.export_recipe(recipe, tmp_path, variants=variants, devices=("onnxruntime",))
     assert not any("asked for" in note for note in result.notes)
     plans = [Plan.from_json((tmp_path / f"digits_dsc.{name}.plan.json").read_text()) for name in ("int8", "int8-mixed")]
     assert plans[0] == plans[1]

@@ -42,6 +42,18 @@ def test_the_block_in_integers(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.slow
+def test_all_held_out_digits_in_integers_are_within_half_a_point(tmp_path: Path) -> None:
+    result = _exported("digits_dsc", tmp_path, "fp16", "int8", "int8-weights", "int16x8")
+    assert result.report is not None
+    rows = [row for row in result.report.comparisons if ".int8." in row.artifact and row.top1]
+    assert len(rows) == len(DEVICES)
+    for row in rows:
+        assert row.top1["labelled"] == 360
+        assert row.top1["reference"] / 360 > 0.98
+        assert abs(row.top1["correct"] - row.top1["reference"]) / 360 <= 0.005
+
+
+@pytest.mark.slow
 def test_efficientnet_lite0_small_and_faithful(tmp_path: Path) -> None:
     result = _exported("efficientnet_lite0", tmp_path, "fp32", "fp16", "int8")
     assert result.report is not None
