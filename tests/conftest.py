@@ -11,6 +11,7 @@
 - A worker computes on one thread, and torch does in the programs that it starts: four threads on two cores wait for
   each other, those of onnxruntime for as long again as they compute.
 - Every worker imports every file: what is dear is made in fixtures and tests, not at import or in parameters.
+- Of parameters that cross independent axes, `make test` runs a diagonal and `make test-all` the rest (`crossed.py`).
 - Everything else must not matter: no fixed paths or ports, no order, parameters with the same names in every process.
 """
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from crossed import diagonal
 from onnx import TensorProto, helper, numpy_helper
 from same_everywhere import assert_same_everywhere
 
@@ -51,9 +53,9 @@ def test_the_graph_states_pads_in_numbers(tmp_path: Path, operator: str, automat
     assert (sum(windowed.attributes.get_ints("pads")) > 0) is (automatic != "VALID")
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("automatic", AUTOMATIC)
-@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+@pytest.mark.parametrize(
+    ("operator", "automatic", "variant"), diagonal([*product(OPERATORS, AUTOMATIC)], ["int8", "int16x8"])
+)
 def test_integers_of_a_padding_that_follows_from_the_size(
     tmp_path: Path, operator: str, automatic: str, variant: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import flatbuffers
 import onnx
@@ -76,8 +77,8 @@ def test_whole_numbers_are_written_in_operators_that_it_has(body: str, tmp_path:
     kind = "float" if "(x, " in body or "Add" in body else "int32"
     model = onnx.parser.parse_model(f"{text.format(kind)} <int32 five = {{5}}> {{ {body} }}")
     onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "m.onnx")
-    devices = ("onnxruntime", "litert", "tflite-micro")
-    report = edgeconv.export_onnx(tmp_path / "m.onnx", tmp_path / "out", name="m", devices=devices).report
+    options: dict[str, Any] = {"name": "m", "formats": "tflite", "devices": ("litert", "tflite-micro")}
+    report = edgeconv.export_onnx(tmp_path / "m.onnx", tmp_path / "out", **options).report
     assert report is not None
     failed = {row.device: row.reason for row in report.comparisons if row.verdict is not Verdict.PASS}
     assert not failed

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from crossed import diagonal
 from torch import Tensor, nn
 
 import edgeconv
@@ -73,8 +74,7 @@ CASES: dict[str, _Case] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("io", ["int8", "uint8"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "io"), diagonal([*CASES], ["int8", "uint8"]))
 def test_masks_pass_on_every_runtime(case: str, io: str, tmp_path: Path) -> None:
     function, inputs, kinds = CASES[case]
     names = list(_INPUTS[: len(inputs(0))])

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from crossed import diagonal
 from onnx import numpy_helper
 from planted_stages import reading_other_numbers
 
@@ -101,8 +102,7 @@ def test_a_right_runtime_is_within_its_bounds_and_uses_them(
     assert link.sqnr_db > (130 if "fp32" in name or device == "litert" else 70)
 
 
-@pytest.mark.parametrize(("name", "device"), _PLACES[:4])
-@pytest.mark.parametrize("depth", [0, 9, 20, 26])
+@pytest.mark.parametrize(("name", "device", "depth"), diagonal(_PLACES[:4], [0, 9, 20, 26]))
 def test_a_fault_of_a_runtime_is_found_in_its_layer(
     artifacts: Mapping[str, Artifact], name: str, device: str, depth: int, tmp_path: Path
 ) -> None:

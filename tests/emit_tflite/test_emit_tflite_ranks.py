@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from crossed import diagonal
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -141,8 +142,7 @@ _BEHIND: dict[str, Callable[[Tensor], Tensor]] = {
 _EVERYWHERE = ("litert", "litert-reference", "tflite-runtime")
 
 
-@pytest.mark.parametrize("name", _BEHIND)
-@pytest.mark.parametrize("variant", ["int8", "open batch"])
+@pytest.mark.parametrize(("name", "variant"), diagonal([*_BEHIND], ["int8", "open batch"]))
 def test_quantized_graphs_and_open_batches(tmp_path: Path, name: str, variant: str) -> None:
     module, x = _Behind(_BEHIND[name]).eval(), torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     more: dict[str, Any] = {"dynamic_batch": True}

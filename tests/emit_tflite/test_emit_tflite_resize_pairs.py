@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from crossed import diagonal
 from torch.nn import functional
 
 from edgeconv.capture.normalize._resizing import settle_resizes
@@ -152,8 +153,7 @@ class _Sample(torch.nn.Module):
         return tuple(functional.interpolate(x, size=pair, **self.options) for pair in pairwise(self.sizes))
 
 
-@pytest.mark.parametrize("mode", _TORCH)
-@pytest.mark.parametrize("size", [7, 20, 63])
+@pytest.mark.parametrize(("mode", "size"), diagonal([*_TORCH], [7, 20, 63]))
 def test_a_sample_on_the_runtimes(tflite: Any, old_runtime: Any, mode: str, size: int) -> None:
     """The arithmetic above is the runtimes': LiteRT with XNNPACK, its reference kernels, tflite-runtime 2.14."""
     sizes = np.random.default_rng(size).integers(1, _MOST, 9).tolist()

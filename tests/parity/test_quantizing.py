@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from crossed import diagonal
 from planted_quantizer import FAULTS
 from torch import Tensor, nn
 
@@ -73,8 +74,8 @@ def _judged(activation: str, names: tuple[str, ...], options: Mapping[str, Any])
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
+    ("options", "activation"),
+    diagonal([
         {},
         {"rounding": "nearest"},
         {"rounding": "nearest", "pair_safe": False, "equalize": False},
@@ -83,10 +84,9 @@ def _judged(activation: str, names: tuple[str, ...], options: Mapping[str, Any])
         {"rounding": "learned", "relu6_as_relu": True},
         {"absorb_biases": True, "relu6_as_relu": True, "per_channel": False, "observer": "entropy"},
         {"keep_float": ("second", "up")},
-    ],
+    ], ["leaky", "relu", "relu6"]),
     ids=str,
-)
-@pytest.mark.parametrize("activation", ["leaky", "relu", "relu6"])
+)  # fmt: skip
 def test_right_integers_hold(activation: str, options: Mapping[str, Any]) -> None:
     if activation == "relu6" and "absorb_biases" in options:
         options = {**options, "equalize": False}
