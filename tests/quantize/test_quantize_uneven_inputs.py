@@ -94,6 +94,7 @@ def test_features_of_an_output_keep_what_they_vary(case: str, tmp_path: Path) ->
 
 
 def test_alike_features_stay_integers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)).eval()
     data = [{"x": np.random.default_rng(index).standard_normal((1, 6)).astype(np.float32)} for index in range(40)]
     result = edgeconv.export(
@@ -135,10 +136,11 @@ _FAR = np.array([1.0, 1.0, 1.0, 4000.0], np.float32)  # colors, and a distance i
 class _Layers(nn.Module):
     """A first layer that makes its four features alike, and what reads an input through it."""
 
-    def __init__(self, first: nn.Module, axis: int, function: Callable[..., Tensor]) -> None:
+    def __init__(self, build: Callable[[], nn.Module], axis: int, function: Callable[..., Tensor]) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.last, self.function = first, nn.Linear(8, 5), function
+        self.first, self.last, self.function = build(), nn.Linear(8, 5), function
+        first = self.first
         units = torch.from_numpy(_FAR)
         if first.weight.shape[1] != len(units):  # flattened: each feature that many times, or one after the other
             times = first.weight.shape[1] // len(units)
@@ -174,8 +176,8 @@ _SIZES: dict[str, tuple[tuple[tuple[int, ...], ...], int, Callable[[], nn.Module
 @pytest.mark.parametrize("io", ["float32", pytest.param("uint8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", _SIZES)
 def test_a_distance_beside_colors_leaves_these_what_they_vary(case: str, io: str, tmp_path: Path) -> None:
-    shapes, axis, first, function = _SIZES[case]
-    module, rng = _Layers(first(), axis, function).eval(), np.random.default_rng(0)
+    shapes, axis, build, function = _SIZES[case]
+    module, rng = _Layers(build, axis, function).eval(), np.random.default_rng(0)
     names = [f"x{index}" for index in range(len(shapes))]
 
     def drawn() -> dict[str, Array]:
@@ -214,7 +216,7 @@ def test_a_distance_beside_colors_leaves_these_what_they_vary(case: str, io: str
 
 
 def test_alike_channels_of_images_stay_integers(tmp_path: Path) -> None:
-    module = _Layers(nn.Conv2d(4, 8, 3), 1, lambda m, x, depth: m(torch.cat([x, depth], 1))).eval()
+    module = _Layers(lambda: nn.Conv2d(4, 8, 3), 1, lambda m, x, depth: m(torch.cat([x, depth], 1))).eval()
     rng = np.random.default_rng(0)
     batches = [
         {"x": rng.random((1, 3, 8, 8), np.float32), "depth": 4 * rng.random((1, 1, 8, 8), np.float32)}
