@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from crossed import diagonal
 from right_in_both import Of
 from torch import Tensor
 
@@ -24,8 +25,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.int64])
-@pytest.mark.parametrize("name", list(FUNCTIONS))
+@pytest.mark.parametrize(("name", "dtype"), diagonal([*FUNCTIONS], [torch.uint8, torch.int8, torch.int32, torch.int64]))
 def test_bits_are_those_of_torch(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     module, a = Of(FUNCTIONS[name]), torch.arange(-128, 128).reshape(1, 256).to(dtype)
     model = capture(module, (a,), input_names=["a"], output_names=["y"])

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from crossed import diagonal
 from torch import Tensor, nn
 
 import edgeconv
@@ -266,8 +267,7 @@ HARMLESS: dict[str, Callable[[], Forward]] = {
 }
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize(("name", "dynamic"), diagonal([*HARMLESS], [False, True]))
 def test_what_no_output_depends_on_is_exported_and_the_module_still_runs(
     name: str, dynamic: bool, tmp_path: Path
 ) -> None:

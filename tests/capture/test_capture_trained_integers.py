@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from crossed import diagonal
 from torch import Tensor, nn
 from torch.ao import quantization as tq
 from torch.ao.nn.quantized import FloatFunctional
@@ -58,8 +59,7 @@ def _assert_the_modules_own(
     return result
 
 
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("name", "fused"), diagonal([*CONFIGS], [True, False]))
 def test_trained_integers_are_those_of_both_files(name: str, fused: bool, tmp_path: Path) -> None:
     net: nn.Module = _Net().train()
     if fused:

@@ -8,12 +8,14 @@ unsigned integers, which wraps in torch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from crossed import diagonal
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -53,9 +55,10 @@ def test_powers_of_narrow_integers_wrap_as_in_torch(power: int, dtype: torch.dty
     np.testing.assert_array_equal(computed, module(x).numpy())
 
 
-@pytest.mark.parametrize("inside", [True, False])
-@pytest.mark.parametrize("dtype", [torch.int16, torch.int8, torch.uint8])
-@pytest.mark.parametrize("case", _FUNCTIONS)
+@pytest.mark.parametrize(
+    ("case", "dtype", "inside"),
+    diagonal([*_FUNCTIONS], [*product([torch.int16, torch.int8, torch.uint8], [True, False])]),
+)
 def test_narrow_integers_are_computed(case: str, dtype: torch.dtype, inside: bool, tmp_path: Path) -> None:
     numbers = torch.tensor([[3.0, 7, 2, 0, 9, 100], [50, 1, 8, 90, 0, 6]])
     numbers = numbers if dtype == torch.uint8 else numbers - 40

@@ -7,6 +7,7 @@ image and of three; ``axes`` of a file's own, for sizes and for scales.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from crossed import diagonal
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
@@ -54,10 +56,13 @@ def _least_db(path: Path, expected: Callable[[np.ndarray], np.ndarray], counts: 
     return float(min(decibels))
 
 
-@pytest.mark.parametrize("channels", [1, 6])
-@pytest.mark.parametrize("size", [{"size": (15, 12)}, {"scale_factor": 2}], ids=["size", "scale"])
-@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("open_batch", [False, True], ids=["one", "open"])
+@pytest.mark.parametrize(
+    ("mode", "size", "channels", "open_batch"),
+    diagonal(
+        [*product(["nearest", "bilinear", "bicubic"], [{"size": (15, 12)}, {"scale_factor": 2}])],
+        [*product([1, 6], [False, True])],
+    ),
+)
 def test_a_resize_between_layers_of_integers(
     tmp_path: Path, open_batch: bool, mode: str, size: dict[str, Any], channels: int
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from crossed import diagonal
 from exports import Export, Model, exports_of
 from gate import Gate, Reference
 from kinds import KINDS, SINGLE_ULP, plant
@@ -60,8 +61,10 @@ def test_a_file_that_no_runtime_takes_is_rejected_by_all(gate: Gate) -> None:
     assert rejected_by(judged.runs[0], model.float32(model.samples)) == list(RULES)
 
 
-@pytest.mark.parametrize("variant", ["int8", "int16x8"])
-@pytest.mark.parametrize("kind", ["relu-to-relu6", "input-channels-exchanged", "weight-zero", "small-weights-zeroed"])
+@pytest.mark.parametrize(
+    ("kind", "variant"),
+    diagonal(["relu-to-relu6", "input-channels-exchanged", "weight-zero", "small-weights-zeroed"], ["int8", "int16x8"]),
+)
 def test_faults_of_integers_that_no_input_shows_are_told(kind: str, variant: str, tmp_path: Path) -> None:
     """A clamp that is not reached, channels that are zero, a number that the file has elsewhere, too."""
     model = Model.of(NETWORKS["repvgg"], RANDOM, 2113)

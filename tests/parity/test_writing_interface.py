@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from crossed import diagonal
 from torch import Tensor, nn
 
 import edgeconv
@@ -95,8 +96,7 @@ FAULTS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("variant", ["fp32", "int8"])
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(("name", "variant"), diagonal([*FAULTS], ["fp32", "int8"]))
 def test_an_interface_that_is_not_what_is_said_of_the_file_is_told(
     name: str, variant: str, artifacts: dict[tuple[str, str], Artifact], tmp_path: Path
 ) -> None:

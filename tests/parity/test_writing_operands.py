@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from crossed import diagonal
 from test_writing import emitted, judged
 from torch import Tensor, nn
 
@@ -49,9 +51,10 @@ def _variant(place: str, clamp: str, variant: str, inputs: dict[str, np.ndarray]
     return graph
 
 
-@pytest.mark.parametrize("variant", ["fp32", "int8", "int16x8"])
-@pytest.mark.parametrize("clamp", ["from above", "from below"])
-@pytest.mark.parametrize("place", ["input", "layer"])
+@pytest.mark.parametrize(
+    ("place", "clamp", "variant"),
+    diagonal([*product(["input", "layer"], ["from above", "from below"])], ["fp32", "int8", "int16x8"]),
+)
 def test_a_clamp_that_the_sample_does_not_reach_is_found(place: str, clamp: str, variant: str, tmp_path: Path) -> None:
     inputs = {"x": np.random.default_rng(0).random((1, 3, 8, 8), np.float32)}
     plain, clamped = (_variant(place, kind, variant, inputs) for kind in ("", clamp))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from crossed import diagonal
 from test_writing import emitted, judged, quantized
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,8 +74,7 @@ def _others(quantization: Quantization, dtype: str) -> Iterator[Quantization]:
         yield replace(quantization, zero_points=(zero + 1 if zero < 0 else zero - 1,))
 
 
-@pytest.mark.parametrize("variant", ["int8", "int16x8"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "variant"), diagonal([*FORMS], ["int8", "int16x8"]))
 def test_each_scale_that_the_graph_does_not_state_follows_from_others(form: str, variant: str) -> None:
     made, _, contents = _emitted(form, variant)
     file, graph = tflite.read(contents.data), Graph(made.model)

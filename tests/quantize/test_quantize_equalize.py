@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from crossed import diagonal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
@@ -271,9 +272,7 @@ _TINY = {
 }
 
 
-@pytest.mark.parametrize("case", _TINY)
-@pytest.mark.parametrize("act", _ACTS)
-@pytest.mark.parametrize("kind", ["dense", "depthwise"])
+@pytest.mark.parametrize(("case", "act", "kind"), diagonal([*_TINY], [*_ACTS], ["dense", "depthwise"]))
 def test_equalizing_by_data_costs_nothing(case: str, act: str, kind: str) -> None:
     g = Graph(1, input=(1, 3, 12, 12))
     _between(g, kind, act)
