@@ -160,7 +160,7 @@ def _of_variant(
     for artifact in artifacts:
         with progress.stage(f"{artifact.path.name} read back"):
             try:
-                file = opened(artifact, graph)
+                file = opened(artifact, graph, halves=variant.weights == "float16")
             except (EmitError, RewriteError) as error:  # the latter of constants that it states no numbers for
                 name, reason = artifact.path.name, f"it cannot be read: {error}"
                 yield name, [LinkResult(Link.WRITING, Verdict.FAIL, where=name, reason=reason)]
@@ -274,8 +274,13 @@ def not_judged(link: Link, why: object) -> LinkResult:
     return LinkResult(link, Verdict.SKIPPED, reason=f"not judged: {why}")
 
 
-def opened(artifact: Artifact, graph: Graph) -> File:
+def opened(artifact: Artifact, graph: Graph, *, halves: bool = False) -> File:
     """The file, read back beside the graph that it was written from.
+
+    Args:
+        artifact: the file.
+        graph: that it was written from.
+        halves: whether an ``.onnx`` file computes in float16.
 
     Raises:
         EmitError: it cannot be read.
@@ -284,7 +289,7 @@ def opened(artifact: Artifact, graph: Graph) -> File:
     from edgeconv.parity.writing import OnnxFile, TfliteFile
 
     if artifact.format == "onnx":
-        return OnnxFile(artifact.path, graph)
+        return OnnxFile(artifact.path, graph, halves=halves)
     return TfliteFile(tflite.read(artifact.path), graph, artifact.inputs, artifact.outputs, artifact.intermediates)
 
 

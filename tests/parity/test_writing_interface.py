@@ -128,10 +128,10 @@ def test_the_writing_link_of_an_export_asks_it(tmp_path: Path, monkeypatch: pyte
     right = links.opened
     monkeypatch.setattr(links, "_writing", lambda *_: pytest.fail("values are compared of another output"))
 
-    def planted(artifact: Artifact, graph: Any) -> Any:
+    def planted(artifact: Artifact, graph: Any, **options: Any) -> Any:
         if artifact.format == "onnx":
             artifact.path.write_bytes(_of_onnx(lambda of: _exchanged(of.output))(artifact.path.read_bytes()))
-        return right(artifact, graph)
+        return right(artifact, graph, **options)
 
     monkeypatch.setattr(links, "opened", planted)
     args = (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))

@@ -124,6 +124,21 @@ class Graph:
         return frozenset(moved)
 
     @cached_property
+    def positions(self) -> frozenset[str]:
+        """The values whose elements are places in an image, from -1 to 1: none of it is read where they are larger."""
+        named = self.named | {value.name or "" for value in self.model.graph.inputs}
+        waiting = [node.inputs[1] for node in self.model.graph if node.op_type == "GridSample"]
+        positions = set()
+        while waiting:
+            value = waiting.pop()
+            node = value.producer() if value is not None else None
+            if value is not None and value.name in named:
+                positions.add(value.name)
+            if node is not None and node.op_type in having_any([*_MOVING, Trait.SCALED]):
+                waiting.extend(node.inputs[: None if node.op_type == "Concat" else 1])
+        return frozenset(positions)
+
+    @cached_property
     def never_negative(self) -> frozenset[str]:
         """The values that no input makes negative; a file may rely on that, and pad a maximum of them with zeros.
 
@@ -139,10 +154,11 @@ class Graph:
 
     @cached_property
     def floats(self) -> frozenset[str]:
-        """The values that nodes compute and that are no part of a quantization."""
+        """The values that nodes compute and that are no part of a quantization; results left out have no name."""
         sources = {node.inputs[0] for node in self.quantizers.values() if node.inputs[0] is not None}
         hidden = {value for value in sources if len(value.uses()) == 1 and not value.is_graph_output()}
-        names = {value.name or "" for node in self.model.graph for value in node.outputs if value not in hidden}
+        values = [value for node in self.model.graph for value in node.outputs if value not in hidden]
+        names = {value.name for value in values if value.name}
         return frozenset(names - self.quantizers.keys() - self.dequantized.keys())
 
     def chosen(self, names: Collection[str]) -> frozenset[str]:

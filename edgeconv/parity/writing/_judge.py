@@ -412,7 +412,8 @@ class _Writing:
         return ""
 
     def _again(self, end: End, name: str, array: Array) -> Array:
-        return self.file.again(end.tensor, {name: array})
+        result = self.file.again(end.tensor, {name: array})
+        return result if result.shape == end.actual.shape else end.actual  # it decides on a size
 
     def _with_constant(self, end: End, operands: Operands, name: str, array: Array) -> Array:
         return self._graph_again(end, operands, {name: array})

@@ -16,6 +16,7 @@ from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import reach_of_graph
+from edgeconv.parity.writing._narrowed import left_open, narrowed
 from edgeconv.parity.writing._node_order import IN_ORDER, misplaced
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
@@ -26,6 +27,11 @@ _GREATEST = 127  # of int8, which weights are
 
 class OnnxFile:
     """A file, beside the graph that it should be.
+
+    Args:
+        path: of the file.
+        graph: that it was written from.
+        halves: whether it computes in float16 wherever it can.
 
     Attributes:
         constants: its floating-point constants, by name.
@@ -41,7 +47,7 @@ class OnnxFile:
     approximated: frozenset[str] = frozenset()
     saturated: frozenset[str] = frozenset()
 
-    def __init__(self, path: Path, graph: Graph) -> None:
+    def __init__(self, path: Path, graph: Graph, *, halves: bool = False) -> None:
         model = ir.load(path)
         if why := misplaced(model.graph):
             raise EmitError(why, hint=IN_ORDER)
@@ -56,7 +62,7 @@ class OnnxFile:
         self._file = self._file.saturating(self.names)
         self.constants = self._file.real_constants
         self._fed: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {})
-        self._graph = graph
+        self._graph, self._halves = graph, halves
 
     @property
     def read(self) -> frozenset[str]:
@@ -80,9 +86,12 @@ class OnnxFile:
             yield (name, name, *self._file.parameters(name))
 
     def misread(self) -> Iterator[tuple[str, str]]:
-        """Integers that are read as other numbers than were written, where the graph does not read them so itself."""
+        """What the graph does not do itself: integers read as other numbers than were written, floats narrowed."""
         own = {name for name, _ in misread(self._graph.model)}
-        return ((name, line) for name, line in misread(self._file.model) if name not in own)
+        yield from ((name, line) for name, line in misread(self._file.model) if name not in own)
+        yield from left_open(self._file.model, self._graph.model)
+        if not self._halves:
+            yield from narrowed(self._file.model, self._graph.model)
 
     def alike(self, held: Collection[str]) -> frozenset[str]:
         """The values of both sides that the file computes by the graph's own nodes, from the same of the held ones.

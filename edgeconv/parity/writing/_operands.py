@@ -149,6 +149,11 @@ class Source:
         reaches = (reach, reach_of_graph(graph.model.graph))
         for larger, beyond in past_kinks(free_inputs, floats, reaches, graph.never_negative):
             yield {**inputs, **larger}, {**beyond, **spread}
+            within = graph.positions & (inputs.keys() | values.keys())
+            if within:  # an image is read at no place beyond its border
+                places = {name: array for name, array in values.items() if name in within}
+                own = {name: array for name, array in inputs.items() if name in within}
+                yield {**inputs, **larger, **own}, {**beyond, **spread, **places}
 
     def small(self, inputs: Mapping[str, Array]) -> Operands:
         """The sample's numbers in another order, and so small that what is added to a variance counts."""

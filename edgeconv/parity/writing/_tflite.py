@@ -22,6 +22,7 @@ from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End, is_equal, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import reach_of_file
+from edgeconv.parity.writing._narrowed import narrowed_in_tflite
 from edgeconv.parity.writing._own_scales import OwnScales
 from edgeconv.parity.writing._real_file import as_stored, in_real_numbers, range_of
 from edgeconv.parity.writing._rounded_before import rounded_before_moves
@@ -215,10 +216,11 @@ class TfliteFile:
             yield tensor.name, name, scale, zero - limits_of(str(tensor.held_as))[0]
 
     def misread(self) -> Iterator[tuple[str, str]]:
-        """Tensor and one line, of integers that are read as other numbers than written, or follow from nothing."""
+        """Tensor and one line: integers read as other numbers than written or from nothing; narrowed floats."""
         yield from tflite_misread(self._stated, 0.0)
         stated = {index for index, name in self._integers() if name in self._graph.quantizers}
         yield from OwnScales(self._stated, stated, self._graph.constants).faults()
+        yield from narrowed_in_tflite(self._stated)
 
     def _integers(self) -> Iterator[tuple[int, str]]:
         """The quantized tensors that hold a value of the graph, and that value."""

@@ -1,0 +1,83 @@
+"""What values in float64 do not tell of a file, and what the operands of link 3 have to reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgeconv.core.verdicts import LinkResult
+from edgeconv.parity.writing import Graph, OnnxFile, writing
+
+RNG = np.random.default_rng(0)
+TOP = """<ir_version: 9, opset_import: ["" : 18]> g (float[1, 6] x) => (float[1, 3] y, int64[1, 3] i)
+  <int64[1] k = {3}> { a = LeakyRelu <alpha = 0.25> (x) y, i = TopK <axis = 1> (a, k) }"""
+COMPARED = """<ir_version: 9, opset_import: ["" : 18]> g (float[1, 6] x) => (float[1, 6] y)
+  <float[1] b = {0.125}> { c = Greater (x, b) n = Neg (x) y = Where (c, x, n) }"""
+SAMPLED = """<ir_version: 9, opset_import: ["" : 18]>
+  g (float[1, 2, 6, 6] x, float[1, 3, 3, 2] p) => (float[1, 2, 3, 3] y)
+  { a = LeakyRelu <alpha = 0.25> (x) y = GridSample <mode = "nearest"> (a, p) }"""
+POOLED = """<ir_version: 9, opset_import: ["" : 18]> g (float[1, 2, 6, 6] x) => (float[1, 2, 3, 3] y)
+  { a = LeakyRelu <alpha = 0.25> (x) y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a) }"""
+ENLARGED = """<ir_version: 9, opset_import: ["" : 18]> g (float[1, 1, 10, 10] x) => (float[1, 1, 20, 20] y)
+  <float[4] s = {1, 1, 2, 2}> { y = Resize <mode = "cubic"> (x, , s) }"""
+STEPS = """<ir_version: 9, opset_import: ["" : 18]> g (float[3, 1, 2] x) => (float[1, 1, 2] y)
+  <float[1, 8, 2] w = {WEIGHTS}, float[1, 8, 2] r = {WEIGHTS}, float[1, 16] b = {WEIGHTS}>
+  { , , y = LSTM <hidden_size = 2> (x, w, r, b) }""".replace(
+    "WEIGHTS", ", ".join(f"{number:.3f}" for number in RNG.normal(size=16))
+)
+
+
+def judged(text: str, changed: str, folder: Path, *, halves: bool = False) -> LinkResult:
+    """Link 3 of a graph, and of the file that another text gives."""
+    graph, path = Graph(ir.from_onnx_text(text)), folder / "net.onnx"
+    ir.save(ir.from_onnx_text(changed), path)
+    inputs = {
+        value.name or "": RNG.uniform(-1, 1, value.shape.numpy()).astype(np.float32)
+        for value in graph.model.graph.inputs
+        if value.shape is not None
+    }
+    return writing(graph, OnnxFile(path, graph, halves=halves), inputs, "one")
+
+
+def test_a_graph_with_a_result_left_out_is_judged(tmp_path: Path) -> None:
+    assert judged(STEPS, STEPS, tmp_path).verdict.value == "pass"
+    link = judged(STEPS, STEPS.replace("(x, w, r, b)", "(x, w, r)"), tmp_path)
+    assert (link.verdict.value, link.where) == ("fail", "y")
+
+
+def with_cast(kind: int) -> str:
+    """The values of TOP rounded to another type and back."""
+    there = f"(x) h = Cast <to = {kind}> (a) f = Cast <to = 1> (h)"
+    return TOP.replace("(x)", there).replace("(a, k)", "(f, k)")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(10, "float16"), (16, "bfloat16")])
+def test_floats_that_a_file_narrows_are_named(kind: int, name: str, tmp_path: Path) -> None:
+    link = judged(TOP, with_cast(kind), tmp_path)
+    assert (link.verdict.value, link.where) == ("fail", "a")
+    assert f"a is rounded to {name}" in link.reason
+    assert judged(with_cast(kind), with_cast(kind), tmp_path).verdict.value == "pass"
+    assert judged(TOP, with_cast(kind), tmp_path, halves=True).verdict.value == "pass"
+
+
+def test_an_order_that_is_left_to_the_runtime_is_named(tmp_path: Path) -> None:
+    link = judged(TOP, TOP.replace("<axis = 1>", "<axis = 1, sorted = 0>"), tmp_path)
+    assert (link.verdict.value, link.where) == ("fail", "y")
+    assert "sorted" in link.reason
+
+
+def test_a_clamp_of_an_image_that_is_sampled_is_reached(tmp_path: Path) -> None:
+    """Larger places would all lie beyond the image's border."""
+    clamped = SAMPLED.replace("float[1, 2, 3, 3] y)", "float[1, 2, 3, 3] y) <float l = {-50.0}, float u = {50.0}>")
+    clamped = clamped.replace("(x) y", "(x) c = Clip (a, l, u) y").replace("(a, p)", "(c, p)")
+    assert judged(SAMPLED, SAMPLED, tmp_path).verdict.value == "pass"
+    link = judged(SAMPLED, clamped, tmp_path)
+    assert (link.verdict.value, link.where) == ("fail", "y")
+
+
+def test_scales_that_decide_on_a_size_are_no_crash(tmp_path: Path) -> None:
+    link = judged(ENLARGED, ENLARGED.replace("1, 2, 2}", "1, 2.001, 2}"), tmp_path)
+    assert link.verdict.value == "fail"
