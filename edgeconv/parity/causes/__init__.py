@@ -6,6 +6,7 @@ Public names
     `change_of_constant`: how a constant of a file was changed, in words.
     `Piece`: the layers between values that are held and one that is judged, on arrays.
     `HELD`: the suffix of values that the caller reads in place of computed ones.
+    `Stated`: what a file states in its own nodes.
     `Evidence`: what was computed in fact, and the bound of a right result.
 """
 
@@ -14,5 +15,6 @@ from __future__ import annotations
 from edgeconv.parity.causes._constants import change_of_constant
 from edgeconv.parity.causes._explain import cause_in_constants, cause_of
 from edgeconv.parity.causes._piece import HELD, Evidence, Piece
+from edgeconv.parity.causes._stated import Stated
 
-__all__ = ["HELD", "Evidence", "Piece", "cause_in_constants", "cause_of", "change_of_constant"]
+__all__ = ["HELD", "Evidence", "Piece", "Stated", "cause_in_constants", "cause_of", "change_of_constant"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
+
+import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.parity.causes._attributes import choices, factors, numbers
@@ -21,10 +25,12 @@ from edgeconv.parity.causes._operands import (
 from edgeconv.parity.causes._piece import Evidence, Hypothesis, Piece, confirmed
 from edgeconv.parity.causes._results import exchanged_values, permuted_channels, scaled_channels
 from edgeconv.parity.causes._rounding import coarser_numbers, integers
+from edgeconv.parity.causes._stated import Stated, stated_otherwise
 from edgeconv.parity.causes._weights import misread_weights, weights_of_others
 from edgeconv.parity.causes._windows import windows
 
 _NOTHING: Mapping[str, Array] = MappingProxyType({})
+_NO_NODES = Stated({}, {})
 
 
 def cause_of(
@@ -36,6 +42,7 @@ def cause_of(
     others: Mapping[str, Array] = _NOTHING,
     unread: Collection[str] = (),
     elsewhere: Mapping[str, Array] = _NOTHING,
+    stated: Stated = _NO_NODES,
 ) -> str:
     """Why a result differs from a piece of a graph, in words; empty where no hypothesis explains it.
 
@@ -50,14 +57,26 @@ def cause_of(
         others: further values of the graph, which may stand in its place.
         unread: constants that the file has, and no operator of it reads.
         elsewhere: further constants of the graph, which may stand in the place of the piece's, by name.
+        stated: the file's own nodes, where their names are the graph's.
     """
-    hypotheses = _hypotheses(piece, evidence, (stored, steps, elsewhere), others)
+    evidence = _in_numbers(evidence)
     differing = evidence.beyond(piece.expected)
+    if piece.expected.shape == evidence.actual.shape:
+        hypotheses = _hypotheses(piece, evidence, (stored, steps, elsewhere), others, stated)
+    else:  # none but these makes another shape of a result
+        hypotheses = itertools.chain(stated_otherwise(piece, stated), choices(piece), shifted_places(piece))
     return _confirmed(hypotheses, evidence, differing) or (_unread(piece, unread) if differing else "")
+
+
+def _in_numbers(evidence: Evidence) -> Evidence:
+    """With truth values as 0 and 1, which have distances."""
+    is_truth = evidence.actual.dtype.kind == "b"
+    return replace(evidence, actual=evidence.actual.astype(np.int8)) if is_truth else evidence
 
 
 def cause_in_constants(piece: Piece, evidence: Evidence, stored: Mapping[str, Array]) -> str:
     """As `cause_of`, by the file's constants alone: for where all else has been tried without them."""
+    evidence = _in_numbers(evidence)
     differing = evidence.beyond(piece.expected)
     return _confirmed(stored_otherwise(piece, stored, _NOTHING, _NOTHING), evidence, differing)
 
@@ -84,6 +103,7 @@ def _hypotheses(
     evidence: Evidence,
     constants: tuple[Mapping[str, Array], Mapping[str, Array], Mapping[str, Array]],
     others: Mapping[str, Array],
+    stated: Stated,
 ) -> Iterator[Hypothesis]:
     # 1. Other constants in the file: an observed difference, which needs no guess.
     yield from stored_otherwise(piece, *constants)
@@ -105,6 +125,7 @@ def _hypotheses(
     yield from exchanged_values(evidence, others)
     yield from moved_channels(piece, evidence)
     yield from values_in_place(piece, others)
+    yield from stated_otherwise(piece, stated)
     # 3. Numbers estimated from the result, from one to two per channel: the more there are, the more they explain
     # without being the cause.
     yield from integers(piece, evidence)

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
+import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.bounds._functions import erf, sigmoid
 from edgeconv.parity.causes._piece import HELD, Evidence, Hypothesis, Layer, Piece
+from edgeconv.reference import evaluate_node
 
 Function = Callable[[Array], Array]
 _CLAMPS = having(Trait.CLAMPS)
@@ -35,7 +37,11 @@ _IN_STEPS = (
 _MOST_LEFT_OUT = 3  # layers behind each other
 _INFINITY = math.inf
 _LIMITS = ((0.0, _INFINITY), (0.0, 6.0), (-1.0, 1.0), (0.0, 1.0), (-_INFINITY, 6.0), (-_INFINITY, _INFINITY))
-_UNARY = having_any([Trait.FUNCTION, Trait.CLAMPS]) | {"LeakyRelu", "Gelu", "HardSwish", "Mish", "Erf"}
+# Of one operand, whose attributes have defaults.
+_SIMPLE = frozenset(
+    ("Neg", "Abs", "Exp", "Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Erf", "Softsign", "Celu", "Floor", "Ceil")
+) | {"Round", "Sign"}
+_UNARY = having_any([Trait.FUNCTION, Trait.CLAMPS]) | {"LeakyRelu", "Gelu", "HardSwish", "Mish", "Erf", "Pow"}
 
 
 def _gelu_tanh(x: Array) -> Array:
@@ -74,6 +80,8 @@ _FUNCTIONS: dict[str, Function] = {
     "Mish": lambda x: x * np.tanh(np.logaddexp(x, 0)),
     "LeakyRelu (slope 0.01)": lambda x: np.where(x > 0, x, float(np.float32(0.01)) * x),
     "Abs": np.abs,
+    "its square": np.square,
+    "the reciprocal of its square root": lambda x: 1 / np.sqrt(x),
     "Relu": lambda x: np.maximum(x, 0),
     "Selu": lambda x: _SELU * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
 }
@@ -88,11 +96,18 @@ def functions(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
             for name, function in _FUNCTIONS.items():
                 words = f"{layer.name} is computed as {name}"
                 yield Hypothesis(words, partial(_replaced, piece, at, function, layer.data))
+            for operator in sorted(_SIMPLE - {layer.operator, *_FUNCTIONS}):
+                yield Hypothesis(f"{layer.name} is computed as {operator}", partial(_as_other, piece, at, operator))
         if layer.operator == "Erf":
             words = f"{layer.name} is computed by the tanh approximation of Gelu"
             yield Hypothesis(words, partial(_replaced, piece, at, _erf_tanh, layer.data))
     yield from _of_several_layers(piece)
     yield from _several_left_out(piece)
+
+
+def _as_other(piece: Piece, at: int, operator: str) -> Array:
+    layer = piece.layers[at]
+    return piece.after(at, evaluate_node(ir.node(operator, [ir.Value()]), [layer.data], opset=layer.opset))
 
 
 def _several_left_out(piece: Piece) -> Iterator[Hypothesis]:

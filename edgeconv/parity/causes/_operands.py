@@ -13,6 +13,15 @@ from edgeconv.parity.causes._piece import Hypothesis, Layer, Piece
 from edgeconv.parity.causes._weights import Move
 
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Max", "Min")
+# Operators of the same operands and attributes, one of which may stand in another's place.
+_KINDRED = (
+    _ARITHMETIC,
+    ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal"),
+    ("And", "Or", "Xor"),
+    ("ArgMax", "ArgMin"),
+    ("Softmax", "LogSoftmax"),
+    ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd"),
+)
 _MOST_PERMUTED = 4  # operands whose every order is tried
 _SHIFTS = (1, -1, 2, -2)
 
@@ -111,8 +120,8 @@ def exchanged_operands(piece: Piece) -> Iterator[Hypothesis]:
         )
         if several and len(layer.computed_operands) >= 1:
             yield from _orders(piece, at, layer, places)
-        if layer.operator in _ARITHMETIC:
-            for other in (kind for kind in _ARITHMETIC if kind != layer.operator):
+        for kindred in (operators for operators in _KINDRED if layer.operator in operators):
+            for other in (kind for kind in kindred if kind != layer.operator):
                 words = f"{layer.name} is computed as {other}"
                 yield Hypothesis(words, partial(_as_other, piece, at, other))
         if len(layer.results) > 1:
@@ -124,7 +133,9 @@ def exchanged_operands(piece: Piece) -> Iterator[Hypothesis]:
 
 
 def _as_other(piece: Piece, at: int, operator: str) -> Array:
-    return piece.after(at, piece.layers[at].again(operator=operator))
+    layer = piece.layers[at]
+    attributes = {name: item for name, item in layer.node.attributes.items() if item.value is not None}
+    return piece.after(at, layer.again(attributes=attributes, operator=operator))
 
 
 def _orders(piece: Piece, at: int, layer: Layer, places: Sequence[int]) -> Iterator[Hypothesis]:

@@ -251,7 +251,8 @@ def matched(due: Array, actual: Array, tolerance: float) -> list[int] | None:
 
 def _near(first: Array, second: Array, tolerance: float) -> bool:
     with np.errstate(invalid="ignore"):
-        return bool(np.all((first == second) | (np.abs(first - second) <= tolerance)))
+        distance = np.abs(np.subtract(first, second, dtype=np.float64))
+        return bool(np.all((first == second) | (distance <= tolerance)))
 
 
 def exchanges(places: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from edgeconv.core import Array
+from edgeconv.parity.causes import Stated
 from edgeconv.parity.writing._ends import End
 from edgeconv.parity.writing._steps import Steps
 
@@ -29,6 +30,8 @@ class File(Protocol):
     def reach(self) -> float: ...
     @property
     def looked_up(self) -> Mapping[str, Steps]: ...
+    @property
+    def stated(self) -> Stated: ...
     @property
     def approximated(self) -> frozenset[str]: ...
     def quantized(self) -> Iterator[tuple[str, str, float, int]]: ...

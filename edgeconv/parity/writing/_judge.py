@@ -381,9 +381,9 @@ class _Writing:
     def cause(self, item: _Judged) -> str:
         """Why a part of the file computes something else, in words, where a hypothesis explains it."""
         end, operands = item.end, item.operands
-        if not end.fits:
+        if not end.fits and end.axes != (*range(end.actual.ndim),):  # whose axes they are cannot be told
             return ""
-        actual = end.moved_back(operands.expected[end.value])
+        actual = end.moved_back(operands.expected[end.value]) if end.fits else end.actual
         held = self._held(operands)
         try:
             piece = self.graph.piece(end.value, operands.inputs, held, self.matching.rounded)
@@ -397,10 +397,8 @@ class _Writing:
         with one_thread():
             steps, unread = self.graph.constant_steps, {*self.file.unused}
             evidence = Evidence(actual, bound, relative)
-            constants = self.graph.constants
-            return cause_of(
-                piece, evidence, stored=stored, steps=steps, others=others, unread=unread, elsewhere=constants
-            )
+            more = {"steps": steps, "others": others, "elsewhere": self.graph.constants}
+            return cause_of(piece, evidence, stored=stored, unread=unread, stated=self.file.stated, **more)
 
     def changed_constant(self) -> str:
         """How the first constant that is one of the graph's altered was, in words: it may move nothing as far."""

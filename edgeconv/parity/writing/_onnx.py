@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.errors import EmitError
 from edgeconv.graph.quantized_operators import misread
+from edgeconv.parity.causes import Stated
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
@@ -92,6 +93,15 @@ class OnnxFile:
         yield from left_open(self._file.model, self._graph.model)
         if not self._halves:
             yield from narrowed(self._file.model, self._graph.model)
+
+    @property
+    def stated(self) -> Stated:
+        """Its nodes and its constants of integers."""
+        graph = self._file.model.graph
+        nodes = {value.name: node for node in graph for value in node.outputs if value.name}
+        tensors = {name: value.const_value for name, value in graph.initializers.items()}
+        integers = {name: tensor.numpy() for name, tensor in tensors.items() if tensor and tensor.dtype.is_integer()}
+        return Stated(nodes, integers)
 
     def alike(self, held: Collection[str]) -> frozenset[str]:
         """The values of both sides that the file computes by the graph's own nodes, from the same of the held ones.

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeconv.core import Array, IntegerTensor, TensorSpec
 from edgeconv.core.affine import limits_of
+from edgeconv.parity.causes import Stated
 from edgeconv.parity.writing._axes import arranged, axes_of, is_in_another_order, other_orders
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End, is_equal, magnitude
@@ -221,6 +222,11 @@ class TfliteFile:
         stated = {index for index, name in self._integers() if name in self._graph.quantizers}
         yield from OwnScales(self._stated, stated, self._graph.constants).faults()
         yield from narrowed_in_tflite(self._stated)
+
+    @property
+    def stated(self) -> Stated:
+        """Nothing by the graph's names: operators are others, and axes in another order."""
+        return Stated({}, {})
 
     def _integers(self) -> Iterator[tuple[int, str]]:
         """The quantized tensors that hold a value of the graph, and that value."""
