@@ -28,7 +28,9 @@ without FMA (Sandy Bridge), SSE4.2 (Atom)."""
 LIBRARIES = {"onnxruntime": "capi/onnxruntime_pybind11_state*.so", "ai_edge_litert": "libpywrap_litert_common.so"}
 """Installed packages, to the library of each that holds the kernels which Python runs."""
 _CPUID, _UD2 = b"\x0f\xa2", b"\x0f\x0b"
-_SEGMENT = re.compile(r"LOAD\s+(0x\w+) (0x\w+) 0x\w+ (0x\w+)")
+_CODE = re.compile(r"LOAD\s+(0x\w+) (0x\w+) 0x\w+ (0x\w+) 0x\w+ R?W? ?E")
+_BEFORE = 4096  # bytes of code that are disassembled to reach an instruction; all of a library is a gigabyte of text
+_LONGEST = 16  # bytes: one that is cut off would be read as several
 
 
 def missing() -> str:
@@ -77,15 +79,23 @@ def _copy_without_cpuid(package: str, pattern: str, folder: Path) -> None:
 def _offsets_of_cpuid(library: Path) -> list[int]:
     """Where the instruction stands in the file; the same two bytes inside of other instructions are not among them."""
     headers = subprocess.run(["readelf", "--program-headers", "--wide", library], check=True, capture_output=True)
-    segments = [[int(number, 16) for number in match.groups()] for match in _SEGMENT.finditer(headers.stdout.decode())]
-    # A gigabyte of text, of which some forty lines matter: grep reads it ten times as fast as Python.
-    with subprocess.Popen(["objdump", "-d", "--no-show-raw-insn", library], stdout=subprocess.PIPE) as disassembly:
-        found = subprocess.run(["grep", "-w", "cpuid"], stdin=disassembly.stdout, check=True, capture_output=True)
-    offsets = []
-    for line in found.stdout.decode().splitlines():
-        address = int(line.partition(":")[0], 16)
-        offsets += [address - start + at for at, start, size in segments if start <= address < start + size]
+    segments = [[int(number, 16) for number in match.groups()] for match in _CODE.finditer(headers.stdout.decode())]
+    data, offsets = library.read_bytes(), []
+    for start, address, size in segments:
+        at = data.find(_CPUID, start, start + size)
+        while at != -1:
+            if _is_cpuid(library, address + at - start, address):
+                offsets.append(at)
+            at = data.find(_CPUID, at + 1, start + size)
     return offsets
+
+
+def _is_cpuid(library: Path, address: int, lowest: int) -> bool:
+    """Whether an instruction begins at these bytes: disassembly that begins anywhere soon meets their true bounds."""
+    window = [f"--start-address={max(lowest, address - _BEFORE):#x}", f"--stop-address={address + _LONGEST:#x}"]
+    command = ["objdump", "-d", "--no-show-raw-insn", *window, library]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return any(line.split() == [f"{address:x}:", "cpuid"] for line in lines)
 
 
 def main() -> int:
