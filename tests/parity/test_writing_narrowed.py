@@ -10,6 +10,7 @@ import pytest
 
 from edgeconv.core.verdicts import LinkResult
 from edgeconv.parity.writing import Graph, OnnxFile, writing
+from edgeconv.parity.writing._constants import Matching, match
 
 RNG = np.random.default_rng(0)
 TOP = """<ir_version: 9, opset_import: ["" : 18]> g (float[1, 6] x) => (float[1, 3] y, int64[1, 3] i)
@@ -81,3 +82,14 @@ def test_a_clamp_of_an_image_that_is_sampled_is_reached(tmp_path: Path) -> None:
 def test_scales_that_decide_on_a_size_are_no_crash(tmp_path: Path) -> None:
     link = judged(ENLARGED, ENLARGED.replace("1, 2, 2}", "1, 2.001, 2}"), tmp_path)
     assert link.verdict.value == "fail"
+
+
+def test_a_number_is_not_read_as_another_constant_that_is_zero() -> None:
+    """The half of a GELU that the file has as one operator, beside a constant of integers far coarser than it."""
+
+    def matched(stored: float) -> Matching:
+        file = {"start": np.array(stored)}
+        return match({"gelu.half": np.array(0.5, np.float32)}, file, lambda _: np.array(1.0), lambda _: (-128.0, 127.0))
+
+    assert matched(0.0).rounded == {}
+    assert matched(1.0).partners == {"start": "gelu.half"}  # which the nearest integer may stand for

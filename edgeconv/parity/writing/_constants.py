@@ -134,6 +134,8 @@ class _Match:
                 name: moved_back(self.file[name], held[name], self._most_rounded(name, other, steps)) for name in alike
             }
             near = {name: array for name, array in moved.items() if array is not None}
+            # Any small number is rounded to zero: under another name zeros are no sign of it.
+            near = {name: array for name, array in near.items() if name == other or array.any() or not due.any()}
             if near:
                 # One of its own name comes first: another constant's integers may happen to be as near, or nearer.
                 named_alike = [name for name in near if name == other and name not in self.partners]
