@@ -35,6 +35,7 @@ _REAL |= {"PRELU", "RELU", "RELU6", "ROUND", "RSQRT", "SIN", "SOFTMAX", "SQRT", 
 """Operators whose kernels refuse integers that stand for no real numbers (`Prepare` of each in tflite/kernels)."""
 _WHY = "channels: TFLite's are symmetric, with scales along the output channels"
 _FLOAT_WEIGHTS = "its weights are float"
+_OTHER_AXIS = "the scales of its weights lie along their inputs, and TFLite has them along the output channels"
 _MOVES = ("RESHAPE", "TRANSPOSE")
 
 
@@ -63,6 +64,7 @@ class Lowering:
         self.feature_orders: dict[ir.Value, tuple[Tensor, Array]] = {}
         self.node: ir.Node | None = None
         self.scales: dict[ir.Value, Quantization] = {}  # of constants that were stored as integers, torch's order
+        self.unlike: set[ir.Value] = set()  # of those, weights whose scales lie along another axis than TFLite's
 
     # Facts of a value
 
@@ -109,13 +111,18 @@ class Lowering:
         return array
 
     def scales_of(self, value: ir.Value | None, axis: int) -> Quantization | None:
-        """The int8 scales of a weight, whose output channels are its ``axis``; None where it was stored in floats.
+        """The int8 scales of a weight, whose output channels are its ``axis``; None where it is of floats.
 
-        A weight that TFLite cannot have as it was stored is rounded again, and noted.
+        So is one that was stored with scales along its inputs (ConvTranspose in some configurations of torch and
+        executorch): all of it would be rounded once more, which its source never did. Single channels that int8 does
+        not reach are rounded again, and noted.
         """
         if value not in self.scales:
             return None
         weight = self.required(value)
+        if not self.scales[weight].along(axis):
+            self.unlike.add(weight)
+            return None
         scales, rounded = weights_of(self.constant(weight, "weight"), self.scales[weight], axis)
         if rounded:
             count = self.shape(weight)[axis]
@@ -260,8 +267,8 @@ class Lowering:
         why = node.metadata_props.get(KEEP_FLOAT, "")
         # A float weight in a quantized graph: the plan did not name its layer.
         weight = node.inputs[1] if node.op_type in having(Trait.LAYER) else None
-        if not why and weight in self.arrays and weight not in self.scales:
-            why = _FLOAT_WEIGHTS
+        if not why and weight in self.arrays and (weight not in self.scales or weight in self.unlike):
+            why = _OTHER_AXIS if weight in self.unlike else _FLOAT_WEIGHTS
         for operator in self.graph.operators[first:] if why and self.integer else ():
             if operator.code not in _MOVES:
                 operator.keeps_float = why
