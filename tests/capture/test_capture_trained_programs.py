@@ -3,7 +3,7 @@
 Members: programs that torchao 0.18 wrote (`trained_programs`: quantizers of XNNPACK, int8 per channel from -127 to 127,
 and of x86, uint8), read without torchao; graphs of torch's own operators with scales as numbers and as tensors,
 integers as constants and weights that are still rounded, int32 biases, shared rounded values; recorded fake
-quantization; modules that ``convert`` and ``convert_fx`` made, by part and by operator.
+quantization; modules that ``convert``, ``convert_fx`` and ``convert_to_reference_fx`` made, by part and by operator.
 Refused: scales that are computed, per token, by blocks, observing ones.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.ao import quantization as tq
 from torch.ao.nn import quantized
 from torch.ao.nn.quantized import FloatFunctional
-from torch.ao.quantization.quantize_fx import convert_fx, prepare_qat_fx
+from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_qat_fx
 from torch.nn import functional
 from trained import CONFIGS, computed, trained
 
@@ -225,11 +225,11 @@ class _Classifier(nn.Module):
         return result
 
 
-def _prepared(*, by_fx: bool) -> Any:
+def _prepared(*, by_fx: bool, backend: str = "qnnpack") -> Any:
     torch.manual_seed(0)
     net: nn.Module = _Classifier(by_functional=not by_fx).train()
     if by_fx:
-        prepared: Any = prepare_qat_fx(net, tq.get_default_qat_qconfig_mapping("qnnpack"), (_IMAGES,))
+        prepared: Any = prepare_qat_fx(net, tq.get_default_qat_qconfig_mapping(backend), (_IMAGES,))
         for _ in range(4):
             prepared(torch.randn(2, 3, 8, 8))
         return prepared.eval().apply(tq.disable_observer)
@@ -254,6 +254,36 @@ def test_modules_that_torch_ao_converted_give_their_own_integers(by_fx: bool, en
     )  # fmt: skip
     assert not _float_notes(result)
     assert torch.equal(converted(_IMAGES), expected)  # it is left as it was
+
+
+@pytest.mark.parametrize("backend", ["qnnpack", "x86"])
+def test_reference_modules_give_their_own_integers(backend: str, tmp_path: Path) -> None:
+    """They round weights at each call, per tensor (qnnpack) or per channel (x86), and results in between."""
+    module = convert_to_reference_fx(_prepared(by_fx=True, backend=backend))
+    expected = module(_IMAGES)
+    result = _assert_within_a_step(module, _IMAGES, expected, _step_of(expected), tmp_path)
+    assert not _float_notes(result)
+    assert not [note for note in result.notes if "rounded to the scale of what it reads" in note]  # it rounds its pool
+
+
+_LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "Conv1d": (lambda: nn.Conv1d(4, 6, 3, 2, 1, 1, 2), (2, 4, 9)),
+    "Conv2d": (lambda: nn.Conv2d(4, 6, 3, dilation=2, bias=False), (2, 4, 9, 9)),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(4, 6, 3, 2, 1, 1), (2, 4, 9)),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2), (2, 4, 5, 5)),
+    "Linear": (lambda: nn.Linear(7, 5), (3, 7)),
+}
+
+
+@pytest.mark.parametrize("name", _LAYERS)
+def test_each_reference_layer_has_a_form_of_floats(name: str) -> None:
+    torch.manual_seed(0)
+    layer, shape = _LAYERS[name][0](), _LAYERS[name][1]
+    scheme = {"qscheme": torch.per_tensor_affine, "dtype": torch.qint8, "scale": 0.004, "zero_point": 3}
+    part = getattr(quantized.reference, name).from_float(layer, scheme)
+    module, x = nn.Sequential(part), torch.randn(shape)
+    assert torch.equal(as_floats(module)(x), module(x))
+    assert (as_floats(module)(x) - layer(x)).abs().max() > 1e-3  # the weight is rounded
 
 
 def test_a_module_that_fx_prepared(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 ``convert`` and ``convert_fx`` replace float layers by layers with packed integer weights, whose kernels (FBGEMM,
 QNNPACK) cannot be traced. Each such layer states its integers, scales and zero points. A float layer is made of it
 again: with the dequantized weight, and a fake quantization at the scale of its result, so that it rounds the same.
+The layers of ``convert_to_reference_fx`` round their weights alone, and results are rounded between them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _PACKAGES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torc
 """Where torch has its converted modules."""
 _STATIC_PACKAGES = ("torch.ao.nn.quantized.modules.", "torch.ao.nn.intrinsic.quantized.modules.")
 """Those with fixed scales: `_PARTS` rebuilds most of them. The others scale by each input, or are recurrent."""
+_REFERENCE = "torch.ao.nn.quantized.reference.modules."
+"""Those of ``convert_to_reference_fx``, which compute in floats on a weight that they round at each call: `_LAYERS`."""
 _FLOAT = "export the float module that it was made of, and have edgeconv quantize it: int8 is one of its variants"
 _TYPES = {torch.quint8: torch.uint8, torch.qint8: torch.int8}
 
@@ -51,8 +54,8 @@ def as_floats(module: nn.Module) -> nn.Module:
 
 
 def rounds_between(module: nn.Module) -> bool:
-    """Whether `as_floats` has rebuilt parts of a module: between them, too, it computed on integers."""
-    return any(isinstance(part, _Rounded) for part in module.modules())
+    """Whether `as_floats` has rebuilt parts of a module that gave integers: between them, too, it computed on those."""
+    return any(isinstance(part, _Rounded) and part.rounds for part in module.modules())
 
 
 def _is_traced(module: nn.Module) -> bool:
@@ -72,7 +75,7 @@ def _copied(part: nn.Module, path: str, copies: dict[int, nn.Module]) -> nn.Modu
     if id(part) in copies:
         return copies[id(part)]
     if is_converted(part):
-        make = _PARTS.get(type(part).__name__) if f"{type(part).__module__}.".startswith(_STATIC_PACKAGES) else None
+        make = _maker(part)
         if make is None:
             raise CaptureError(_refusal(part), where=path or type(part).__name__, hint=_FLOAT)
         fresh: nn.Module = make(part)
@@ -91,6 +94,14 @@ def _copied(part: nn.Module, path: str, copies: dict[int, nn.Module]) -> nn.Modu
     return fresh
 
 
+def _maker(part: nn.Module) -> Callable[[Any], nn.Module] | None:
+    """What rebuilds a converted module; None of one that has no form of floats."""
+    package, name = f"{type(part).__module__}.", type(part).__name__
+    if package.startswith(_REFERENCE):
+        return _reference(_LAYERS[name]) if name in _LAYERS else None
+    return _PARTS.get(name) if package.startswith(_STATIC_PACKAGES) else None
+
+
 def _refusal(part: nn.Module) -> str:
     """What a converted module is, and why it cannot be rebuilt."""
     place = type(part).__module__.removeprefix("torch.ao.").rpartition(".modules")[0]
@@ -105,13 +116,16 @@ class _Rounded(nn.Module):
 
     Args:
         function: takes the inputs, and then `tensors` in their order.
-        by: the rounding of the result.
+        by: the rounding of the result; None where it is not rounded.
         tensors: constants, by the names that weights are exported under; None for one that is absent.
     """
 
-    def __init__(self, function: Callable[..., Tensor], by: Rounding, tensors: Mapping[str, Tensor | None]) -> None:
+    def __init__(
+        self, function: Callable[..., Tensor], by: Rounding | None, tensors: Mapping[str, Tensor | None]
+    ) -> None:
         super().__init__()
-        self._function, self._by, self._names = function, by, tuple(tensors)
+        self._function, self._names = function, tuple(tensors)
+        self._by, self.rounds = by or (lambda x: x), by is not None
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
 
@@ -152,13 +166,13 @@ class _Sums(nn.Module):
         return x * y
 
 
-def _by(scale: Any, zero_point: Any, dtype: torch.dtype = torch.quint8) -> Rounding:
-    """Rounding of activations, to all integers of the type: quint8 has 0 to 255, qint8 -128 to 127."""
+def _by(scale: Any, zero_point: Any, dtype: torch.dtype = torch.quint8, axis: int | None = None) -> Rounding:
+    """Rounding to all integers of the type: quint8 has 0 to 255, qint8 -128 to 127."""
     if dtype not in _TYPES:
         what = f"it rounds to {str(dtype).removeprefix('torch.')}, and files have integers of 8 bits there"
         raise CaptureError(what, where="module", hint=_FLOAT)
     limits = torch.iinfo(_TYPES[dtype])
-    return rounding(torch.as_tensor(scale), torch.as_tensor(zero_point), None, (limits.min, limits.max))
+    return rounding(torch.as_tensor(scale), torch.as_tensor(zero_point), axis, (limits.min, limits.max))
 
 
 def _weight(packed: Tensor) -> tuple[Tensor, Rounding]:
@@ -193,6 +207,59 @@ def _layer(part: Any, compute: Callable[..., Tensor], behind: Callable[[Tensor],
     return _Rounded(function, _by(part.scale, part.zero_point), tensors)
 
 
+def _reference(compute: Callable[[Any], Callable[..., Tensor]]) -> Callable[[Any], nn.Module]:
+    """The rebuilding of a layer of ``torch.ao.nn.quantized.reference``: only its weight is rounded.
+
+    Args:
+        compute: gives, of the layer, its result from input, weight and bias.
+    """
+
+    def make(part: Any) -> nn.Module:
+        if part.weight_qscheme not in (torch.per_tensor_affine, torch.per_channel_affine):
+            what = f"its weight is rounded by {part.weight_qscheme}, whose zero points are no integers"
+            raise CaptureError(what, where=type(part).__name__, hint=_FLOAT)
+        axis = part.weight_axis_int if part.weight_qscheme == torch.per_channel_affine else None
+        scales = part.weight_scale.float()
+        # The integers are torch's own; to round what they stand for once more changes none.
+        by_weight = _by(scales, part.weight_zero_point, part.weight_dtype, axis)
+
+        def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return compute(part)(x, by_weight(weight), bias)
+
+        bias = None if part.bias is None else part.bias.detach()
+        return _Rounded(function, None, {"weight": part.get_weight().detach(), "bias": bias})
+
+    return make
+
+
+def _convolution(convolve: Callable[..., Tensor]) -> Callable[[Any], Callable[..., Tensor]]:
+    def of(part: Any) -> Callable[..., Tensor]:
+        options = (part.stride, part.padding, part.dilation, part.groups)
+        return lambda x, weight, bias: convolve(x, weight, bias, *options)
+
+    return of
+
+
+def _transposition(convolve: Callable[..., Tensor]) -> Callable[[Any], Callable[..., Tensor]]:
+    def of(part: Any) -> Callable[..., Tensor]:
+        options = (part.stride, part.padding, part.output_padding, part.groups, part.dilation)
+        return lambda x, weight, bias: convolve(x, weight, bias, *options)
+
+    return of
+
+
+_LAYERS: Mapping[str, Callable[[Any], Callable[..., Tensor]]] = {
+    "Conv1d": _convolution(functional.conv1d),
+    "Conv2d": _convolution(functional.conv2d),
+    "Conv3d": _convolution(functional.conv3d),
+    "ConvTranspose1d": _transposition(functional.conv_transpose1d),
+    "ConvTranspose2d": _transposition(functional.conv_transpose2d),
+    "ConvTranspose3d": _transposition(functional.conv_transpose3d),
+    "Linear": lambda _: functional.linear,
+}
+"""Of a layer, the function of its input, weight and bias; a padding of zeros, as all of the reference modules have."""
+
+
 def _conv(convolve: Callable[..., Tensor], behind: Callable[[Tensor], Tensor] = lambda x: x) -> Callable[[Any], Any]:
     def make(part: Any) -> nn.Module:
         pads = [pad for pad in reversed(part.padding) for _ in range(2)]  # F.pad's order: last axis first, both ends
@@ -209,11 +276,7 @@ def _conv(convolve: Callable[..., Tensor], behind: Callable[[Tensor], Tensor] = 
 
 
 def _transposed(convolve: Callable[..., Tensor]) -> Callable[[Any], Any]:
-    def make(part: Any) -> nn.Module:
-        options = (part.stride, part.padding, part.output_padding, part.groups, part.dilation)
-        return _layer(part, lambda x, weight, bias: convolve(x, weight, bias, *options), lambda x: x)
-
-    return make
+    return lambda part: _layer(part, _transposition(convolve)(part), lambda x: x)
 
 
 def _linear(behind: Callable[[Any], Callable[[Tensor], Tensor]]) -> Callable[[Any], Any]:
