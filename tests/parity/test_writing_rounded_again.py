@@ -90,6 +90,18 @@ def test_a_number_between_two_integers_may_become_either_one() -> None:
     assert list(found.faults) == ["w"]
 
 
+@pytest.mark.parametrize("name", ["right", "a step off", "another's"])
+def test_a_bias_before_depth_to_space_is_the_nearest_in_the_order_of_blocks(name: str) -> None:
+    """A model that was trained for integers has a bias of floats, and its file the nearest of 32 bits."""
+    due = np.random.default_rng(2).standard_normal(16).astype(np.float32)
+    steps = np.random.default_rng(3).uniform(1e-5, 4e-5, 16)
+    order = np.arange(16).reshape(4, 4).T.reshape(-1)
+    held = np.rint(due[order].astype(np.float64) / steps) * steps
+    held[5] += {"right": 0.0, "a step off": steps[5], "another's": held[6] - held[5]}[name]
+    found = match({"b": due}, {"b": held}, lambda _: steps / 2)
+    assert bool(found.faults) == (name != "right")
+
+
 @pytest.mark.parametrize("up", [True, False])
 def test_a_bias_that_stays_what_it_is_has_its_scale_to_the_last_unit(up: bool) -> None:
     """An .onnx file has the graph's own integers: nothing is rounded again there, but for what a scale was before."""

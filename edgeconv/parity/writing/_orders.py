@@ -43,6 +43,8 @@ def _orders(places: Array, shape: Sequence[int]) -> Iterator[Array]:
     """
     rank = places.ndim
     yield from (places.transpose(order) for order in ORDERS.get(rank, ((*range(rank),),)))
+    if rank == 1:
+        yield from _interleaved(places)
     if not _SPATIAL < rank <= _SPATIAL + 3 or not shape:
         return
     turned = places[(slice(None),) * _SPATIAL + (slice(None, None, -1),) * (rank - _SPATIAL)]
@@ -52,3 +54,13 @@ def _orders(places: Array, shape: Sequence[int]) -> Iterator[Array]:
         if groups > 1 and groups * shape[-1] == window.shape[0]:
             grouped = window.reshape(groups, shape[-1], *window.shape[1:])
             yield grouped.transpose(0, *range(2, rank + 1), 1)
+
+
+def _interleaved(places: Array) -> Iterator[Array]:
+    """The places of a bias as two axes, turned: for each length of the first.
+
+    DEPTH_TO_SPACE has the places of a block in front of the channels, torch's PixelShuffle behind them.
+    """
+    for length in range(2, places.size // 2 + 1):
+        if places.size % length == 0:
+            yield places.reshape(length, -1).T.reshape(-1)
