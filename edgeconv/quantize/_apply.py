@@ -121,6 +121,7 @@ def _quantize_operands(model: ir.Model, structure: Structure, work: _Work) -> No
     """The constants that operators read, and values that are requantized; before the activations change names."""
     tensors = work.plan.tensors
     biases = {layer.added[0] for layer in structure.layers.values() if layer.added is not None}
+    names = {value: name for name, value in structure.operands.items()}  # which it loses to what its integers make
     for node in list(model.graph):
         if name_of(node) in structure.kept_float or node in structure.spelled or layer_of(node) is not None:
             continue
@@ -130,8 +131,8 @@ def _quantize_operands(model: ir.Model, structure: Structure, work: _Work) -> No
         for index, value in enumerate(node.inputs):
             if value is None:
                 continue
-            if shared is None and node.op_type in CONSTANT_OPERANDS and value.name in structure.operands:
-                work.operand(node, index, tensors[named(value)])
+            if shared is None and node.op_type in CONSTANT_OPERANDS and value in names:
+                work.operand(node, index, tensors[names[value]])
             elif shared is not None and constant(value) is not None and value.dtype == ir.DataType.FLOAT:
                 if node.op_type in CONSTANT_OPERANDS:
                     work.operand(node, index, shared)
@@ -238,7 +239,7 @@ class _Work:
         if value is None or array is None:
             return
         # One constant may be read with different parameters: by two Concats, say.
-        key = (value.name, parameters)
+        key = ("operand", value, parameters)
         if key not in self.made:
             integers = quantized(array, parameters.scale, parameters.zero_point, parameters.dtype)
             scale, zero = self._parameters(named(value), parameters)
