@@ -61,6 +61,32 @@ def test_the_end_of_a_range_of_the_writer_s_own_is_rounded_as_its_scale_is(
     assert right.verdict is Verdict.PASS, right.reason
 
 
+class Raised(nn.Module):
+    """A cubic resize, of two products, which makes more of what a threshold lets through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        nn.init.uniform_(self.conv.weight, 0.1, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.interpolate(nn.functional.threshold(self.conv(x), 0.1, 0.05), scale_factor=2)
+        return nn.functional.interpolate(y, size=(7, 9), mode="bicubic", align_corners=True)
+
+
+def test_integers_of_the_writer_s_own_hold_what_follows_from_inputs_and_no_more(tmp_path: Path) -> None:
+    """What the threshold makes has the steps of the resize's result, more than it needs; the first product does not."""
+    torch.manual_seed(0)
+    board = (torch.arange(5)[:, None] + torch.arange(4)).remainder(2).float()
+    made, inputs = quantized(Raised().eval(), board.expand(1, 3, 5, 4).contiguous(), "int16x8")
+    contents = emitted(made, "tflite")
+    right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert right.verdict is Verdict.PASS, right.reason
+    wrong = judged(made, inputs, contents, _scaled(contents.data, "/matrix", 1.01), tmp_path / "net.tflite")
+    assert wrong.verdict is Verdict.FAIL
+    assert wrong.where.startswith("y")
+
+
 def test_a_number_of_the_writer_s_own_is_moved_both_ways_as_a_clamp_hides_one() -> None:
     number, step = np.array([0.5]), np.array([0.25])
     for clamped in (np.minimum, np.maximum):

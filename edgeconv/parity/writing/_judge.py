@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -25,41 +25,18 @@ from edgeconv.parity.writing._ends import (
     End,
     errors,
     magnitude,
-    share,
     shift,
 )
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._judged import Judged, judged_end
 from edgeconv.parity.writing._operands import Operands, Source
 from edgeconv.parity.writing._ratios import exact_ratios
 from edgeconv.parity.writing._solved import Solved, solve
-from edgeconv.parity.writing._telling import told_of_end
 
 _DOUBT = 0.25  # of half a unit: a solution must be nearer than that to decide which number the file should have
+_WIDER = 2.0**16  # times the range of integers: beyond what any operand makes
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """An end on operands, with its numbers: the largest error, its bound, and the used share.
-
-    Attributes:
-        wrong_number: a constant of the writer's own that is not what the graph demands, and one line.
-    """
-
-    end: End
-    operands: Operands
-    error: float
-    bound: float
-    wrong_number: tuple[str, str] | None = None
-
-    @property
-    def used(self) -> float:
-        return share(self.error, self.bound)
-
-    def told(self, sample: str) -> str:
-        """One line on a part of the file that computes something else, of this input."""
-        return told_of_end(self.end, self.error, self.used, sample)
 
 
 def matched(graph: Graph, file: File) -> Matching:
@@ -84,7 +61,7 @@ def writing(
     """
     work = _Writing(graph, file, matching)
     faults = [*work.faults()]
-    judged: list[_Judged] = []
+    judged: list[Judged] = []
     cause = ""
     for operands in work.operands(inputs):
         try:
@@ -205,16 +182,20 @@ class _Writing:
         if self.matching.own - self.told:
             yield self.source.small(inputs)
 
-    def judged(self, operands: Operands) -> list[_Judged]:
+    def judged(self, operands: Operands) -> list[Judged]:
         """Every end with its numbers, in the file's order.
 
         Operands that were changed do not follow from each other. Where a part of the file reads others of them than the
-        graph does (x, where the graph reads the 1 + x that is computed of it), it is judged on what does follow.
+        graph does (x, where the graph reads the 1 + x that is computed of it), it is judged on what does follow. So is
+        one whose own integers, which hold what can follow, end before what it makes of them.
         """
         judged = self._judged(operands)
         apart = set()
         if not operands.all_finite:
-            apart = {item.end.tensor for item in judged if item.used > 1 and self._reads_others(item.end, operands)}
+            wrong = [item for item in judged if item.used > 1]
+            apart = {
+                item.end.tensor for item in wrong if self._reads_others(item.end, operands) or self._is_cut_off(item)
+            }
         if not apart:
             return judged
         following = self._judged(replace(self.source.following(operands.inputs), all_finite=False))
@@ -226,23 +207,32 @@ class _Writing:
         known = held.keys() | operands.inputs.keys()
         return bool(self.file.operands(end.tensor) ^ (self.graph.operands(end.value, held) & known))
 
-    def _judged(self, operands: Operands) -> list[_Judged]:
+    def _is_cut_off(self, item: Judged) -> bool:
+        """Whether a part is right but for ends of integers that the graph does not have."""
+        end = item.end
+        ranges = dict.fromkeys(self.file.own_ranges(end.tensor), _WIDER)
+        if not ranges or not end.fits:
+            return False
+        endless = replace(end, actual=self.file.again(end.tensor, {}, ranges))
+        return judged_end(endless, end.expected, self._bound(end, item.operands), item.operands).used <= 1
+
+    def _judged(self, operands: Operands) -> list[Judged]:
         judged = []
         signal, noise = self.energies
         for end in self.file.compare(operands.inputs, operands.values, operands.expected, operands.known):
             self.compared.add(end.value)
             if not end.fits:
-                judged.append(_Judged(end, operands, float("inf"), 0.0))
+                judged.append(Judged(end, operands, float("inf"), 0.0))
                 continue
             is_known = end.value in operands.known
             of = compared(end.actual, end.expected, operands, is_known=is_known)
             least = max(GAMMA * of.magnitude, UNDERFLOW) if end.expected.dtype.kind == "f" else 0.0
             signal, noise = signal + of.signal, noise + of.noise
-            judged.append(_Judged(end, operands, of.distance, least))
+            judged.append(Judged(end, operands, of.distance, least))
         self.energies = (signal, noise)
         return [self._closer(item) if item.used > 1 else item for item in judged]
 
-    def _closer(self, item: _Judged) -> _Judged:
+    def _closer(self, item: Judged) -> Judged:
         """With the bound that needs more evaluations."""
         end, operands = item.end, item.operands
         if end.expected.dtype.kind != "f" or not end.fits:
@@ -255,7 +245,7 @@ class _Writing:
                 return item
             end = other
         bound = self._bound(end, operands)
-        readings = (_judged(end, due, bound, operands) for due in self._readings(end, operands))
+        readings = (judged_end(end, due, bound, operands) for due in self._readings(end, operands))
         best = min(readings, key=lambda judged: judged.used)
         return replace(best, wrong_number=self._wrong_number(best.end, operands)) if best.used <= 1 else best
 
@@ -378,7 +368,7 @@ class _Writing:
         loose = {name for name in among if not all_among(self.file.constants[name], sources)}
         return sorted(self.matching.own & read | loose)
 
-    def cause(self, item: _Judged) -> str:
+    def cause(self, item: Judged) -> str:
         """Why a part of the file computes something else, in words, where a hypothesis explains it."""
         end, operands = item.end, item.operands
         if not end.fits and end.axes != (*range(end.actual.ndim),):  # whose axes they are cannot be told
@@ -427,14 +417,6 @@ class _Writing:
     def _held(self, operands: Operands) -> dict[str, Array]:
         """The values that both sides read in place of what they compute."""
         return {name: array for name, array in operands.values.items() if name in self.compared}
-
-
-def _judged(end: End, expected: Array, bound: Array, operands: Operands) -> _Judged:
-    """The element that uses most of its bound; the end has what was expected."""
-    distance, bound = distance_of(end.actual, expected, operands), np.maximum(bound, UNDERFLOW)
-    shares = np.where(distance == 0, 0.0, distance / bound)
-    at = np.unravel_index(int(np.argmax(shares)), shares.shape)
-    return _Judged(replace(end, expected=expected), operands, float(distance[at]), float(bound[at]))
 
 
 def _changed(array: Array, generator: np.random.Generator) -> Array:
