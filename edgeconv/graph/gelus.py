@@ -64,6 +64,24 @@ def gelus(nodes: Iterable[ir.Node]) -> tuple[dict[ir.Node, Gelu], set[ir.Node]]:
     return matches, inner
 
 
+def spelled_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
+    """The nodes of each GELU that is several of them, none of whose inner values is read elsewhere; and its last."""
+    lasts: dict[ir.Node, ir.Node] = {}
+    for last, gelu in gelus(graph)[0].items():
+        nodes, todo = {last}, [last]
+        while todo:
+            # Backwards from the last node to the GELU's argument x; constants belong to it.
+            operands = [value for value in todo.pop().inputs if value is not None and value is not gelu.x]
+            operands = [value for value in operands if constant(value) is None]
+            new = [node for operand in operands if (node := operand.producer()) is not None and node not in nodes]
+            nodes.update(new)
+            todo += new
+        inner = [value for node in nodes - {last} for value in node.outputs]
+        if not any(value.is_graph_output() or any(use.node not in nodes for use in value.uses()) for value in inner):
+            lasts |= dict.fromkeys(nodes, last)
+    return lasts
+
+
 def _match(gate: ir.Node, x: ir.Value) -> tuple[ir.Node, set[ir.Node]] | None:
     """The last node of 0.5·x·(1 + gate), and those before it."""
     add = only_reader(gate.outputs[0])

@@ -23,12 +23,11 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import constant, input_of, is_taken, producer_of
-from edgeconv.graph.gelus import gelus
+from edgeconv.graph.gelus import gelus, spelled_out
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
 from edgeconv.quantize._graph import is_activation, named
 from edgeconv.quantize._steep import leads_to_steep
-from edgeconv.quantize._structure import spelled_out
 
 Bounds = tuple[float, float]
 ALL: Bounds = (-math.inf, math.inf)

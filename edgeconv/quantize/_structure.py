@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import constant, input_of, only_reader, producer_of
-from edgeconv.graph.gelus import gelus
+from edgeconv.graph.gelus import spelled_out
 from edgeconv.graph.integer_rules import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, SHARED, WITH_INTEGERS
 from edgeconv.quantize._divisors import WHY, divisors
 from edgeconv.quantize._graph import is_activation, name_of, named
@@ -211,24 +211,6 @@ def _unfit_layer(node: ir.Node) -> str | None:
     if input_of(node, 2) is not None and constant(input_of(node, 2)) is None:
         return f"the bias of {node.op_type} is no constant"
     return None
-
-
-def spelled_out(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
-    """The nodes of each GELU that is several of them, none of whose inner values is read elsewhere; and its last."""
-    lasts: dict[ir.Node, ir.Node] = {}
-    for last, gelu in gelus(graph)[0].items():
-        nodes, todo = {last}, [last]
-        while todo:
-            # Backwards from the last node to the GELU's argument x; constants belong to it.
-            operands = [value for value in todo.pop().inputs if value is not None and value is not gelu.x]
-            operands = [value for value in operands if constant(value) is None]
-            new = [node for operand in operands if (node := operand.producer()) is not None and node not in nodes]
-            nodes.update(new)
-            todo += new
-        inner = [value for node in nodes - {last} for value in node.outputs]
-        if not any(value.is_graph_output() or any(use.node not in nodes for use in value.uses()) for value in inner):
-            lasts |= dict.fromkeys(nodes, last)
-    return lasts
 
 
 def _fusions(quantized: Collection[ir.Node]) -> Iterator[tuple[ir.Value, ir.Value]]:

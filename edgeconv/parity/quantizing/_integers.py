@@ -103,7 +103,8 @@ def named(operand: Operand) -> str:
     if is_weight(operand):
         return f"the weight of {operand.name}"
     integers = None if operand.stored is None else constant(operand.stored.inputs[0])
-    if integers is not None and integers.dtype == np.int32:
+    is_bias = operand.before is not None and operand.before.op_type in LAYERS and operand.index == 2
+    if is_bias or (integers is not None and integers.dtype == np.int32):
         return f"the bias of {operand.name}"
     return f"the constant {operand.value.name} of {operand.name}"
 

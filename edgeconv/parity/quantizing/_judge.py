@@ -11,9 +11,10 @@ from edgeconv.core import Array
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.graph.edit import constant
 from edgeconv.parity.quantizing._activations import read_faults, shared_by
-from edgeconv.parity.quantizing._alongside import Alongside, Operand, source_of
+from edgeconv.parity.quantizing._alongside import Alongside, Operand
 from edgeconv.parity.quantizing._changes import change_fault
-from edgeconv.parity.quantizing._integers import bias_faults, is_weight, operand_faults, stored, weight_faults
+from edgeconv.parity.quantizing._floats import Floats
+from edgeconv.parity.quantizing._integers import bias_faults, is_weight, named, operand_faults, stored, weight_faults
 from edgeconv.parity.quantizing._observed import observed_faults
 from edgeconv.parity.quantizing._origin import Numbers, Origin
 from edgeconv.parity.quantizing._place import Place
@@ -85,15 +86,28 @@ def _broken(places: Iterator[Place]) -> LinkResult | None:
 
 
 def _integer_faults(origin: Origin, integers: ir.Model) -> Iterator[Place]:
+    floats = Floats(origin)
     for operand in Alongside(origin.rounded, integers).operands():
         if isinstance(operand, Place):
             yield operand
+        elif (mark := floats.other_mark(operand)) is not None:
+            yield mark
         elif constant(operand.value) is None:
-            yield from read_faults(operand, origin.numbers)
+            yield from read_faults(operand, floats)
+        elif not operand.is_added and (operand.stored is not None) != floats.is_integer(operand):
+            yield _other_kind(operand)
         elif operand.stored is not None:
             yield from _constant_faults(operand, origin.numbers)
         elif operand.is_changed or operand.is_added:
             yield Place(operand.name, f"constant {operand.value.name} of {operand.name} is not the float graph's")
+
+
+def _other_kind(operand: Operand) -> Place:
+    """Of a constant of integers that is to be one of floats, or the other way round."""
+    what = named(operand)
+    if operand.stored is not None:
+        return Place(operand.name, f"{what} is of integers, and {operand.name} stays float by the plan")
+    return Place(operand.name, f"{what} is of floats, and {operand.name} does not stay float by the plan")
 
 
 def _constant_faults(operand: Operand, numbers: Numbers) -> Iterator[Place]:
@@ -102,9 +116,6 @@ def _constant_faults(operand: Operand, numbers: Numbers) -> Iterator[Place]:
         yield item
     elif is_weight(operand):
         yield from weight_faults(item, numbers)
-        source = None if operand.node is None else operand.node.inputs[0]
-        if numbers.tensors and source is not None and not source_of(source)[1]:
-            yield Place(operand.name, f"{operand.name} has a weight of integers, and reads {source.name} unrounded")
     elif item.integers.dtype.name == "int32":
         yield from bias_faults(item)
     else:
