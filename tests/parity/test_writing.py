@@ -348,3 +348,24 @@ def test_integers_that_one_operator_reads_as_other_numbers_are_told(place: int, 
     told = judged(graph, inputs, contents, model.SerializeToString(), tmp_path / "net.onnx")
     assert told.verdict is Verdict.FAIL
     assert f"{name} is written with the {('scale', 'zero point')[place - 1]}" in told.reason
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_one_ulp_of_the_scale_of_a_channel_of_zeros_is_told(part: str, tmp_path: Path) -> None:
+    """A pruned channel: whatever its scale, its numbers are zero."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    for parameter in module[0].parameters():
+        parameter.data[2] = 0
+    variant, inputs = quantized(module, torch.randn(1, 3, 8, 8), "int8")
+    contents, path = emitted(variant, "onnx"), tmp_path / "net.onnx"
+    assert judged(variant, inputs, contents, contents.data, path).verdict is Verdict.PASS
+    proto = onnx.load_from_string(contents.data)
+    scales = {item.name: item for item in proto.graph.initializer if item.name.endswith(f"0.{part}.scale")}
+    (name,) = scales
+    array = onnx.numpy_helper.to_array(scales[name]).copy()
+    array[2] = np.nextafter(array[2], np.float32(1))
+    scales[name].CopyFrom(onnx.numpy_helper.from_array(array, name))
+    told = judged(variant, inputs, contents, proto.SerializeToString(), path)
+    assert told.verdict is Verdict.FAIL
+    assert f"0.{part}: its scale [2] is" in told.reason

@@ -87,12 +87,26 @@ class OnnxFile:
             yield (name, name, *self._file.parameters(name))
 
     def misread(self) -> Iterator[tuple[str, str]]:
-        """What the graph does not do itself: integers read as other numbers than were written, floats narrowed."""
+        """What the graph does not do itself: integers read as other numbers than were written, floats narrowed.
+
+        And constants by other scales than the graph's: of a channel of zeros no number tells it.
+        """
         own = {name for name, _ in misread(self._graph.model)}
         yield from ((name, line) for name, line in misread(self._file.model) if name not in own)
         yield from left_open(self._file.model, self._graph.model)
         if not self._halves:
             yield from narrowed(self._file.model, self._graph.model)
+        yield from self._other_scales()
+
+    def _other_scales(self) -> Iterator[tuple[str, str]]:
+        due = self._graph.constant_steps
+        for name, scales in self._file.constant_steps.items():
+            stated = due.get(name)
+            if stated is None or stated.shape != scales.shape or np.array_equal(stated, scales):
+                continue
+            held, other = scales.reshape(-1), stated.reshape(-1)
+            at = int(np.argmax(held != other))
+            yield name, f"constant {name}: its scale [{at}] is {held[at]:.9g}, the graph's is {other[at]:.9g}"
 
     @property
     def stated(self) -> Stated:
