@@ -170,11 +170,17 @@ def _declared(place: str) -> Bytes:
     return change
 
 
+def _opened(model: onnx.ModelProto) -> bytes:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "DIMENSION"
+    return model.SerializeToString()
+
+
 CHANGED: dict[str, Bytes] = {
     **{f"declared of another type as {place}": _declared(place) for place in ("input", "output", "value_info")},
     **{f"element type {number}": _typed(number) for number in (999, 0, -1)},
     **{f"sizes {sizes}": _sized(*sizes) for sizes in ((-3,), (-1, -3), (2**62, 4))},
     "a name": lambda model: model.SerializeToString().replace(b"NAME", b"\xff\xfe\x80\x81"),
+    "the name of an open dimension": lambda model: _opened(model).replace(b"DIMENSION", b"DIMENSIO\xff"),
     "zeros": lambda model: bytes(100_000),
     "nothing": lambda model: b"",
     "half": lambda model: model.SerializeToString()[:70],

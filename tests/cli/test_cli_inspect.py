@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto, helper
 
 from edgeconv.cli import run
 
@@ -166,6 +167,28 @@ def test_what_is_no_file(path: str, told: str, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert told in said
     assert len(said.splitlines()) == 1
+
+
+def test_texts_of_an_onnx_file_that_are_no_utf8_are_shown_as_far_as_they_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("OPERATOR", ["INPUT"], ["OUTPUT"])],
+        "graph",
+        [helper.make_tensor_value_info("INPUT", TensorProto.FLOAT, ["DIMENSION", 3])],
+        [helper.make_tensor_value_info("OUTPUT", TensorProto.FLOAT, ["DIMENSION", 3])],
+    )
+    model = helper.make_model(graph)
+    helper.set_model_props(model, {"THEKEY": "THEVALUE"})
+    data = model.SerializeToString()
+    for text in (b"OPERATOR", b"INPUT", b"OUTPUT", b"DIMENSION", b"THEKEY", b"THEVALUE"):
+        data = data.replace(text, text[:-1] + b"\xff")
+    (tmp_path / "m.onnx").write_bytes(data)
+    assert run(["inspect", str(tmp_path / "m.onnx"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["inputs"] == {"INPU\ufffd": "float ['DIMENSIO\ufffd', 3]"}
+    assert (list(said["outputs"]), list(said["operators"])) == (["OUTPU\ufffd"], ["OPERATO\ufffd"])
+    assert said["metadata"] == {"THEKE\ufffd": "THEVALU\ufffd"}
 
 
 def test_a_file_of_another_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

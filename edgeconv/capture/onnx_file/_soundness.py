@@ -97,7 +97,7 @@ def check_sound(proto: onnx.ModelProto, where: str) -> None:
             _check_node(node, where)
         for name in _names(graph):
             if not isinstance(name, str):
-                raise CaptureError(f"the name {name!r:.60} is not UTF-8", where=where, hint="rename that tensor")
+                raise CaptureError(f"the name {name!r:.60} is not UTF-8", where=where, hint="give it another one")
 
 
 def open_sizes(proto: onnx.ModelProto) -> None:
@@ -157,6 +157,8 @@ def _names(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[object]:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
     if isinstance(graph, onnx.GraphProto):
         yield from (item.name for several in (graph.input, graph.output, graph.initializer) for item in several)
+        for value in (*graph.input, *graph.output):
+            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
 
 
 def _check_values(graph: onnx.GraphProto, where: str) -> None:

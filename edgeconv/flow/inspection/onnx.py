@@ -33,12 +33,17 @@ def _described(model: onnx.ModelProto) -> dict[str, Any]:
     return {
         "format": "onnx",
         "opset": max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0),
-        "inputs": {value.name: _spec(value) for value in graph.input if value.name not in constants},
-        "outputs": {value.name: _spec(value) for value in graph.output},
-        "operators": dict(Counter(node.op_type for node in graph.node).most_common()),
+        "inputs": {_text(value.name): _spec(value) for value in graph.input if value.name not in constants},
+        "outputs": {_text(value.name): _spec(value) for value in graph.output},
+        "operators": dict(Counter(_text(node.op_type) for node in graph.node).most_common()),
         "operator_count": len(graph.node),
-        "metadata": {item.key: item.value for item in model.metadata_props},
+        "metadata": {_text(item.key): _text(item.value) for item in model.metadata_props},
     }
+
+
+def _text(value: str | bytes) -> str:
+    """A text of the file. Protobuf gives bytes for one that is no UTF-8; what can be read of it is shown."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _spec(value: onnx.ValueInfoProto) -> str:
@@ -48,5 +53,5 @@ def _spec(value: onnx.ValueInfoProto) -> str:
     if tensor.elem_type not in onnx.TensorProto.DataType.values():
         what = f"{value.name!r} is of the element type {tensor.elem_type}, which there is not"
         raise EmitError(what, hint="export it again")
-    dims = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+    dims = [_text(dim.dim_param) or dim.dim_value for dim in tensor.shape.dim]
     return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} {dims}"
