@@ -143,3 +143,17 @@ def test_a_form_without_an_equal_is_refused_with_a_way_out(tmp_path: Path) -> No
     onnx.save(helper.make_model(graph, opset_imports=versions, ir_version=8), path)
     with pytest.raises(CaptureError, match=r"com\.microsoft::FusedMatMul is no operator.*ORT_ENABLE_BASIC"):
         open_onnx(path)
+
+
+def test_operators_of_classical_machine_learning_get_a_hint_of_their_own(tmp_path: Path) -> None:
+    """As scikit-learn's converters write them: no level of onnxruntime would take them out."""
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", scale=[2.0])
+    shown = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, 2)) for name in "xy"]
+    graph = helper.make_graph([node], "one", shown[:1], shown[1:])
+    versions = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    path = tmp_path / "one.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=versions, ir_version=8), path)
+    with pytest.raises(CaptureError, match=r"ai\.onnx\.ml::Scaler is no operator") as caught:
+        open_onnx(path)
+    assert "around the file" in caught.value.hint
+    assert "onnxruntime" not in caught.value.hint

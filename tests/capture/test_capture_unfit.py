@@ -180,6 +180,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "nonzero": (lambda: Net(lambda self, x: x.flatten().nonzero()), "the size of what nonzero gives"),
     "unique": (lambda: Net(lambda self, x: torch.unique(x)), "the size of what unique2 gives"),
+    "combinations": (
+        lambda: Net(lambda self, x: torch.combinations(x[0, 0, 0])), "whose size depends on values inside of it"
+    ),
     "by keyword": (ByKeyword, "by keyword only in kwargs={'mask': …}"),
     "float8": (lambda: Net(lambda self, x: x.to(torch.float8_e4m3fn).float()), "computes in float8_e4m3fn"),
     "float8 of a weight": (

@@ -41,7 +41,9 @@ _RESIZE_10 = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": BE
 _CONSTANT = onnx.helper.make_attribute("mode", "constant")
 
 
+# Hints for operators of other domains.
 _UNFUSED = "export the model without fusions for one runtime (onnxruntime: save it at the level ORT_ENABLE_BASIC)"
+_CLASSICAL = "compute that in the program around the file (skl2onnx: leave ZipMap out with options={'zipmap': False})"
 
 
 def read_proto(path: Path) -> tuple[onnx.ModelProto, bytes]:
@@ -175,7 +177,8 @@ def _check_operators(graph: onnx.GraphProto, where: str, exempt: Iterable[onnx.N
         others = Counter(f"{other.domain}::{other.op_type}" for other in strange)
         more = f" (operators of other domains: {', '.join(sorted(others))})" if len(others) > 1 else ""
         what = f"{node.domain}::{node.op_type} is no operator of standard ONNX{more}"
-        raise CaptureError(what, where=f"{where}: node {node.name or ', '.join(node.output)}", hint=_UNFUSED)
+        hint = _CLASSICAL if node.domain == "ai.onnx.ml" else _UNFUSED
+        raise CaptureError(what, where=f"{where}: node {node.name or ', '.join(node.output)}", hint=hint)
 
 
 def _check_known(graph: onnx.GraphProto, target: int, where: str) -> None:

@@ -45,6 +45,11 @@ _KINDS = (
         for sign in (".numpy() is not supported", "Cannot access data pointer", "doesn't have storage")
     ),
     (
+        "Pending unbacked symbols",  # torch.combinations: a masked_select inside of an operator of torch's
+        "an operator has a result whose size depends on values inside of it, and files have fixed sizes",
+        "index with numbers that are constants (torch.combinations of torch.arange, made in __init__)",
+    ),
+    (
         "fake tensor in the exported program constant",
         "the forward passes through code that cannot be traced: a torch.autograd.Function of its own, a write to"
         " tensor.data, or a library that keeps tensors from call to call",
