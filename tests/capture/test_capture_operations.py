@@ -154,3 +154,38 @@ def test_affine_grids_compute_what_torch_does(rank: int, sizes: list[int], corne
     module = Function(lambda x: functional.affine_grid(x, sizes, align_corners=corners))
     model = capture(module, (theta,), input_names=["theta"], output_names=["grid"], path="fast")
     np.testing.assert_allclose(evaluate(model, (theta,))["grid"], module(theta).numpy(), rtol=1e-6, atol=1e-6)
+
+
+def _of_all_ranks(x: Tensor) -> list[Tensor]:
+    return [x.sum(), x[0, 0, 0], x[0, 0], x[0], x]
+
+
+STACKS: dict[str, Callable[[Tensor], object]] = {
+    "hstack": lambda x: [torch.hstack([part, part * 2]) for part in _of_all_ranks(x)],
+    "hstack of a number and a vector": lambda x: [torch.hstack([x.sum(), x[0, 0, 0]])],
+    "vstack": lambda x: [torch.vstack([part, part * 2]) for part in _of_all_ranks(x)],
+    "row_stack": lambda x: [torch.row_stack([x[0, 0, 0], x[0, 0]])],
+    "dstack": lambda x: [torch.dstack([part, part * 2]) for part in _of_all_ranks(x)],
+    "column_stack": lambda x: [torch.column_stack([part, part * 2]) for part in _of_all_ranks(x)],
+    "column_stack of a vector and a matrix": lambda x: [torch.column_stack([x[0, 0, :, 0], x[0, 1]])],
+    "one of a kind, and integers": lambda x: [torch.vstack([x[0, 0, 0]]), torch.hstack([x, (x > 0).long()])],
+    "atleast_1d of several": lambda x: list(torch.atleast_1d(*_of_all_ranks(x))),
+    "atleast_2d of several": lambda x: list(torch.atleast_2d(*_of_all_ranks(x))),
+    "atleast_3d of several": lambda x: list(torch.atleast_3d(*_of_all_ranks(x))),
+    "atleast_1d": lambda x: [torch.atleast_1d(part) for part in _of_all_ranks(x)],
+    "atleast_2d": lambda x: [torch.atleast_2d(part) for part in _of_all_ranks(x)],
+    "atleast_3d": lambda x: [torch.atleast_3d(part) for part in _of_all_ranks(x)],
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_stacks_of_every_rank_are_those_of_torch(name: str, evaluate) -> None:
+    """Not among the families: torch's own exporter writes them as loops over sequences."""
+    x = torch.randn(2, 3, 4, 5)
+    expected = STACKS[name](x)
+    names = [f"y{index}" for index in range(len(expected))]
+    model = capture(Function(STACKS[name]), (x,), input_names=["x"], output_names=names, path="fast")
+    values = evaluate(model, (x,))
+    for key, tensor in zip(names, expected, strict=True):
+        assert values[key].shape == tuple(tensor.shape), key
+        np.testing.assert_allclose(values[key], tensor.numpy(), rtol=1e-6, atol=1e-6, err_msg=key)

@@ -110,6 +110,36 @@ def stack(b: Builder, tensors: Sequence[ir.Value], dim: int) -> ir.Value:
     return b.concat(rows, axis)
 
 
+def _deepened(rank: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that ``atleast_1d``, ``atleast_2d`` and ``atleast_3d`` give a tensor, as NumPy's do."""
+    if rank == 3 and len(sizes) in (1, 2):
+        return (1, *sizes, 1) if len(sizes) == 1 else (*sizes, 1)
+    return (*(1 for _ in range(rank - len(sizes))), *sizes)
+
+
+def _joined(b: Builder, tensors: Sequence[ir.Value], rank: int, axis: int) -> ir.Value:
+    """Tensors of at least a rank, one after another along an axis: Reshape of each that is smaller, and Concat."""
+    return cat(b, [b.reshape(value, _deepened(rank, sizes_of(value))) for value in tensors], axis)
+
+
+def hstack(b: Builder, tensors: Sequence[ir.Value]) -> ir.Value:
+    """Concat along axis 1; of vectors and numbers along axis 0."""
+    return _joined(b, tensors, 1, min(1, len(b.shape) - 1))
+
+
+def column_stack(b: Builder, tensors: Sequence[ir.Value]) -> ir.Value:
+    """Concat along axis 1, where vectors and numbers are columns."""
+    columns = [
+        value if len(sizes_of(value)) > 1 else b.reshape(value, (math.prod(sizes_of(value)), 1)) for value in tensors
+    ]
+    return cat(b, columns, 1)
+
+
+def at_least(b: Builder, tensors: Sequence[ir.Value]) -> list[ir.Value]:
+    """Each tensor in the shape that torch recorded for it: Reshape."""
+    return [b.reshape(value, shape) for value, shape in zip(tensors, b.shapes, strict=True)]
+
+
 def pieces(b: Builder, x: ir.Value, dim: int, **_ignored: object) -> list[ir.Value]:
     """``split``, ``chunk``: Split to the lengths that torch recorded."""
     axis = dim % len(sizes_of(x))
@@ -216,6 +246,14 @@ TABLE: Mapping[str, Entry] = {
     "aten.cat.default": cat,
     "aten.concat.default": cat,
     "aten.stack.default": stack,
+    "aten.concatenate.default": cat,
+    "aten.hstack.default": hstack,
+    "aten.vstack.default": partial(_joined, rank=2, axis=0),
+    "aten.row_stack.default": partial(_joined, rank=2, axis=0),
+    "aten.dstack.default": partial(_joined, rank=3, axis=2),
+    "aten.column_stack.default": column_stack,
+    **dict.fromkeys((f"aten.atleast_{rank}d.default" for rank in (1, 2, 3)), reshaped),
+    **dict.fromkeys((f"aten.atleast_{rank}d.Sequence" for rank in (1, 2, 3)), at_least),
     "aten.chunk.default": pieces,
     "aten.split.Tensor": pieces,
     "aten.split.sizes": pieces,
