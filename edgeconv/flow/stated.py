@@ -1,7 +1,8 @@
-"""The roundings that a source states itself: fake quantizations of a module, quantizing nodes of a file."""
+"""The roundings that a source states itself: fake quantizations of a module, a program's or a file's operators."""
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -16,11 +17,13 @@ from edgeconv.parity.quantizing import StatedRounding
 _ACTIVATIONS = ("int8", "uint8", "int16", "uint16")
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 _CALL_NUMBER = re.compile(r"@\d+$")  # of a module that is called again
+_ROUNDS = ("quantized_decomposed.quantize_per_tensor.default",)
+_READS = ("quantized_decomposed.dequantize_per_channel.default",)
 _WEIGHT = "weight_fake_quant"  # torch.ao's name of it in each module with a weight
 
 
 def stated_of(source: Source, sample: Sample) -> Sequence[StatedRounding]:
-    """Of a module what each fake quantization states that a sample reaches, of a file what its nodes do; else none."""
+    """What each fake quantization of a module states that a sample reaches, and operators of a program or a file."""
     if isinstance(source, TorchSource):
         return _of_module(source, sample)
     return _of_file(source) if isinstance(source, OnnxSource) and source.variant else ()
@@ -29,11 +32,49 @@ def stated_of(source: Source, sample: Sample) -> Sequence[StatedRounding]:
 def _of_module(source: TorchSource, sample: Sample) -> Sequence[StatedRounding]:
     parts = {path: part for path, part in source.module.named_modules() if _rounds(part)}
     if not parts:
-        return ()
+        return _of_graph(source.module)
     # In float64, as capture folds constants: of a largest weight of 127.5 steps float32 makes 127 or 128.
     _, results = source.values_of_modules(sample, "float64")
     calls = [(name, _CALL_NUMBER.sub("", name)) for name in results]
     return [_of_part(name, parts[path], results[name]) for name, path in calls if path in parts]
+
+
+def _of_graph(module: Any) -> Sequence[StatedRounding]:
+    """What the operators of a program of pt2e state, whose graph a module runs; of a graph inside of others nothing."""
+    import torch
+
+    nodes = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
+    stated = [_of_computed(node) if _is_called(node, _ROUNDS) else _of_stored(module, node) for node in nodes]
+    return [item for item in stated if item is not None]
+
+
+def _is_called(node: Any, operators: tuple[str, ...]) -> bool:
+    """Whether it is one of these operators, all of whose arguments were given by position."""
+    return node.op == "call_function" and str(node.target) in operators and not node.kwargs and bool(node.users)
+
+
+def _of_computed(node: Any) -> StatedRounding | None:
+    """A ``quantize_per_tensor`` by numbers, of what is computed; what it makes of a constant is capture's to fold."""
+    x, scale, zero, low, high, _ = node.args
+    if x.op == "get_attr" or not isinstance(scale, float):
+        return None
+    return StatedRounding(node.name, (float(np.float32(scale)),), (int(zero),), (int(low), int(high)))
+
+
+def _of_stored(module: Any, node: Any) -> StatedRounding | None:
+    """The ``dequantize_per_channel`` of integers that the module holds."""
+    import torch
+
+    if not _is_called(node, _READS) or any(item.op != "get_attr" for item in node.args[:3]):
+        return None
+    data, scales, zeros = (operator.attrgetter(item.target)(module) for item in node.args[:3])
+    if data.dtype not in (torch.int8, torch.uint8):
+        return None  # a bias
+    axis, low, high = (int(number) for number in node.args[3:6])
+    points = zeros.detach().cpu().numpy()
+    integers = data.detach().cpu().numpy().astype(np.int64) - spread(points, axis, data.ndim).astype(np.int64)
+    steps = tuple(scales.detach().cpu().numpy().astype(np.float32).tolist())
+    return StatedRounding(node.name, steps, tuple(map(int, points)), (low, high), integers, axis)
 
 
 def _rounds(part: Any) -> bool:

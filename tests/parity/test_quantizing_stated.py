@@ -1,4 +1,4 @@
-"""Link 2 of what rounds by itself: a module trained for int8, a file with QuantizeLinear and DequantizeLinear."""
+"""Link 2 of what rounds by itself: a module or a program trained for int8, a file with QuantizeLinear."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 from torch.ao import quantization as ao
 
 import edgeconv
 from edgeconv.capture import open_onnx
 from edgeconv.capture.torch import _trained
+from edgeconv.capture.torch.call import called
 from edgeconv.core import Sample
 from edgeconv.core.verdicts import Link, Verdict
 from edgeconv.flow.source import OnnxSource, Source, TorchSource
@@ -77,7 +79,16 @@ _Made = tuple[tuple[StatedRounding, ...], list[ir.Model], Mapping[str, np.ndarra
 
 
 def _made(source: str, folder: Path) -> _Made:
+    if source == "program":
+        return _of_program()
     return _of_file(_FILE, folder) if source == "file" else _of_module(_trained_module(source))
+
+
+def _of_program() -> _Made:
+    """A program of torchao for XNNPACK; torch.ao registers its operators."""
+    program = torch.export.load(Path(__file__).parents[1] / "capture" / "trained_programs" / "xnnpack_converted.pt2")
+    module, (x,), names = called(program, (), {})
+    return _of(TorchSource(module, (x,), names), Sample("x", {names[0]: x.numpy()}))
 
 
 def _of_file(text: str, folder: Path) -> _Made:
@@ -195,7 +206,7 @@ FAULTS: dict[str, Callable[[ir.Model], None]] = {
 }
 
 
-@pytest.mark.parametrize("source", ["x86", "qnnpack", "file"])
+@pytest.mark.parametrize("source", ["x86", "qnnpack", "file", "program"])
 def test_what_a_source_states_of_its_roundings_is_in_its_graphs(source: str, tmp_path: Path) -> None:
     stated, graphs, inputs = _made(source, tmp_path)
     assert keeping(stated, *graphs, inputs) is None
