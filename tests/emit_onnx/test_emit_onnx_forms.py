@@ -73,6 +73,27 @@ def test_gelu_is_one_operator_of_onnxruntime(name: str, tmp_path: Path) -> None:
     assert error < 2e-6
 
 
+class Beside(nn.Module):
+    """A GELU by tanh, whose halved argument something else computes, too."""
+
+    def __init__(self, other: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.other = other
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.gelu(x, approximate="tanh") + self.other(x)
+
+
+@pytest.mark.parametrize(
+    "other", [functional.gelu, lambda x: x * 0.5, lambda x: (x / 2).sin(), lambda x: x * torch.full((8, 1, 1), 0.5)]
+)
+def test_halves_that_onnxruntime_takes_into_a_gelu_leave_what_others_read(
+    other: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
+) -> None:
+    _, error = run(nn.Sequential(nn.Conv2d(8, 8, 1), Beside(other)), (2, 8, 6, 6), tmp_path)
+    assert error < 2e-6
+
+
 def test_depthwise_convolutions_fill_the_blocks_of_onnxruntime(tmp_path: Path) -> None:
     """As in ShuffleNetV2 with 58 channels: three convolutions without a change of layout between them."""
     unit = nn.Sequential(nn.Conv2d(8, 58, 1), nn.ReLU(), nn.Conv2d(58, 58, 3, 1, 1, groups=58), nn.Conv2d(58, 16, 3))
