@@ -258,9 +258,14 @@ def _put(links: Sequence[LinkResult], judged: Sequence[LinkResult]) -> tuple[Lin
 
 
 def _writing(graph: Graph, file: File, inputs: Mapping[str, Array], sample: str, matching: Matching) -> LinkResult:
-    """Link 3; skipped where the reference lacks an operator of the file."""
+    """Link 3; skipped where the reference lacks what the graph has, and broken where the file alone has it."""
     from edgeconv.parity.writing import writing
 
+    own = {node.op_type for node in graph.model.graph.all_nodes()}
+    if added := [name for name in file.unknown if name not in own]:
+        return LinkResult(
+            Link.WRITING, Verdict.FAIL, where=added[0], reason=f"the file has {', '.join(added)}, and the graph has not"
+        )
     if file.unknown:
         return not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
     try:

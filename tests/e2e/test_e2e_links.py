@@ -161,6 +161,39 @@ def test_a_wrong_writer_breaks_link_3(
     assert "link 3 (writing) breaks" in proof.told
 
 
+@pytest.mark.parametrize(
+    ("operator", "options", "words"),
+    [
+        ("RandomUniformLike", {}, "the file has RandomUniformLike, and the graph has not"),
+        ("Transpose", {"perm": [0, 1]}, "the file cannot be evaluated: planted: Transpose"),
+    ],
+)
+def test_an_operator_that_no_reference_computes_breaks_link_3(
+    operator: str,
+    options: dict[str, Any],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right = onnx_emitter.to_onnx
+
+    def wrong(*arguments: Any, **settings: Any) -> core.Emitted:
+        emitted = right(*arguments, **settings)
+        model = onnx.load_from_string(emitted.data)
+        at = next(index for index, node in enumerate(model.graph.node) if node.op_type == "LeakyRelu")
+        node = model.graph.node[at]
+        model.graph.node.insert(at, onnx.helper.make_node(operator, list(node.input), ["planted"], **options))
+        model.graph.node[at + 1].input[0] = "planted"
+        return replace(emitted, data=model.SerializeToString())
+
+    monkeypatch.setattr(onnx_emitter, "to_onnx", wrong)
+    proof = _Proof(tmp_path, "onnx", capsys)
+    assert proof.code == 1
+    reason = proof.broken()["writing"]["reason"]
+    assert re.search(words, reason), reason
+
+
 def test_a_wrong_runtime_breaks_link_4(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
