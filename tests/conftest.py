@@ -12,6 +12,7 @@
   each other, those of onnxruntime for as long again as they compute.
 - Every worker imports every file: what is dear is made in fixtures and tests, not at import or in parameters.
 - Of parameters that cross independent axes, `make test` runs a diagonal and `make test-all` the rest (`crossed.py`).
+- Each test begins with the same random numbers, whatever ran before it in its worker.
 - Everything else must not matter: no fixed paths or ports, no order, parameters with the same names in every process.
 """
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import random
 import signal
 from collections.abc import Callable
 from copy import copy
@@ -27,6 +29,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -94,6 +97,16 @@ if WORKER in os.environ:
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seeds what modules and inputs are drawn with: which tests a worker ran before must not change a figure."""
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.hookimpl(optionalhook=True)
