@@ -230,7 +230,7 @@ def _keeping(variant: Variant, golden: Golden, rewriting: Rewriting | None, prog
         return None
     with progress.stage(f"{variant.name} graph, its source's roundings"):
         try:
-            stated = stated_of(rewriting.source, golden.smallest)
+            stated = stated_of(rewriting.source, golden.smallest, rewriting.captured)
         except EdgeconvError:  # the source does not run, which its own row says
             return None
         graphs = rewriting.captured, rewriting.rewritten, variant.model

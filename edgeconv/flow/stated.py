@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from edgeconv.core import Array, Sample
 from edgeconv.core.affine import spread
@@ -22,10 +24,20 @@ _READS = ("quantized_decomposed.dequantize_per_channel.default",)
 _WEIGHT = "weight_fake_quant"  # torch.ao's name of it in each module with a weight
 
 
-def stated_of(source: Source, sample: Sample) -> Sequence[StatedRounding]:
-    """What each fake quantization of a module states that a sample reaches, and operators of a program or a file."""
+def stated_of(source: Source, sample: Sample, captured: ir.Model | None = None) -> Sequence[StatedRounding]:
+    """What each fake quantization of a module states that a sample reaches, and operators of a program or a file.
+
+    Args:
+        source: that was captured.
+        sample: that its modules are called with.
+        captured: the source's graph: what it lacks is left out where it changes no output of the source, as a head for
+            training does.
+    """
     if isinstance(source, TorchSource):
-        return _of_module(source, sample)
+        stated = _of_module(source, sample)
+        missing = [] if captured is None else [item for item in stated if _lacks(captured, item)]
+        unused = [item for item in missing if not _changes_outputs(source, sample, item)]
+        return [item for item in stated if item not in unused]
     return _of_file(source) if isinstance(source, OnnxSource) and source.variant else ()
 
 
@@ -37,6 +49,29 @@ def _of_module(source: TorchSource, sample: Sample) -> Sequence[StatedRounding]:
     _, results = source.values_of_modules(sample, "float64")
     calls = [(name, _CALL_NUMBER.sub("", name)) for name in results]
     return [_of_part(name, parts[path], results[name]) for name, path in calls if path in parts]
+
+
+def _lacks(captured: ir.Model, item: StatedRounding) -> bool:
+    return item.integers is None and not item.named_in(captured)
+
+
+def _changes_outputs(source: TorchSource, sample: Sample, item: StatedRounding) -> bool:
+    """Whether another result of a fake quantization makes another output of the module."""
+    path, call = _CALL_NUMBER.sub("", item.name), _CALL_NUMBER.search(item.name)
+    parts, calls = dict(source.module.named_modules()), itertools.count()
+    if path not in parts:  # a program's, of which nothing is left out
+        return True
+
+    def moved(_module: Any, _inputs: Any, result: Any) -> Any:
+        return 1 - result if next(calls) == int(call[0][1:] if call else 0) else result
+
+    before = source.values_of_modules(sample, "float64")[0]
+    hook = parts[path].register_forward_hook(moved)
+    try:
+        after = source.values_of_modules(sample, "float64")[0]
+    finally:
+        hook.remove()
+    return any(not np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(before, after, strict=True))
 
 
 def _of_graph(module: Any) -> Sequence[StatedRounding]:

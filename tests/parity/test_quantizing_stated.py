@@ -46,9 +46,21 @@ class Trained(nn.Module):
         return self.last(self.pool(x).flatten(1))
 
 
-def _trained_module(backend: str) -> nn.Module:
+class WithHead(Trained):
+    """A head besides, as some networks are trained with, whose result is dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.head(x)
+        return super().forward(x)
+
+
+def _trained_module(backend: str, kind: type[Trained] = Trained) -> nn.Module:
     torch.manual_seed(0)
-    module = ao.fuse_modules_qat(Trained().train(), [["first.0", "first.1", "first.2"]])
+    module = ao.fuse_modules_qat(kind().train(), [["first.0", "first.1", "first.2"]])
     module = ao.QuantWrapper(module).train()
     module.qconfig = ao.get_default_qat_qconfig(backend)
     module = ao.prepare_qat(module)
@@ -103,8 +115,9 @@ def _of_module(module: nn.Module) -> _Made:
 
 def _of(source: Source, sample: Sample) -> _Made:
     """What a source states, and the graphs: captured, what that is rewritten to, what files are written from."""
-    stated, graph = stated_of(source, sample), source.graph()
+    graph = source.graph()
     captured = graph.clone()
+    stated = stated_of(source, sample, captured)
     rewritten = optimize(graph)
     (variant,) = variants_of(rewritten, ("int8",), Quantization(), Silent())
     return tuple(stated), [captured, rewritten.clone(), variant.model.clone()], sample.inputs
@@ -219,6 +232,22 @@ def test_what_a_source_states_of_its_roundings_is_in_its_graphs(source: str, tmp
         assert link is not None, (at, name)
         assert link.verdict is Verdict.FAIL
         assert "source" in link.reason or "read back" in link.reason
+
+
+def test_roundings_whose_results_nothing_uses_are_not_asked_for() -> None:
+    stated, graphs, inputs = _of_module(_trained_module("qnnpack", WithHead))
+    assert not any("head.activation" in item.name for item in stated)
+    assert any("second.activation" in item.name for item in stated)
+    assert keeping(stated, *graphs, inputs) is None
+    # One that a capture loses is missed all the same.
+    captured = graphs[0].clone()
+    node, readers = _pair(captured)
+    for reader in readers:
+        reader.outputs[0].replace_all_uses_with(node.inputs[0])
+    captured.graph.remove([*readers, node], safe=True)
+    module = _trained_module("qnnpack", WithHead)
+    source, sample = TorchSource(module, (_DATA,), ("x",)), Sample("x", {"x": _DATA.numpy()})
+    assert len(stated_of(source, sample, captured)) == len(stated)
 
 
 def test_a_capture_that_reads_another_scale_breaks_link_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

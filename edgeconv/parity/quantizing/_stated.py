@@ -53,6 +53,11 @@ class StatedRounding:
         fits = least <= first - moved and last - moved <= greatest
         return fits and tuple(scale.reshape(-1).tolist()) == self.scales and points == self.zero_points
 
+    def named_in(self, model: ir.Model) -> list[str]:
+        """Its integers in a graph, by name."""
+        names = [node.outputs[0].name or "" for node in model.graph if node.op_type == "QuantizeLinear"]
+        return [name for name in names if _is_named(name, self)]
+
 
 def stated_faults(
     stated: Sequence[StatedRounding],
@@ -74,27 +79,21 @@ def stated_faults(
     due = [item for item in stated if item.integers is None]
     if captured is not None:
         yield from _roundings(due, captured)
-        yield from map(_lost, (item.name for item in due if not _of(item, captured)))
+        yield from map(_lost, (item.name for item in due if not item.named_in(captured)))
         yield from _weights([item for item in stated if item.integers is not None], captured)
     yield from _roundings(due, integers)
-    gone = [item for item in due if not _of(item, integers)]
+    gone = [item for item in due if not item.named_in(integers)]
     if captured is None:
         nodes = [node for node in integers.graph if node.op_type == "QuantizeLinear"]
         yield from (_lost(item.name) for item in gone if not any(map(item.is_of, nodes)))
     else:
-        names = [name for item in gone for name in _of(item, captured)]
+        names = [name for item in gone for name in item.named_in(captured)]
         yield from map(_lost, left_out(names, captured, integers, inputs))
     if stated:
         before, held = _stored(rewritten), _stored(integers)
         for name in before.keys() & held.keys():
             if before[name] != held[name]:
                 yield Place(name, f"{name} has other integers or scales than its source")
-
-
-def _of(item: StatedRounding, model: ir.Model) -> list[str]:
-    """The integers of a rounding in a graph, by name."""
-    names = [node.outputs[0].name or "" for node in model.graph if node.op_type == "QuantizeLinear"]
-    return [name for name in names if _is_named(name, item)]
 
 
 def _is_named(name: str, item: StatedRounding) -> bool:
