@@ -88,8 +88,10 @@ def _shown(value: Any) -> str:
 
 
 def _differing(own: Array, other: Array) -> str:
-    if max(own.size, other.size) <= _MOST_SHOWN or own.shape != other.shape:
+    if max(own.size, other.size) <= _MOST_SHOWN:
         return f"are {other.tolist()} instead of {own.tolist()}"
+    if own.shape != other.shape:
+        return f"have the shape {list(other.shape)} instead of {list(own.shape)}"
     places = np.argwhere(own != other)
     first = tuple(int(index) for index in places[0])
     moved = f"{len(places)} of {own.size}" if len(places) > 1 else "one"
