@@ -298,10 +298,11 @@ class _Writing:
     def _of_ranges(self, end: End) -> Array:
         """How far integers of the writer's own may move the result where they saturate, element by element.
 
-        Their scale was rounded to a float32 once, and the ends of their range with it.
+        Their scale was rounded to a float32 once, and the ends of their range with it. A result of another shape has no
+        such elements.
         """
         total = np.zeros(end.expected.shape)
-        for name in sorted(self.file.own_ranges(end.tensor)):
+        for name in sorted(self.file.own_ranges(end.tensor)) if end.fits else ():
             moved = [self.file.again(end.tensor, {}, {name: 1 + sign * HALF_UNIT}) for sign in (-1, 1)]
             total += np.maximum(*(errors(array, end.actual) for array in moved)) * (1 + SECOND_ORDER)
         return total
