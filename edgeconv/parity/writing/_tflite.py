@@ -87,6 +87,7 @@ class TfliteFile:
         self.saturated = rounded_before_moves(file, held, graph)
         self._values: dict[int, Array] = {}
         self._cut: set[int] = set()
+        self._evaluated: tuple[int, list[Operator], dict[int, Array]] | None = None
         self._in_any_order: set[int] = set()
         self._known_axes: dict[int, tuple[int, ...]] = {}
         read = {index for operator in file.operators for index in operator.inputs} | set(file.outputs)
@@ -254,7 +255,7 @@ class TfliteFile:
             expected: what it computes, before rounding, by name.
             known: values that are the expected ones, of `alike`.
         """
-        self._cut = set()
+        self._cut, self._evaluated = set(), None
         self._values = self._real.kept
         for index, spec in zip(self._stated.inputs, self._inputs, strict=True):
             holder = self._holders.get(index)
@@ -320,11 +321,25 @@ class TfliteFile:
             ranges: what the range of integers on the way is multiplied by, by name.
         """
         wanted = self._index[tensor]
-        values = self._values | {self._index[name]: array for name, array in changed.items()}
+        others = {self._index[name]: array for name, array in changed.items()}
         factors = {self._index[name]: factor for name, factor in (ranges or {}).items()}
-        for operator in self._before(wanted):
-            values.update(self._computed(operator, values, factors))
+        operators, unchanged = self._evaluated_before(wanted)
+        values, moved = unchanged | others, {*others}
+        # A recurrence that is written out step by step is hundreds of operators, most of which read nothing that moved.
+        for operator in operators:
+            if not moved.isdisjoint(operator.inputs) or not factors.keys().isdisjoint(operator.outputs):
+                values.update(self._computed(operator, values, factors))
+                moved.update(operator.outputs)
         return self._compared(wanted, values[wanted])
+
+    def _evaluated_before(self, wanted: int) -> tuple[list[Operator], dict[int, Array]]:
+        """The operators before a tensor, and the values of their results; kept for the one that was asked for last."""
+        if self._evaluated is None or self._evaluated[0] != wanted:
+            operators, values = self._before(wanted), dict(self._values)
+            for operator in operators:
+                values.update(self._computed(operator, values))
+            self._evaluated = wanted, operators, values
+        return self._evaluated[1:]
 
     def own_ranges(self, tensor: str) -> frozenset[str]:
         """The integers between a tensor and the held ones before it whose scale the graph does not have."""
