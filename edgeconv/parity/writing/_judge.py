@@ -250,8 +250,13 @@ class _Writing:
         return replace(best, wrong_number=self._wrong_number(best.end, operands)) if best.used <= 1 else best
 
     def _bound(self, end: End, operands: Operands) -> Array:
-        """With the response to its operands, and to the constants that one side alone has: element by element."""
+        """With the response to its operands, and to the constants that one side alone has: element by element.
+
+        What moves elements of a result of another shape moves none of those that were expected.
+        """
         least = GAMMA * (magnitude(end.expected) + self._response(end, operands))
+        if not end.fits:
+            return np.full(end.expected.shape, least)
         return least + self._of_constants(end, operands) + self._of_approximations(end, operands) + self._of_ranges(end)
 
     def _wrong_number(self, end: End, operands: Operands) -> tuple[str, str] | None:
@@ -298,11 +303,10 @@ class _Writing:
     def _of_ranges(self, end: End) -> Array:
         """How far integers of the writer's own may move the result where they saturate, element by element.
 
-        Their scale was rounded to a float32 once, and the ends of their range with it. A result of another shape has no
-        such elements.
+        Their scale was rounded to a float32 once, and the ends of their range with it.
         """
         total = np.zeros(end.expected.shape)
-        for name in sorted(self.file.own_ranges(end.tensor)) if end.fits else ():
+        for name in sorted(self.file.own_ranges(end.tensor)):
             moved = [self.file.again(end.tensor, {}, {name: 1 + sign * HALF_UNIT}) for sign in (-1, 1)]
             total += np.maximum(*(errors(array, end.actual) for array in moved)) * (1 + SECOND_ORDER)
         return total
