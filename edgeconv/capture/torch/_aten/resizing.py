@@ -181,10 +181,11 @@ def pad(b: Builder, x: ir.Value, pad: Ints, mode: str = "constant", value: float
     if mode not in _MODES:
         raise Unsupported(f"mode={mode!r}")
     grown, cropped = ([pick(0, number) for number in pad] for pick in (max, min))
-    if mode != "constant" and any(cropped):
-        first, last = ((grown, mode), (cropped, "constant"))[:: 1 if mode == "reflect" else -1]
-        return _padded(b, _padded(b, x, *first), *last)
-    return _padded(b, x, pad, mode, value)
+    if mode == "constant" or not any(cropped):
+        return _padded(b, x, pad, mode, value)
+    if mode == "reflect":
+        return _padded(b, _padded(b, x, grown, mode), cropped, "constant")
+    return _padded(b, _padded(b, x, cropped, "constant"), grown, mode)
 
 
 def _padded(b: Builder, x: ir.Value, pad: Ints, mode: str, value: float | None = None) -> ir.Value:
