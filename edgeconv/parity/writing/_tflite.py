@@ -320,32 +320,32 @@ class TfliteFile:
             changed: other numbers in constants, by name.
             ranges: what the range of integers on the way is multiplied by, by name.
         """
-        wanted = self._index[tensor]
+        target = self._index[tensor]
         others = {self._index[name]: array for name, array in changed.items()}
         factors = {self._index[name]: factor for name, factor in (ranges or {}).items()}
-        operators, unchanged = self._evaluated_before(wanted)
+        operators, unchanged = self._evaluated_before(target)
         values, moved = unchanged | others, {*others}
         # A recurrence that is written out step by step is hundreds of operators, most of which read nothing that moved.
         for operator in operators:
             if not moved.isdisjoint(operator.inputs) or not factors.keys().isdisjoint(operator.outputs):
                 values.update(self._computed(operator, values, factors))
                 moved.update(operator.outputs)
-        return self._compared(wanted, values[wanted])
+        return self._compared(target, values[target])
 
-    def _evaluated_before(self, wanted: int) -> tuple[list[Operator], dict[int, Array]]:
+    def _evaluated_before(self, target: int) -> tuple[list[Operator], dict[int, Array]]:
         """The operators before a tensor, and the values of their results; kept for the one that was asked for last."""
-        if self._evaluated is None or self._evaluated[0] != wanted:
-            operators, values = self._before(wanted), dict(self._values)
+        if self._evaluated is None or self._evaluated[0] != target:
+            operators, values = self._before(target), dict(self._values)
             for operator in operators:
                 values.update(self._computed(operator, values))
-            self._evaluated = wanted, operators, values
+            self._evaluated = target, operators, values
         return self._evaluated[1:]
 
     def own_ranges(self, tensor: str) -> frozenset[str]:
         """The integers between a tensor and the held ones before it whose scale the graph does not have."""
-        wanted = self._index[tensor]
-        inner = {index for operator in self._before(wanted) for index in operator.outputs}
-        inner -= self._holders.keys() | {wanted}
+        target = self._index[tensor]
+        inner = {index for operator in self._before(target) for index in operator.outputs}
+        inner -= self._holders.keys() | {target}
         return frozenset(tensor.name for tensor in map(self._stated.tensors.__getitem__, inner) if range_of(tensor))
 
     def _compared(self, index: int, array: Array) -> Array:
@@ -355,10 +355,10 @@ class TfliteFile:
 
     def operands(self, tensor: str) -> frozenset[str]:
         """The held values, and the graph's inputs, that a tensor which was compared is computed from."""
-        wanted = self._index[tensor]
-        read = {index for operator in self._before(wanted) for index in operator.inputs}
+        target = self._index[tensor]
+        read = {index for operator in self._before(target) for index in operator.inputs}
         inputs = {index: spec.name for index, spec in zip(self._stated.inputs, self._inputs, strict=True)}
-        held = {index: self._holders[index].name for index in self._cut - {wanted}}
+        held = {index: self._holders[index].name for index in self._cut - {target}}
         names = {**inputs, **{index: self._holders[index].name for index in inputs if index in self._holders}, **held}
         return frozenset(names[index] for index in read if index in names)
 
@@ -409,12 +409,12 @@ class TfliteFile:
         read = {index for operator in self._before(self._index[tensor]) for index in operator.inputs if index >= 0}
         return frozenset({self._stated.tensors[index].name for index in read} & self.constants.keys())
 
-    def _before(self, wanted: int) -> list[Operator]:
+    def _before(self, target: int) -> list[Operator]:
         """The operators between a tensor and the held ones before it, in their order."""
-        waiting, needed = [wanted], set()
+        waiting, needed = [target], set()
         while waiting:
             index = waiting.pop()
-            if index in self._makers and index not in needed and (index == wanted or index not in self._cut):
+            if index in self._makers and index not in needed and (index == target or index not in self._cut):
                 needed.add(index)
                 waiting += self._makers[index].inputs
         return [operator for operator in self._stated.operators if needed.intersection(operator.outputs)]
