@@ -28,7 +28,7 @@ from edgeconv.parity import (
     shaken,
 )
 from edgeconv.parity.chain import held_to_links, relieved
-from edgeconv.parity.running import Known, told_as_precision, told_as_runtimes_own
+from edgeconv.parity.running import LayerCache, told_as_precision, told_as_runtimes_own
 from edgeconv.progress import Progress
 
 _MakeRun = Callable[[tuple[Sample, ...]], Run]
@@ -218,7 +218,7 @@ def _runs(
     devices = [find(name) for name in proof.device_names]
     takers = [device for device in devices if "tflite" in device.formats]
     runs = len(takers) * sum(artifact.format == "tflite" for artifact in artifacts)
-    known = Known() if runs > 1 else None  # layers judged once need not be judged again; of one run, none is met twice
+    cache = LayerCache() if runs > 1 else None  # of a single run, no layer is met twice
     for artifact in artifacts:
         for device in devices:
             if artifact.format in device.formats:
@@ -226,7 +226,7 @@ def _runs(
                 make_run = partial(sessions.run, device, artifact, timeout_s=proof.timeout_s)
                 unfused = partial(make_run, optimized=False) if artifact.format == "onnx" else None
                 judge_running = partial(
-                    judged_running, sessions, device, artifact, known=known, timeout_s=proof.timeout_s
+                    judged_running, sessions, device, artifact, cache=cache, timeout_s=proof.timeout_s
                 )
                 yield _Planned(title, artifact.variant, make_run, unfused, judge_running)
 

@@ -139,7 +139,7 @@ def _of_variant(
     """Links 2 and 3 of a variant's files, by their name; link 2 breaks as `numbers` says, where that is something."""
     from edgeconv.parity.writing import (  # torch, which proving again does not need
         Graph,
-        Shared,
+        OperandCache,
         border_scales,
         interface_faults,
         matched,
@@ -152,7 +152,7 @@ def _of_variant(
     real_model = with_real_borders(variant.model)
     graph = whole if real_model is variant.model else Graph(real_model)
     if len(artifacts) - sum(artifact.format == "onnx" for artifact in artifacts) > 1:
-        graph.shared = Shared()  # two layouts; what an `.onnx` file is judged on depends on the nodes that it has
+        graph.shared = OperandCache()  # two layouts; what an `.onnx` file is judged on depends on the nodes that it has
     sample = golden.samples[0]
     row = one_row(graph, real_inputs(sample.inputs, variant.model.graph))
     stored: dict[str, Array] = {}

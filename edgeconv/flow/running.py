@@ -19,7 +19,7 @@ from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.devices import Device, Sessions, file_inputs
 from edgeconv.errors import DeviceError, EdgeconvError
 from edgeconv.flow.layer_causes import cause_on_runtime
-from edgeconv.parity.running import Judged, Known, ProbedFile, arithmetic_of, open_probed, running_link
+from edgeconv.parity.running import Judged, LayerCache, ProbedFile, arithmetic_of, open_probed, running_link
 
 _MOST_PROBES = 12  # copies of one file that are run until one computes as the file itself does
 _ENOUGH = 1 << 20  # values of one sample: a second one would show nothing new
@@ -35,7 +35,7 @@ def judged_running(
     derived: Sequence[Sample] = (),
     derived_run: Run | None = None,
     *,
-    known: Known | None = None,
+    cache: LayerCache | None = None,
     timeout_s: float,
 ) -> LinkResult:
     """Judges link `RUNNING` of an artifact on a device.
@@ -53,12 +53,12 @@ def judged_running(
         rows: what the run was judged to be.
         derived: inputs that look for trouble, see `edgeconv.parity.derived`.
         derived_run: of these; where it failed they are left out, and the link's reason says so.
-        known: layers that were judged on other devices already.
+        cache: layers that were judged on other devices already.
         timeout_s: of each probe, seconds.
     """
     try:
         data = read_named(artifact.path, kind=artifact.path.suffix, error=DeviceError)
-        file = open_probed(artifact.path, data, arithmetic_of(run.environment), known)
+        file = open_probed(artifact.path, data, arithmetic_of(run.environment), cache)
         probe = _Probe(partial(sessions.run_probe, device, artifact, timeout_s=timeout_s), artifact, file)
         walks = _Walks(artifact, data, file)
         own = [(samples[at], run.outputs[at]) for at in _worst_first(rows, len(samples))]

@@ -17,8 +17,9 @@ from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import Arithmetic, Bound
 from edgeconv.parity.bounds._later import Later
 from edgeconv.parity.running import Judged, Layer, running_link
-from edgeconv.parity.running._layers import Operand, Step, judged_layers
+from edgeconv.parity.running._layers import judged_layers
 from edgeconv.parity.running._onnx import OnnxFile
+from edgeconv.parity.running._step import Operand, Step
 
 _X = np.array([1.0, 2.0])
 

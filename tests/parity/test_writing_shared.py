@@ -14,8 +14,8 @@ from edgeconv.capture import capture
 from edgeconv.core.verdicts import LinkResult
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.errors import RewriteError
-from edgeconv.parity.writing import Graph, Shared, TfliteFile, writing
-from edgeconv.parity.writing._operands import Operands
+from edgeconv.parity.writing import Graph, OperandCache, TfliteFile, writing
+from edgeconv.parity.writing._ends import Operands
 from edgeconv.reference import tflite
 from edgeconv.rewrite import optimize
 
@@ -45,7 +45,7 @@ def _judged(model: ir.Model, graph: Graph, slopes: tuple[float | None, float | N
 @pytest.mark.parametrize("slopes", [(None, None), (0.2, None), (None, 0.2)])
 def test_each_layout_is_judged_as_it_is_alone(slopes: tuple[float | None, float | None], model: ir.Model) -> None:
     alone, graph = _judged(model, Graph(model), slopes), Graph(model)
-    graph.shared = Shared()
+    graph.shared = OperandCache()
     assert _judged(model, graph, slopes) == alone
     assert [link.verdict.value for link in alone] == ["pass" if slope is None else "fail" for slope in slopes]
 
@@ -57,13 +57,13 @@ def test_the_graph_is_evaluated_once_for_both(model: ir.Model, monkeypatch: pyte
     _judged(model, Graph(model), (None, None))
     for_each = len(evaluated)
     graph = Graph(model)
-    graph.shared = Shared()
+    graph.shared = OperandCache()
     _judged(model, graph, (None, None))
     assert 0 < len(evaluated) - for_each == for_each // 2
 
 
 def test_other_arrays_or_another_question_have_operands_of_their_own() -> None:
-    shared, array = Shared(), np.zeros(2)
+    shared, array = OperandCache(), np.zeros(2)
 
     def operands(number: float) -> Iterator[Operands]:
         yield Operands({}, {"a": np.full(2, number)}, {})
@@ -77,7 +77,7 @@ def test_other_arrays_or_another_question_have_operands_of_their_own() -> None:
 
 
 def test_what_could_not_be_computed_is_not_passed_over_by_the_next_file() -> None:
-    shared, array = Shared(), np.zeros(2)
+    shared, array = OperandCache(), np.zeros(2)
 
     def operands() -> Iterator[Operands]:
         yield Operands({}, {}, {})

@@ -6,20 +6,21 @@ Public names
     `running_link`: the link of an artifact on a device, of what the walks over its samples tell: `Judged`, `Layer`.
     `told_as_runtimes_own`: rows whose link 4 breaks while link 3 holds say that it is the runtime's own fault.
     `told_as_precision`: rows beyond a threshold while every link holds say that it is float32's own error.
-    `Known`: the layers that were judged already, for several devices and files.
+    `LayerCache`: the layers that were judged already, for several devices and files.
     `arithmetic_of`: what a device computes in, by what it says of itself.
 """
 
 from __future__ import annotations
 
 from edgeconv.parity.running._file import ProbedFile, arithmetic_of, open_graph, open_probed
-from edgeconv.parity.running._known import Known
-from edgeconv.parity.running._layers import Judged, Layer
+from edgeconv.parity.running._layer_cache import LayerCache
+from edgeconv.parity.running._layers import Judged
 from edgeconv.parity.running._link import running_link, told_as_precision, told_as_runtimes_own
+from edgeconv.parity.running._step import Layer
 
 __all__ = [
     "Judged",
-    "Known",
+    "LayerCache",
     "Layer",
     "ProbedFile",
     "arithmetic_of",

@@ -11,7 +11,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from edgeconv.core import Array
 from edgeconv.errors import ParityError
 from edgeconv.parity.bounds import Arithmetic
-from edgeconv.parity.running._known import Known
+from edgeconv.parity.running._layer_cache import LayerCache
 from edgeconv.parity.running._layers import Judged
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ class ProbedFile(Protocol):
         ...
 
 
-def open_probed(path: Path, data: bytes, arithmetic: Arithmetic, known: Known | None = None) -> ProbedFile:
+def open_probed(path: Path, data: bytes, arithmetic: Arithmetic, cache: LayerCache | None = None) -> ProbedFile:
     """The file as a `ProbedFile`.
 
     Args:
         path: where it lies, with what belongs to it; its suffix tells the language.
         data: its bytes.
         arithmetic: of the runtime that it is judged for.
-        known: layers of ``.tflite`` files that were judged already; one for all files and devices.
+        cache: layers of ``.tflite`` files that were judged already; one for all files and devices.
     """
     if path.suffix == ".onnx":
         from edgeconv.parity.running._onnx import OnnxFile
@@ -61,7 +61,7 @@ def open_probed(path: Path, data: bytes, arithmetic: Arithmetic, known: Known | 
         return OnnxFile(path, data, arithmetic)
     from edgeconv.parity.running._tflite import TfliteFile
 
-    return TfliteFile(data, arithmetic, known)
+    return TfliteFile(data, arithmetic, cache)
 
 
 def open_graph(model: ir.Model, arithmetic: Arithmetic) -> ProbedFile:

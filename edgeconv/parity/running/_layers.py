@@ -14,59 +14,13 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.errors import EdgeconvError
 from edgeconv.parity.bounds import Bound
-from edgeconv.parity.running._known import Known
+from edgeconv.parity.running._layer_cache import LayerCache
+from edgeconv.parity.running._step import Layer, Operand, Step
 
-Operand = Array | Bound | None
 Reading = Callable[[Hashable, Array], Operand]
 """Makes of a returned value what an operator behind it read."""
 
 _LONG = 8  # operators of a piece, beyond which each kind is named once
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operator of a file.
-
-    Attributes:
-        operator: its name in the file's language.
-        inputs: keys of its operands; None where one is left out.
-        outputs: keys of its results.
-        bounds: gives a `Bound` per result, of operands that a runtime returned or of carried ones.
-        identity: all that its bounds depend on but for the operands; empty where nobody asks for it.
-    """
-
-    operator: str
-    inputs: tuple[Hashable | None, ...]
-    outputs: tuple[Hashable, ...]
-    bounds: Callable[[Sequence[Operand]], Sequence[Bound]]
-    identity: str = ""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One value that a runtime returned, and the operators since the values that it returned before.
-
-    Attributes:
-        name: of the value, which has that of its torch module.
-        operators: that lie between, in the file's order.
-        used: the largest share of its bound that an element uses; above 1, no correct evaluation gives it.
-        error: of the element that uses most, in the value's unit (steps of quantized ones).
-        bound: of that element.
-        likely: the largest share of its likely bound that an element uses.
-        signal: sum of the squares of the exact values.
-        noise: sum of the squares of the errors.
-        widest: the largest bound of an element.
-    """
-
-    name: str
-    operators: tuple[str, ...]
-    used: float
-    error: float
-    bound: float
-    likely: float
-    signal: float
-    noise: float
-    widest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +37,7 @@ def judged_layers(
     returned: Mapping[Hashable, Array],
     readings: Sequence[Reading],
     name_of: Callable[[Hashable], str],
-    known: Known | None = None,
+    cache: LayerCache | None = None,
 ) -> Judged:
     """Judges each returned value by the operators that lead to it from returned ones.
 
@@ -96,15 +50,15 @@ def judged_layers(
         returned: results, as the runtime has them.
         readings: how the operators behind a returned value may have read it; one by which it is right is enough.
         name_of: the name of a returned value.
-        known: layers that were judged already; these are added.
+        cache: layers that were judged already; these are added.
     """
     layers: dict[Hashable, Layer] = {}
     unjudged: dict[str, str] = {}
     left = frozenset(returned)  # the values that no reading so far has found to be right
     for at, reading in enumerate(readings):
         # 1. What another device, or the other layout of the file, computed to the last bit alike was judged there.
-        keys = {} if known is None else known.keys(steps, fed, returned, at)
-        same = {key for key in keys.keys() & left if known is not None and keys[key] in known.layers}
+        keys = {} if cache is None else cache.keys(steps, fed, returned, at)
+        same = {key for key in keys.keys() & left if cache is not None and keys[key] in cache.layers}
         # 2. The others, along the file.
         needed = _needed(steps, returned, left - same)
         walk = _Walk(fed, returned, reading, Counter(key for step in needed for key in step.inputs))
@@ -114,9 +68,9 @@ def judged_layers(
                 if key in left - same:
                     judged.add(key)
                     layers[key] = _layer(name_of(key), piece, bound, returned[key])
-        if known is not None:
-            layers |= {key: replace(known.layers[keys[key]], name=name_of(key)) for key in same}
-            known.layers |= {keys[key]: layers[key] for key in judged & keys.keys()}
+        if cache is not None:
+            layers |= {key: replace(cache.layers[keys[key]], name=name_of(key)) for key in same}
+            cache.layers |= {keys[key]: layers[key] for key in judged & keys.keys()}
         for key in walk.unjudged.keys() & layers.keys() & left:
             del layers[key]  # it is not right by a narrower reading, and may be by this one
         unjudged |= {name_of(key): why for key, why in walk.unjudged.items() if key in left}

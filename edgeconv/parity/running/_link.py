@@ -10,7 +10,8 @@ from edgeconv.core.affine import decibels
 from edgeconv.core.values import counted
 from edgeconv.core.verdicts import LayerUse, Link, LinkResult
 from edgeconv.parity._fidelity import failed
-from edgeconv.parity.running._layers import Judged, Layer
+from edgeconv.parity.running._layers import Judged
+from edgeconv.parity.running._step import Layer
 
 
 def running_link(judged: Mapping[str, Judged], cause: str = "") -> LinkResult:

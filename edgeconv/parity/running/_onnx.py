@@ -22,7 +22,8 @@ from edgeconv.graph.edit import producer_of
 from edgeconv.graph.quantized_operators import spell_out
 from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.bounds import Arithmetic, Bound, of_node
-from edgeconv.parity.running._layers import Judged, Operand, Step, carried_through, judged_layers
+from edgeconv.parity.running._layers import Judged, carried_through, judged_layers
+from edgeconv.parity.running._step import Operand, Step
 
 _SUMS = having(Trait.LAYER) | {"AveragePool", "BatchNormalization"}
 _AFFINE = having(Trait.AFFINE)

@@ -11,8 +11,9 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.parity.bounds import Arithmetic, Bound, of_tflite
-from edgeconv.parity.running._known import Known
-from edgeconv.parity.running._layers import Judged, Operand, Step, carried_through, judged_layers
+from edgeconv.parity.running._layer_cache import LayerCache
+from edgeconv.parity.running._layers import Judged, carried_through, judged_layers
+from edgeconv.parity.running._step import Operand, Step
 from edgeconv.reference.tflite import Operator, TfliteGraph, open_tflite, read
 
 _OUTPUTS = 8  # of a SubGraph: the place of its third field in its table of offsets
@@ -26,13 +27,13 @@ class TfliteFile:
     Args:
         data: its bytes.
         arithmetic: of the runtime; halves are dequantized, and all is computed in float32.
-        known: layers that were judged already.
+        cache: layers that were judged already.
     """
 
-    def __init__(self, data: bytes, arithmetic: Arithmetic, known: Known | None = None) -> None:
+    def __init__(self, data: bytes, arithmetic: Arithmetic, cache: LayerCache | None = None) -> None:
         self._data = data
         self._graph = read(data)
-        self._arithmetic, self._known = arithmetic, known
+        self._arithmetic, self._cache = arithmetic, cache
         self._places = {tensor.name: at for at, tensor in enumerate(self._graph.tensors)}
 
     @property
@@ -78,7 +79,7 @@ class TfliteFile:
         steps = self._steps()
         halves = any(graph.tensors[at].dtype == "float16" for at in results if isinstance(at, int))
         readings = [self._held, self._unrounded] if halves else [self._held]
-        return judged_layers(steps, held, results, readings, self._name, self._known)
+        return judged_layers(steps, held, results, readings, self._name, self._cache)
 
     def carried(self, inputs: Sequence[Array]) -> Sequence[Bound]:
         """See `OnnxFile.carried`."""
@@ -99,7 +100,7 @@ class TfliteFile:
                 tuple(None if at < 0 else at for at in operator.inputs),
                 operator.outputs,
                 partial(_bounds, self._graph, operator, self._arithmetic, squares),
-                "" if self._known is None else _identity(self._graph, operator, self._arithmetic, squares),
+                "" if self._cache is None else _identity(self._graph, operator, self._arithmetic, squares),
             )
             for operator in self._graph.operators
         ]

@@ -16,6 +16,7 @@ that makes of the result is measured by moving them.
 from __future__ import annotations
 
 from edgeconv.parity.writing._beside import Beside
+from edgeconv.parity.writing._caches import OperandCache
 from edgeconv.parity.writing._constants import Matching, half_steps
 from edgeconv.parity.writing._ends import (
     GAMMA,
@@ -34,7 +35,6 @@ from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, int
 from edgeconv.parity.writing._interface import interface_faults
 from edgeconv.parity.writing._judge import both_sides, matched, writing
 from edgeconv.parity.writing._kinks import reach_of_graph
-from edgeconv.parity.writing._last import Shared
 from edgeconv.parity.writing._onnx import OnnxFile
 from edgeconv.parity.writing._operands import past_kinks
 from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants, with_faults
@@ -54,7 +54,7 @@ __all__ = [
     "OnValues",
     "OnnxFile",
     "ReadBack",
-    "Shared",
+    "OperandCache",
     "TfliteFile",
     "border_scales",
     "both_sides",

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.parity.writing._ends import each_slab, errors, magnitude
-from edgeconv.parity.writing._operands import Operands
+from edgeconv.parity.writing._ends import Operands, each_slab, errors, magnitude
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,6 +34,25 @@ _MOST_KEPT = 1 << 23  # elements of orders: 64 MB
 _SMALLER = 2.0**-8  # what operands are lowered to: their variance is then about the eps of normalizations
 _PATTERNS = 15  # of signs, that several numbers of a constant are moved by: in one of them, most do not cancel
 _MANY = 3.0  # where a result depends on several numbers of a constant: more than one pattern shows
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What both sides compute from.
+
+    Attributes:
+        inputs: of the graph, by name.
+        values: what the readers of a held value read, by name.
+        expected: what the graph computes of these, before rounding, by name.
+        all_finite: whether what is not finite on one side alone is a fault: these are operands of a user's.
+        known: the values that the file computes as the graph does, whatever the operands are.
+    """
+
+    inputs: Mapping[str, Array]
+    values: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    all_finite: bool = True
+    known: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)

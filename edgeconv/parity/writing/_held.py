@@ -26,10 +26,10 @@ from edgeconv.graph.names import unique_name
 from edgeconv.graph.signs import never_negative
 from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.causes import Piece
+from edgeconv.parity.writing._caches import EvaluationCache, OperandCache
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._cut import Cut, redirect
 from edgeconv.parity.writing._ends import HALF_UNIT
-from edgeconv.parity.writing._last import Last, Shared
 from edgeconv.parity.writing._steps import Steps, steps_of
 from edgeconv.reference import evaluate
 
@@ -67,8 +67,8 @@ class Graph:
         beyond = {name for name, step in self.constant_steps.items() if _is_beyond(self.constants.get(name), step)}
         self.rounded_again = frozenset(self.terms & self.constant_steps.keys() | beyond)
         self._cuts: dict[frozenset[str], Cut] = {}
-        self._last = Last()
-        self.shared: Shared | None = None
+        self._evaluations = EvaluationCache()
+        self.shared: OperandCache | None = None
         self.saturates: frozenset[str] = frozenset()
 
     def saturating(self, names: Collection[str]) -> Graph:
@@ -233,10 +233,10 @@ class Graph:
         if altered is not None:
             return self._evaluated({**inputs, **changed}, names, altered)
         feeds = {**inputs, **changed}
-        if not self._last.has(feeds, names):
+        if not self._evaluations.holds(feeds, names):
             more = self.chosen(self.named)  # what is asked next of the same costs nothing then
-            self._last.keep(feeds, self._evaluated(feeds, more | frozenset(names)))
-        return {name: self._last.values[name] for name in names}
+            self._evaluations.store(feeds, self._evaluated(feeds, more | frozenset(names)))
+        return {name: self._evaluations.values[name] for name in names}
 
     def _evaluated(
         self, feeds: Mapping[str, Array], names: Collection[str], altered: Altered | None = None

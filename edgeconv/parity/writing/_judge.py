@@ -23,6 +23,7 @@ from edgeconv.parity.writing._ends import (
     SECOND_ORDER,
     UNDERFLOW,
     End,
+    Operands,
     errors,
     magnitude,
     shift,
@@ -30,7 +31,7 @@ from edgeconv.parity.writing._ends import (
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._judged import Judged, judged_end
-from edgeconv.parity.writing._operands import Operands, Source
+from edgeconv.parity.writing._operands import Source
 from edgeconv.parity.writing._ratios import exact_ratios
 from edgeconv.parity.writing._solved import Solved, solve
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.parity.writing._distances import distance_of
-from edgeconv.parity.writing._ends import UNDERFLOW, End, share
-from edgeconv.parity.writing._operands import Operands
+from edgeconv.parity.writing._ends import UNDERFLOW, End, Operands, share
 from edgeconv.parity.writing._telling import told_of_end
 
 

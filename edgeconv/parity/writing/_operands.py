@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,32 +10,13 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.graph.traits import Trait, having
-from edgeconv.parity.writing._ends import filled, lowered, mixed, negated, raised
+from edgeconv.parity.writing._ends import Operands, filled, lowered, mixed, negated, raised
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import LARGER, reach_of_graph
 
 _Arrays = Mapping[str, Array]
 _MOST_SHARED = 1 << 23  # elements of held values: 64 MB, several times over
-
-
-@dataclass(frozen=True)
-class Operands:
-    """What both sides compute from.
-
-    Attributes:
-        inputs: of the graph, by name.
-        values: what the readers of a held value read, by name.
-        expected: what the graph computes of these, before rounding, by name.
-        all_finite: whether what is not finite on one side alone is a fault: these are operands of a user's.
-        known: the values that the file computes as the graph does, whatever the operands are.
-    """
-
-    inputs: Mapping[str, Array]
-    values: Mapping[str, Array]
-    expected: Mapping[str, Array]
-    all_finite: bool = True
-    known: Collection[str] = frozenset()
 
 
 def past_kinks(

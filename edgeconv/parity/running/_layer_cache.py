@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.core.moved import contiguous
 from edgeconv.core.threads import in_threads
-
-if TYPE_CHECKING:
-    from edgeconv.parity.running._layers import Layer, Operand, Step
+from edgeconv.parity.running._step import Layer, Operand, Step
 
 
-class Known:
+class LayerCache:
     """The layers that were judged, by all that the judgment depends on.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Layers that are known already are judged once, and any bit that their judgment depends on makes them others."""
+"""Each layer is judged once; where any bit differs that its judgment depends on, it is judged anew."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from edgeconv.capture import capture
 from edgeconv.core import Array
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.parity.bounds import FLOAT32, Arithmetic, Bound
-from edgeconv.parity.running import Judged, Known
-from edgeconv.parity.running._layers import Operand, Reading, Step, judged_layers
+from edgeconv.parity.running import Judged, LayerCache
+from edgeconv.parity.running._layers import Reading, judged_layers
+from edgeconv.parity.running._step import Operand, Step
 from edgeconv.parity.running._tflite import TfliteFile
 from edgeconv.rewrite import optimize
 
@@ -30,8 +31,10 @@ def as_told(key: Hashable, told: Array) -> Operand:
 class Network:
     """y = double(half(x + weight)), z = 2 y; it counts how often an operator is bounded."""
 
-    def __init__(self, known: Known | None, identities: Sequence[str] = ("add", "half", "double", "twice")) -> None:
-        self.known, self.count = known, 0
+    def __init__(
+        self, cache: LayerCache | None, identities: Sequence[str] = ("add", "half", "double", "twice")
+    ) -> None:
+        self.cache, self.count = cache, 0
         self.steps = [
             Step("ADD", ("x", "weight"), ("a",), self.bound(lambda x, weight: x + weight), identities[0]),
             Step("HALF", ("a",), ("h",), self.bound(lambda a: a / 2), identities[1]),
@@ -58,7 +61,7 @@ class Network:
         prefix: str = "",
     ) -> Judged:
         held = {"x": x, "weight": weight}
-        return judged_layers(self.steps, held, dict(told), readings, lambda key: f"{prefix}{key}", self.known)
+        return judged_layers(self.steps, held, dict(told), readings, lambda key: f"{prefix}{key}", self.cache)
 
 
 def altered(array: Array) -> Array:
@@ -69,20 +72,20 @@ def altered(array: Array) -> Array:
 
 
 @pytest.fixture
-def known() -> Known:
+def cache() -> LayerCache:
     """Of a network that was judged."""
-    known = Known()
-    Network(known).judged()
-    return known
+    cache = LayerCache()
+    Network(cache).judged()
+    return cache
 
 
-def network_of(known: Known | None, **identities: str) -> Network:
+def network_of(cache: LayerCache | None, **identities: str) -> Network:
     names = {"add": "add", "half": "half", "double": "double", "twice": "twice", **identities}
-    return Network(known, tuple(names.values()))
+    return Network(cache, tuple(names.values()))
 
 
-def test_the_same_bits_are_judged_once_and_have_the_names_of_their_own_file(known: Known) -> None:
-    network = network_of(known)
+def test_the_same_bits_are_judged_once_and_have_the_names_of_their_own_file(cache: LayerCache) -> None:
+    network = network_of(cache)
     again = network.judged(prefix="other.")
     assert network.count == 0
     fresh = network_of(None).judged(prefix="other.")
@@ -100,37 +103,37 @@ def test_the_same_bits_are_judged_once_and_have_the_names_of_their_own_file(know
         ({"told": {"z": TOLD["z"]}}, 4),  # one piece, where these were two
     ],
 )
-def test_any_other_bit_is_judged_anew(known: Known, changed: dict, operators: int) -> None:
-    network, fresh = network_of(known), network_of(None)
+def test_any_other_bit_is_judged_anew(cache: LayerCache, changed: dict, operators: int) -> None:
+    network, fresh = network_of(cache), network_of(None)
     assert network.judged(**changed) == fresh.judged(**changed)
     assert network.count == operators
 
 
 @pytest.mark.parametrize(("operator", "count"), [("add", 3), ("half", 3), ("double", 3), ("twice", 1)])
-def test_another_operator_is_judged_anew(known: Known, operator: str, count: int) -> None:
-    network = network_of(known, **{operator: "another"})
+def test_another_operator_is_judged_anew(cache: LayerCache, operator: str, count: int) -> None:
+    network = network_of(cache, **{operator: "another"})
     network.judged()
     assert network.count == count
 
 
-def test_an_operator_without_an_identity_is_never_known(known: Known) -> None:
+def test_an_operator_without_an_identity_is_never_cached(cache: LayerCache) -> None:
     for _ in range(2):
-        network = network_of(known, half="")
+        network = network_of(cache, half="")
         network.judged()
         assert network.count == 3
 
 
 def test_a_layer_that_is_right_by_a_wider_reading_alone_is_not_taken_for_one_that_is_right_as_told() -> None:
-    known = Known()
+    cache = LayerCache()
     told = {**TOLD, "z": TOLD["z"] + 100}
 
     def hundred_more(key: Hashable, array: Array) -> Operand:
         return array + 50 if key == "y" else array
 
     for _ in range(2):
-        (wrong,) = [layer for layer in network_of(known).judged(told).layers if layer.name == "z"]
+        (wrong,) = [layer for layer in network_of(cache).judged(told).layers if layer.name == "z"]
         assert wrong.used > 1
-        judged = network_of(known).judged(told, readings=(as_told, hundred_more))
+        judged = network_of(cache).judged(told, readings=(as_told, hundred_more))
         (right,) = [layer for layer in judged.layers if layer.name == "z"]
         assert right.used <= 1
 
@@ -139,7 +142,7 @@ def identities(slope: float, arithmetic: Arithmetic = FLOAT32, padding: int = 0)
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=padding), nn.LeakyReLU(slope), nn.AvgPool2d(2)).eval()
     model = optimize(capture(module, (torch.zeros(1, 3, 12, 12),), input_names=["x"], output_names=["y"]))
-    file = TfliteFile(to_tflite(model, metadata={}).data, arithmetic, Known())
+    file = TfliteFile(to_tflite(model, metadata={}).data, arithmetic, LayerCache())
     return [step.identity for step in file._steps()]
 
 
