@@ -11,6 +11,7 @@
 - A worker computes on one thread, and torch does in the programs that it starts: four threads on two cores wait for
   each other, those of onnxruntime for as long again as they compute.
 - Every worker imports every file: what is dear is made in fixtures and tests, not at import or in parameters.
+- Our devices are forks of a process that has loaded their runtime (`programs.py`), but in the tests of devices.
 - Of parameters that cross independent axes, `make test` runs a diagonal and `make test-all` the rest (`crossed.py`).
 - Each test begins with the same random numbers, whatever ran before it in its worker.
 - Everything else must not matter: no fixed paths or ports, no order, parameters with the same names in every process.
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import programs
 import pytest
 from hypothesis import settings
 
@@ -100,10 +102,11 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Seeds what modules and inputs are drawn with: which tests a worker ran before must not change a figure."""
     import torch
 
+    programs.fork_devices(item.path.parent.name != "devices")
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

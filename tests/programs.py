@@ -1,11 +1,15 @@
-"""The `edgeconv` program for tests that start it often: as real as the installed one, and started in no time.
+"""Programs for tests that start them often, as real as the installed ones and started in no time: `edgeconv`, devices.
 
 Nearly all of what a start of `edgeconv export` takes is the import of torch. One process per worker, the nursery,
-imports what the program needs of other packages; nothing of edgeconv, nor onnxruntime, which starts a thread that no
-fork survives. Each `Program` is a fork of the nursery that imports edgeconv and runs its entry point: a process with
-streams, folder, environment, signals and limits of its own, which ends as the installed program does. What happens
-before the first line of ours (that the script is installed, that it starts without torch, how the interpreter opens its
-streams) is for tests that start the installed script.
+imports what the program needs of other packages, and nothing of edgeconv. (onnxruntime starts a thread that no fork
+survives, to report to its makers; it is told not to.) Each `Program` is a fork of the nursery that imports edgeconv and
+runs its entry point: a process with streams, folder, environment, signals and limits of its own, which ends as the
+installed program does. What happens before the first line of ours (that the script is installed, that it starts without
+torch, how the interpreter opens its streams) is for tests that start the installed script.
+
+Devices are started likewise: most of what a short run on one takes is the import of its runtime. Each of our devices
+has a nursery that has imported it, run by the device's own Python; an `Agent` is a fork of it that has loaded no file
+yet. Tests of devices themselves start the commands (`fork_devices`).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import atexit
 import contextlib
 import ctypes
 import gc
+import importlib.util
 import inspect
 import io
 import json
@@ -23,30 +28,39 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
-from functools import cache
+import types
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 _SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER
 _REQUEST_BYTES = 1 << 20
+_ADOPTING = threading.Lock()  # one program at a time is handed over, whichever thread starts it
 _IMPORTED = (
     "ai_edge_litert.schema_py_generated",
     "flatbuffers",
     "jinja2",
     "onnx",
+    "onnx.inliner",
     "onnx_ir.passes.common",
     "PIL.Image",
-    "pydantic",
+    "pydantic.fields",
+    "pydantic.functional_validators",
+    "pydantic.main",
+    "pydantic.types",
     "rich.progress",
     "safetensors.torch",
     "torch._dynamo.functional_export",
     "torch._functorch.aot_autograd",
     "torch.export._trace",
     "torch.onnx",
-    "typer",
+    "typer._adapters",
+    "typer.main",
 )
+_RUNTIMES = ("onnxruntime", "onnxsim")  # what imports onnxruntime, too
 
 
 class Program(subprocess.Popen):
@@ -55,14 +69,22 @@ class Program(subprocess.Popen):
     Args:
         arguments: what follows `edgeconv` on the command line; or a program, with `code`.
         code: whether `arguments` is a program in Python.
+        runtimes: whether onnxruntime is imported already; False for what is about its import.
         largest_file: bytes that no file which it writes may exceed (RLIMIT_FSIZE).
         options: of those of `Popen`: `cwd`, `env`, `stdin`, `stdout`, `stderr`, `text`, `start_new_session`.
     """
 
     def __init__(
-        self, arguments: Sequence[str], *, code: bool = False, largest_file: int | None = None, **options: Any
+        self,
+        arguments: Sequence[str],
+        *,
+        code: bool = False,
+        runtimes: bool = True,
+        largest_file: int | None = None,
+        **options: Any,
     ) -> None:
         self._largest_file = largest_file
+        self._runtimes = runtimes
         self._code = code
         super().__init__([arguments] if isinstance(arguments, str) else list(arguments), **options)
 
@@ -81,12 +103,78 @@ class Program(subprocess.Popen):
             "largest file": self._largest_file,
             "code": self._code,
         }
-        self.pid = _nursery().start(request, streams)
+        self.pid = self._nursery().start(request, streams)
         self._child_created = True
         theirs = [asked["p2cwrite"], asked["c2pread"], asked["errread"]]
         for end, other_end in zip(ours, theirs, strict=True):
             if other_end != -1:  # a pipe, and this end is the program's
                 os.close(end)
+
+    def _nursery(self) -> _Nursery:
+        return _nursery((sys.executable,), _RUNTIMES if self._runtimes else ())
+
+
+class Agent(Program):
+    """A device of this machine, started.
+
+    Args:
+        command: the whole of it: Python, -P or -I, agent.py and its arguments; or Python, -c, a program that changes an
+            agent, and its arguments, of which the runtime's name is the first.
+        device: the command of the device that has this runtime.
+        options: as of `Program`.
+    """
+
+    def __init__(self, command: Sequence[str], device: Sequence[str], **options: Any) -> None:
+        self._device = device
+        super().__init__(command, **options)
+
+    def _nursery(self) -> _Nursery:
+        python, isolation, agent, runtime, *_ = self._device
+        return _nursery((python, isolation), (agent, runtime))
+
+
+def fork_devices(forked: bool) -> None:
+    """Whether our devices, as they are started from now on, are forks; those in another environment never are."""
+    _devices().forked = forked
+
+
+class _Devices:
+    """What starts the processes of devices in place of `edgeconv.devices`."""
+
+    def __init__(self) -> None:
+        from edgeconv.devices import DEVICES, _process
+        from edgeconv.errors import DeviceError
+
+        self.forked = True
+        self._environment = self._present()
+        self._start = _process._started
+        self._commands = {}
+        for device in DEVICES.values():
+            with contextlib.suppress(DeviceError):  # it is not installed
+                if device.command is not None:
+                    self._commands[device.name] = list(device.command())
+        _process._started = self.start
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        device = self._commands.get(command[3]) if len(command) > 3 else None
+        changed = list(command[:2]) == [sys.executable, "-c"]
+        same = device is not None and (changed or list(command) == device)
+        if not self.forked or not same or self._present() != self._environment:
+            return self._start(command)
+        pipe = subprocess.PIPE
+        options = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "bufsize": 0, "start_new_session": True}
+        return Agent(command, device, env=self._present(), **options)
+
+    @staticmethod
+    def _present() -> dict[str, str]:
+        from edgeconv.core.package import environment_without_telemetry
+
+        return {**environment_without_telemetry(), "PYTEST_CURRENT_TEST": ""}
+
+
+@cache
+def _devices() -> _Devices:
+    return _Devices()
 
 
 def run(arguments: Sequence[str], *, timeout: float = 120.0, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -104,22 +192,23 @@ def run(arguments: Sequence[str], *, timeout: float = 120.0, **options: Any) -> 
 class _Nursery:
     """The process that has imported everything, seen from the worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: Sequence[str], loaded: Sequence[str]) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, str(theirs.fileno())]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+        command = [*python, __file__, str(theirs.fileno()), *loaded]
         self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
         theirs.close()
         atexit.register(self._end)
 
     def start(self, request: Mapping[str, Any], streams: list[int]) -> int:
         """The process id of a new program, which is a child of this process."""
-        self._adopt(True)
-        try:
-            socket.send_fds(self._channel, [json.dumps(request).encode()], streams)
-            program, orphaned = self._channel.recv(_REQUEST_BYTES), self._channel.recv(_REQUEST_BYTES)
-        finally:
-            self._adopt(False)
+        with _ADOPTING:
+            self._adopt(True)
+            try:
+                socket.send_fds(self._channel, [json.dumps(request).encode()], streams)
+                program, orphaned = self._channel.recv(_REQUEST_BYTES), self._channel.recv(_REQUEST_BYTES)
+            finally:
+                self._adopt(False)
         if not orphaned:
             raise RuntimeError("the nursery of programs is gone")
         return int(program)
@@ -135,15 +224,15 @@ class _Nursery:
 
 
 @cache
-def _nursery() -> _Nursery:
-    return _Nursery()
+def _nursery(python: Sequence[str], loaded: Sequence[str]) -> _Nursery:
+    """The one that is run so, and loads these modules, or the agent of this path and the runtime of this name."""
+    return _Nursery(python, loaded)
 
 
-def _tend(channel: socket.socket) -> None:
-    """Forks one program after another; returns in each of them, and ends with the channel."""
+def _tend(channel: socket.socket, load: Callable[[], object]) -> None:
+    """Forks one program after another of what is loaded; returns in each of them, and ends with the channel."""
     gc.disable()
-    for module in _IMPORTED:
-        __import__(module)
+    load()
     gc.freeze()  # no program has to look for garbage in it
     gc.enable()
     while True:
@@ -181,7 +270,8 @@ def _leave(channel: socket.socket, request: Mapping[str, Any], streams: list[int
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     sys.argv = ["-c" if request["code"] else "edgeconv", *request["arguments"]]
-    sys.path[0] = "" if request["code"] else str(Path(sys.executable).parent)
+    if not sys.flags.safe_path:  # as it is for devices
+        sys.path[0] = "" if request["code"] else str(Path(sys.executable).parent)
     if request["largest file"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest file"],) * 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -195,12 +285,40 @@ def _text(descriptor: int, mode: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(stream, encoding="utf-8", errors=errors, line_buffering=line_buffered)
 
 
-def _be_the_program() -> NoReturn:
-    """Ends without taking torch apart, which the installed program's process has never seen: it is its child's."""
+def _load_imports(more: Sequence[str]) -> None:
+    for module in (*_IMPORTED, *more):
+        __import__(module)
+
+
+def _load_runtime(agent: types.ModuleType, runtime: str) -> None:
+    import importlib.metadata  # noqa: F401  (its look for the runtime's version)
+
+    agent.RUNTIMES[runtime](1)
+
+
+def _imported_from(path: str) -> types.ModuleType:
+    """A file as a module, whatever folder it is in."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _be_the_program(agent: types.ModuleType | None) -> NoReturn:
+    """Ends without taking torch apart, which the installed program's process has never seen: it is its child's.
+
+    Neither does a device take its runtime apart, a thread of which the fork has left behind.
+    """
     try:
+        if agent is not None:
+            if sys.argv[2] == "-c":
+                code, sys.argv = sys.argv[3], ["-c", *sys.argv[4:]]
+                _execute(code)
+            sys.exit(agent.main(sys.argv[4:]))
         if sys.argv[0] == "-c":
-            exec(compile(sys.argv.pop(), "<string>", "exec"), {"__name__": "__main__"})
-            sys.exit(0)
+            _execute(sys.argv.pop())
         from edgeconv.cli import main
 
         main()
@@ -215,6 +333,13 @@ def _be_the_program() -> NoReturn:
     raise AssertionError("main exits")
 
 
+def _execute(code: str) -> NoReturn:
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    sys.exit(0)
+
+
 if __name__ == "__main__":
-    _tend(socket.socket(fileno=int(sys.argv[1])))
-    _be_the_program()
+    _CHANNEL, _LOADED = socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]
+    _AGENT = _imported_from(_LOADED[0]) if _LOADED and _LOADED[0].endswith(".py") else None
+    _tend(_CHANNEL, partial(_load_imports, _LOADED) if _AGENT is None else partial(_load_runtime, _AGENT, _LOADED[1]))
+    _be_the_program(_AGENT)

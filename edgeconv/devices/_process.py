@@ -47,16 +47,7 @@ class AgentProcess:
     def __init__(self, command: Sequence[str]) -> None:
         self.most_bytes = 0
         try:
-            # A session of its own, so that a time-out can kill everything that the command started.
-            self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment_without_telemetry(),
-                bufsize=0,
-                start_new_session=True,
-            )
+            self._process = _started(command)
         except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in an argument
             missing = isinstance(error, FileNotFoundError | NotADirectoryError)
             what = f"cannot start {command[0]!r:.80}: {getattr(error, 'strerror', None) or error}"
@@ -208,6 +199,19 @@ class AgentProcess:
                 view = memoryview(part)
                 while len(view):
                     view = view[self._stdin.write(view) or 0 :]
+
+
+def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """The running command, with pipes; in a session of its own, so that a time-out can kill all that it started."""
+    return subprocess.Popen(
+        list(command),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment_without_telemetry(),
+        bufsize=0,
+        start_new_session=True,
+    )
 
 
 def _strict(text: str) -> Any:

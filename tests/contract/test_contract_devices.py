@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from device_models import make_samples, write_artifact
 
@@ -51,6 +52,7 @@ def expect_runtime(device: Device, runtime: str) -> None:
 
 @pytest.mark.parametrize("device", all_devices().values(), ids=lambda device: device.name)
 def test_a_device_tells_what_it_is(device: Device) -> None:
+    programs.fork_devices(False)
     environment = device.probe(TIMEOUT_S)
     expect_runtime(device, environment["runtime"])
     assert environment["version"][0].isdigit()
@@ -58,6 +60,7 @@ def test_a_device_tells_what_it_is(device: Device) -> None:
 
 
 def test_outputs_come_back_in_order_and_in_torch_layout(pair: tuple[Device, Artifact]) -> None:
+    programs.fork_devices(False)
     device, artifact = pair
     samples = make_samples()
     run = run_artifact(device, artifact, samples, timeout_s=TIMEOUT_S)
