@@ -7,6 +7,7 @@ input; scripts. Each on both paths.
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from crossed import diagonal
 from torch import Tensor, nn
 
 import edgeconv
@@ -21,6 +23,13 @@ from edgeconv.capture import capture
 from edgeconv.reference import evaluate
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+SHARED = {
+    "one": (X, X),
+    "a view": (X, X[:]),
+    "overlapping": (X[:2], X[1:]),
+    "expanded": (X[:1], X[:1].expand(3, 4)),
+    "turned twice": (X, X.T.T),
+}
 
 
 class Two(nn.Module):
@@ -63,17 +72,11 @@ def _exported(module: Any, args: tuple[Any, ...], folder: Path, **options: Any) 
     return [*feeds.values(), session.run(None, feeds)[0]]
 
 
-@pytest.mark.parametrize("path", ["fast", "official"])
 @pytest.mark.parametrize(
-    "args",
-    [(X, X), (X, X[:]), (X[:2], X[1:]), (X[:1], X[:1].expand(3, 4)), (X, X.T.T)],
-    ids=["one", "a view", "overlapping", "expanded", "turned twice"],
+    ("network", "shared", "path"), diagonal([*product([Two, Writing], SHARED)], ["fast", "official"])
 )
-@pytest.mark.parametrize("network", [Two, Writing])
-def test_inputs_that_share_memory(
-    network: type[nn.Module], args: tuple[Tensor, Tensor], path: Literal["fast", "official"]
-) -> None:
-    before = X.clone()
+def test_inputs_that_share_memory(network: type[nn.Module], shared: str, path: Literal["fast", "official"]) -> None:
+    args, before = SHARED[shared], X.clone()
     model = capture(network(), args, input_names=["x", "y"], output_names=["z"], path=path)
     a, b = np.ones(args[0].shape, np.float32), np.full(args[1].shape, 5, np.float32)
     expected = network()(torch.from_numpy(a.copy()), torch.from_numpy(b.copy())).numpy()

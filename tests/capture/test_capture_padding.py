@@ -6,6 +6,7 @@ Circular padding is slices behind each other: the mode of Pad that says it is mi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from crossed import diagonal
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -28,9 +30,14 @@ class Circular(nn.Module):
         return nn.functional.pad(x, (1, 2, 3, 0), mode="circular")
 
 
-@pytest.mark.parametrize("opset", [18, 19])
-@pytest.mark.parametrize("path", ["fast", "official"])
-@pytest.mark.parametrize("module", [Circular(), nn.Conv2d(4, 3, 5, padding=(2, 1), padding_mode="circular")], ids=str)
+@pytest.mark.parametrize(
+    ("module", "opset", "path"),
+    diagonal(
+        [*product([Circular(), nn.Conv2d(4, 3, 5, padding=(2, 1), padding_mode="circular")], [18, 19])],
+        ["fast", "official"],
+    ),
+    ids=str,
+)
 def test_circular_padding_is_slices_and_a_concat(module: nn.Module, path: str, opset: int) -> None:
     x = torch.randn(2, 4, 6, 7)
     model = capture(module, (x,), input_names=["input"], output_names=["output"], opset=opset, path=path)  # type: ignore[arg-type]
@@ -51,8 +58,14 @@ class Padded(nn.Module):
         return nn.functional.pad(x, tuple(self.amounts), mode=self.mode)
 
 
-@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
-@pytest.mark.parametrize("amounts", [(3, -2, 2, -3), (-2, 1, 1, -1), (-1, -1, -2, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("amounts", "mode"),
+    diagonal(
+        [((3, -2, 2, -3),), ((-2, 1, 1, -1),), ((-1, -1, -2, 1),)],
+        ["circular", "reflect", "replicate"],
+    ),
+    ids=str,
+)
 def test_modules_crop_and_pad_at_once(amounts: Sequence[int], mode: str, tmp_path: Path) -> None:
     module, x = Padded(amounts, mode), torch.randn(1, 3, 6, 7)
     model = capture(module, (x,), input_names=["input"], output_names=["output"], path="fast")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from crossed import diagonal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -61,10 +63,14 @@ def test_by_a_factor(mode: str, size: tuple[int, int], factor: float) -> None:
     _check(Resize(mode, scale_factor=factor), size)
 
 
-@pytest.mark.parametrize("path", ["fast", "official"])
-@pytest.mark.parametrize("size", [(8,), (40,), (8, 9), (8, 130), (60, 61), (8, 3, 5)])
-@pytest.mark.parametrize("factor", [1.0, 1.02, 2.0, 2.06])
-def test_sizes_that_stay_or_double_by_another_factor(path: str, size: tuple[int, ...], factor: float) -> None:
+@pytest.mark.parametrize(
+    ("size", "factor", "path"),
+    diagonal(
+        [*product([(8,), (40,), (8, 9), (8, 130), (60, 61), (8, 3, 5)], [1.0, 1.02, 2.0, 2.06])], ["official", "fast"]
+    ),
+    ids=str,
+)
+def test_sizes_that_stay_or_double_by_another_factor(size: tuple[int, ...], factor: float, path: str) -> None:
     """torch repeats elements in its kernel for small images alone; all others go by the factor."""
     _check(Resize("nearest", scale_factor=factor), size, path)
 

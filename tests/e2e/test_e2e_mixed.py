@@ -58,7 +58,7 @@ def test_mixed_reaches_what_int8_misses(tmp_path: Path) -> None:
 
 
 def test_mixed_keeps_nothing_in_float_where_int8_is_enough(tmp_path: Path) -> None:
-    recipe, variants = _recipe(20.0, written(tmp_path / "recipe", 40)), ("int8", "int8-mixed")
+    recipe, variants = _recipe(20.0, written(tmp_path / "recipe", 20)), ("int8", "int8-mixed")
     result = edgeconv.export_recipe(recipe, tmp_path, variants=variants, devices=("onnxruntime",))
     assert not any("asked for" in note for note in result.notes)
     plans = [Plan.from_json((tmp_path / f"digits_dsc.{name}.plan.json").read_text()) for name in ("int8", "int8-mixed")]

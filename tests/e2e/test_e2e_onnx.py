@@ -66,7 +66,17 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
     return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
-@pytest.mark.parametrize("name", ["fixed_13", "fixed_20", "fixed_new", "open_13", "open_17", "open_new"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fixed_13",
+        pytest.param("fixed_20", marks=pytest.mark.slow),
+        "fixed_new",
+        pytest.param("open_13", marks=pytest.mark.slow),
+        "open_17",
+        "open_new",
+    ],
+)
 def test_what_torch_wrote(files: Path, tmp_path: Path, name: str) -> None:
     result = edgeconv.export_onnx(files / f"{name}.onnx", tmp_path, name="net", devices=BOTH)
     assert result.report is not None

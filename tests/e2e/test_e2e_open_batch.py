@@ -50,7 +50,11 @@ def graph_of(module: torch.nn.Module, batch: int, shape: tuple[int, ...]) -> ir.
     return capture(module, (torch.randn(batch, *shape),), input_names=["x"], output_names=["y"])
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+# The largest has no operator that the others lack.
+_NETWORKS = [pytest.param(name, marks=pytest.mark.slow if name == "mobilenet" else []) for name in NETWORKS]
+
+
+@pytest.fixture(scope="module", params=_NETWORKS)
 def case(request: pytest.FixtureRequest) -> Case:
     torch.manual_seed(0)
     make, shape = NETWORKS[request.param]
@@ -124,7 +128,15 @@ def test_xnnpack_takes_the_file_in_no_more_parts_than_the_static_one_and_again_a
     assert operators(interpreter).count("DELEGATE") == parts[1] <= parts[0]
 
 
-@pytest.mark.parametrize("name", ["dsconv", "mobilenet", "efficientnet", "shufflenet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dsconv",
+        pytest.param("mobilenet", marks=pytest.mark.slow),
+        pytest.param("efficientnet", marks=pytest.mark.slow),
+        "shufflenet",
+    ],
+)
 def test_a_convolutional_network_has_the_operators_of_the_static_file(name: str) -> None:
     torch.manual_seed(0)
     make, shape = NETWORKS[name]
@@ -178,7 +190,7 @@ def test_a_sample_whose_other_dimensions_do_not_fit_fails(folder: Path, name: st
         assert session.run(artifact, [good], timeout_s=60).verdict is Verdict.PASS
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", _NETWORKS)
 def test_networks_are_one_graph_at_every_batch(name: str) -> None:
     torch.manual_seed(0)
     make, shape = NETWORKS[name]

@@ -23,7 +23,7 @@ from edgeconv.devices._environments import python_of
 from edgeconv.errors import DeviceError, EdgeconvError
 from edgeconv.flow.pipeline import ExportResult
 
-IMAGES = 90  # of 360, which test_e2e_shipped_recipes judges
+IMAGES = 30  # of 360, which test_e2e_shipped_recipes judges
 VARIANTS = ("fp16", "int8", "int8-weights", "int16x8")
 TFLITE = ("litert", "litert-reference", "tflite-runtime")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from crossed import diagonal
 from test_writing import emitted, judged
 from torch import Tensor, nn
 
@@ -52,8 +53,7 @@ def _made(module: nn.Module, shape: tuple[int, ...], variant: str = "fp32") -> t
     return made, inputs
 
 
-@pytest.mark.parametrize("variant_name", ["fp32", "fp16", "int8", "int16x8"])
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(("name", "variant_name"), diagonal([*FUNCTIONS], ["fp32", "int8", "fp16", "int16x8"]))
 def test_a_function_without_an_operator_holds_and_another_one_does_not(
     name: str, variant_name: str, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from crossed import diagonal
 from test_writing import emitted, judged, quantized
 from torch import Tensor, nn
 from writing_faults import planted_in_tflite
@@ -87,7 +88,7 @@ def _faults_told(made: Variant, inputs: dict[str, np.ndarray], path: Path) -> se
     return {kind for kind, _ in wrong}
 
 
-@pytest.mark.parametrize("variant", ["int8", "int16x8"])
+@pytest.mark.parametrize("variant", ["int8", pytest.param("int16x8", marks=pytest.mark.slow)])
 def test_both_layouts_hold_the_rounded_value_and_each_fault_behind_them_is_told(variant: str, tmp_path: Path) -> None:
     made, inputs = _made(SharedSum, variant)
     assert _faults_told(made, inputs, tmp_path / "net.tflite") >= {"ulp", "permuted", "zeroed"}
@@ -119,10 +120,12 @@ def test_activations_behind_each_other_that_are_computed_flat_hold_their_values(
     assert {judged(made, inputs, contents, data, tmp_path / "net.tflite").verdict for data in wrong} == {Verdict.FAIL}
 
 
-@pytest.mark.parametrize("variant", ["int8", "int16x8"])
-@pytest.mark.parametrize(("build", "keep_float"), [(MovedInFloat, ("transpose",)), (FlatInFloat, ("wide", "flatten"))])
+@pytest.mark.parametrize(
+    ("build", "keep_float", "variant"),
+    diagonal([(MovedInFloat, ("transpose",)), (FlatInFloat, ("wide", "flatten"))], ["int8", "int16x8"]),
+)
 def test_a_file_may_round_before_a_move_that_the_graph_makes_in_float(
-    variant: str, build: type[nn.Module], keep_float: tuple[str, ...], tmp_path: Path
+    build: type[nn.Module], keep_float: tuple[str, ...], variant: str, tmp_path: Path
 ) -> None:
     made, inputs = _made(build, variant, keep_float)
     assert _faults_told(made, inputs, tmp_path / "net.tflite") >= {"ulp", "permuted"}

@@ -112,7 +112,7 @@ def test_halves_of_biases_of_which_the_file_has_sums_are_rounded_once(seed: int,
     assert right.verdict is Verdict.PASS, right.reason
 
 
-@pytest.mark.parametrize("place", [0, 8, 14])  # of the gates update, reset and new
+@pytest.mark.parametrize("place", [0, pytest.param(8, marks=pytest.mark.slow), 14])  # of the gates update, reset, new
 def test_a_sum_of_biases_that_is_a_unit_off_is_told(place: int, tmp_path: Path) -> None:
     made, inputs = _recurrent(0)
     contents = emitted(made, "tflite")

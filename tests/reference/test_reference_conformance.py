@@ -40,13 +40,20 @@ LEFT_OUT = {
 ROUNDED = {"test_averagepool_2d_ceil_last_window_starts_on_pad", "test_gridsample_bicubic"}  # vectors of 4 digits
 
 
-@pytest.fixture(scope="module")
-def vectors() -> dict[str, list[Any]]:
-    """onnx's test cases by operator."""
-    from onnx.backend.test.case.node import collect_testcases
+# Volumes of 32 elements along each axis, which onnx pools in loops of Python, for seconds; smaller ones of these
+# operators remain, and `make test-all` has all.
+LARGE = {"export_averagepool_3d_default", "export_maxpool_3d_default"}
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+
+@pytest.fixture(scope="module")
+def vectors(request: pytest.FixtureRequest) -> dict[str, list[Any]]:
+    """onnx's test cases by operator; what is slow of them only where slow tests run."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
+        if "not slow" in request.config.getoption("-m"):
+            _leave_out_large(patch)
+        from onnx.backend.test.case.node import collect_testcases
+
         cases = collect_testcases(None)
     by_operator: dict[str, list[Any]] = defaultdict(list)
     for case in cases:
@@ -54,6 +61,18 @@ def vectors() -> dict[str, list[Any]]:
         if len(used) == 1 and _is_dense(case.model) and case.name not in LEFT_OUT:
             by_operator[used.pop()].append(case)
     return by_operator
+
+
+def _leave_out_large(patch: pytest.MonkeyPatch) -> None:
+    """onnx computes a case as the class is made that holds it."""
+    from onnx.backend.test.case import base
+
+    every_case = base._Exporter.__init__
+
+    def without_large(cls: Any, name: str, bases: Any, content: dict[str, Any]) -> None:
+        every_case(cls, name, bases, {key: value for key, value in content.items() if key not in LARGE})
+
+    patch.setattr(base._Exporter, "__init__", without_large)
 
 
 def _is_dense(model: onnx.ModelProto) -> bool:

@@ -113,8 +113,8 @@ class Reader(nn.Module):
 
 def test_a_network_of_convolutions_and_a_layer(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    args = _inputs([(1, 1, 8, 20)])
-    data = edgeconv.Quantization(batches=lambda: [{"x": each.numpy()} for each in _inputs([(1, 1, 8, 20)] * 4)])
+    args = _inputs([(1, 1, 8, 12)])
+    data = edgeconv.Quantization(batches=lambda: [{"x": each.numpy()} for each in _inputs([(1, 1, 8, 12)] * 4)])
     result = edgeconv.export(
         Reader().eval(), args, tmp_path, name="reader", variants=("fp32", "int8"), input_names=["x"],
         quantization=data, devices=("onnxruntime", "litert"),
