@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import typer
@@ -134,12 +135,30 @@ def main() -> None:
 
 def _invoke(arguments: Sequence[str]) -> int:
     """Parses and runs a command; typer's own `main` would swallow interrupts and closed pipes silently."""
+    _refuse_empty(arguments)
     try:
         with _commands().make_context("edgeconv", list(arguments)) as context:
             code = _commands().invoke(context)
     except typer.Exit as end:
         code = end.exit_code
     return code if isinstance(code, int) else OK
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """No value may be empty: an unset variable of a shell script would make ``--out`` the working folder.
+
+    Raises:
+        EdgeconvError: an argument is empty, or ``--option=`` says nothing.
+    """
+    for before, argument in pairwise(["", *arguments]):
+        option, sign, value = argument.partition("=")
+        if not argument:
+            where = f"the argument behind {before}" if before else "the first argument"
+        elif option.startswith("--") and sign and not value:
+            where = option
+        else:
+            continue
+        raise EdgeconvError("is empty (an unset variable?)", where=where, hint="give a value, or leave it out")
 
 
 @cache

@@ -254,6 +254,8 @@ class Recipe(Section):
         """What the tables must say together; each by itself is checked by its own class."""
         unique(tuple(item.name for item in self.inputs) + self.outputs + tuple(self.model.fixed))
         if not self.inputs and self.model.onnx is None:
+            if self.model.fixed:
+                raise refusal("all of its inputs are fixed", "leave one of them open")
             raise refusal("inputs: is required", "add an [[inputs]] table")
         if self.outputs and self.model.onnx is not None:
             raise refusal("the outputs of an .onnx file have names", "remove [outputs]")

@@ -314,3 +314,28 @@ def test_what_a_file_declares_is_told_as_its_own(
     assert f"m.onnx: {told}" in line
     assert "--shape" not in line
     assert "inputs[" not in line
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        (["--out", ""], "the argument behind --out"),
+        (["--out="], "--out"),
+        (["--samples="], "--samples"),
+        ([""], "the argument behind -q"),
+    ],
+)
+def test_an_empty_argument_is_refused(
+    options: list[str], where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell script's unset variable, which as a path would be the working folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("block.toml").write_text(RECIPE.format(**DEFAULTS))
+    assert run(["export", "block.toml", "--no-parity", "-q", *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"edgeconv: error: {where}: is empty (an unset variable?); give a value, or leave it out"
+    assert [path.name for path in tmp_path.iterdir()] == ["block.toml"]
+
+
+def test_a_recipe_whose_inputs_are_all_fixed_is_told_so(refused) -> None:
+    assert "block.toml: all of its inputs are fixed; leave one of them open" in refused("--set", "input=1")
