@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from edgeconv.capture import capture
-from edgeconv.nn import MobileNetDSC
 from edgeconv.reference import evaluate
 
 
@@ -154,23 +152,3 @@ def hooked(module: nn.Module, x: torch.Tensor) -> tuple[dict[str, np.ndarray], n
 
 def close(ours: np.ndarray, theirs: np.ndarray) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12 * max(1.0, float(np.abs(theirs).max())))
-
-
-@pytest.mark.slow
-def test_is_about_as_quick_as_torch() -> None:
-    module = MobileNetDSC().eval()
-    x = torch.randn(1, 3, 224, 224)
-    model = capture(module, (x,), input_names=["x"], output_names=["y"])
-    module.double()
-    ours, theirs = [], []
-    with torch.no_grad():
-        for _ in range(5):
-            theirs.append(_seconds(lambda: module(x.double())))
-            ours.append(_seconds(lambda: evaluate(model, {"x": x.numpy()}, keep=["y"])))
-    assert min(ours) < 1.5 * min(theirs)
-
-
-def _seconds(function: Any) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
