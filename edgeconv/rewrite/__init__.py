@@ -37,7 +37,7 @@ from edgeconv.rewrite.merge_common import MergeCommonPass
 from edgeconv.rewrite.merge_reshapes import MergeReshapesPass
 from edgeconv.rewrite.multiply_matrices import MultiplyMatricesPass
 from edgeconv.rewrite.pool_first import PoolFirstPass
-from edgeconv.rewrite.recognise_activations import RecogniseActivationsPass
+from edgeconv.rewrite.recognize_activations import RecognizeActivationsPass
 from edgeconv.rewrite.remove_no_ops import NO_OPS
 from edgeconv.rewrite.remove_unused import RemoveUnusedPass
 from edgeconv.rewrite.split_multipliers import SplitMultipliersPass
@@ -65,7 +65,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("split-sequences", SplitSequencesPass),
     Rewrite("remove-no-ops", partial(RemoveNoOpsPass, NO_OPS)),
     Rewrite("multiply-matrices", MultiplyMatricesPass),
-    Rewrite("recognise-activations", RecogniseActivationsPass),  # before fold-* take its + 3 and / 6 into a layer
+    Rewrite("recognize-activations", RecognizeActivationsPass),  # before fold-* take its + 3 and / 6 into a layer
     Rewrite("fold-batch-norm", FoldBatchNormPass),
     Rewrite("fold-scale-shift", FoldScaleShiftPass),
     Rewrite("fold-into-scales", FoldIntoScalesPass),

@@ -17,7 +17,7 @@ VAGUE = {"made", "found", "one", "each", "known", "given", "mine", "its", "kept"
 """How a value came about, or that it is there; not what it is."""
 BRITISH = re.compile(
     r"(?i)\b\w*(quanti|normali|optimi|equali|seriali|initiali)s(e|ed|es|er|ing|ation|able)\b"
-    r"|neighbour|honour|cancell(ed|ing)|learnt|spelt|judgement|centred|centring|(\b|_)centres?\b"
+    r"|neighbour|honour|recognis|cancell(ed|ing)|learnt|spelt|judgement|centred|centring|(\b|_)centres?\b"
 )
 
 

@@ -18,7 +18,7 @@ _HARD_SWISH_OPSET = 14  # the first with HardSwish
 _CLOSE = 2.0**-24  # relative: the float32 nearest to 1/6, and not its neighbors
 
 
-class RecogniseActivationsPass(ir.passes.InPlacePass):
+class RecognizeActivationsPass(ir.passes.InPlacePass):
     """Replaces ``x * relu6(x + 3) / 6`` by HardSwish, and a clamp of a clamp by one clamp.
 
     1. Requires: for HardSwish, the constants 3, 0, 6 and 1/6 (up to its rounding), a product in any order, or
@@ -29,7 +29,7 @@ class RecogniseActivationsPass(ir.passes.InPlacePass):
        bounds clamped to [c, d].
 
     SiLU and GELU stay written out: ONNX has no operators for them before opset 24 and 20, and the runtimes and the
-    TFLite emitter recognise their forms. ``relu6(x + 3) / 6`` alone stays too: as HardSigmoid its slope would be a
+    TFLite emitter recognize their forms. ``relu6(x + 3) / 6`` alone stays too: as HardSigmoid its slope would be a
     rounded 1/6; written out, a convolution before it absorbs the + 3, and in the runtimes the clamp as well.
     """
 
