@@ -40,6 +40,7 @@ from edgeconv.rewrite.pool_first import PoolFirstPass
 from edgeconv.rewrite.recognize_activations import RecognizeActivationsPass
 from edgeconv.rewrite.remove_no_ops import NO_OPS
 from edgeconv.rewrite.remove_unused import RemoveUnusedPass
+from edgeconv.rewrite.split_gemms import SplitGemmsPass
 from edgeconv.rewrite.split_multipliers import SplitMultipliersPass
 
 __all__ = ["REWRITES", "Rewrite", "optimize"]
@@ -64,6 +65,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold-constants", FoldConstantsPass),
     Rewrite("split-sequences", SplitSequencesPass),
     Rewrite("remove-no-ops", partial(RemoveNoOpsPass, NO_OPS)),
+    Rewrite("split-gemms", SplitGemmsPass),
     Rewrite("multiply-matrices", MultiplyMatricesPass),
     Rewrite("recognize-activations", RecognizeActivationsPass),  # before fold-* take its + 3 and / 6 into a layer
     Rewrite("fold-batch-norm", FoldBatchNormPass),
