@@ -285,7 +285,7 @@ class _Quantizer:
             return
         # Whether int16x8 would reach it: only .tflite files hold that variant, and a given plan is of one scheme.
         sixteen = None if self._settings.plan or "tflite" not in self._formats else lambda: self._plan("int16x8")
-        with self._progress.stage(f"{name}: judged by its threshold"):
+        with self._progress.stage(f"{name}: judged by its threshold") as tell:
             words = quantize.advice(
                 prepared,
                 plan,
@@ -295,6 +295,7 @@ class _Quantizer:
                 target=threshold,
                 reference=self._model,
                 of_16_bits=sixteen,
+                progress=tell,
             )
         if words:
             yield f"{name}: {words}"

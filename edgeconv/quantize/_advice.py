@@ -30,6 +30,7 @@ def advice(
     target: Target,
     reference: ir.Model,
     of_16_bits: Callable[[], Plan] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> str:
     """One sentence on what would reach a threshold, and the command for it; empty where the graph reaches it.
 
@@ -42,6 +43,7 @@ def advice(
         target: the thresholds; an SQNR, and what else they ask for.
         reference: the float graph that the threshold is about.
         of_16_bits: makes the plan of int16x8; None where no file can hold that.
+        progress: is told how far it is, in one line.
     """
     count = sum(1 for _ in judged())
     if not count:
@@ -54,7 +56,7 @@ def advice(
     # Without a layer's share of the squared error the ratio rises by -10·log10(1 - share) decibels.
     gains = [
         (item.layer, -10 * math.log10(max(1.0 - item.share, 1e-10)))
-        for item in sensitivity(model, plan, first(batches, ORDERED_BY))[:_NAMED]
+        for item in sensitivity(model, plan, first(batches, ORDERED_BY), progress=progress)[:_NAMED]
     ]
     layers = ", ".join(f"{layer} {gain:.1f} dB" for layer, gain in gains if gain >= _LEAST_GAIN_DB)
     words = list(_missed(target, measured, -(-count // stride)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Batches: TypeAlias = Callable[[], Iterable[Mapping[str, Array]]]
 """Data, read anew at every call: graph inputs by name, for each inference."""
+_MOST_HELD = 1 << 28  # bytes of data and of float outputs: 256 MB
 _MS_PER_PRODUCT, _MS_PER_NUMBER = 1e-8, 1e-7  # see `float_costs`
 
 
@@ -56,7 +57,7 @@ def sensitivity(
     Args:
         model: the float graph, with the weights that will be quantized.
         plan: for all of its layers.
-        batches: data, read anew for each layer and never held; a handful is enough for an order.
+        batches: data, read anew for each layer where 256 MB do not hold it; a handful is enough for an order.
         progress: is told how far it is, in one line, before every layer.
 
     Returns:
@@ -65,13 +66,13 @@ def sensitivity(
     Raises:
         QuantizeError: the plan does not fit the model, or the batches do not.
     """
-    float_session = session_of(model, (), optimized=False)
+    exact = _Exact(session_of(model, (), optimized=False), batches)
     names = list(structure_of(model, plan.kept_float).layers)
     noises = {}
     for number, name in enumerate(names, start=1):
         if progress is not None:
             progress(f"sensitivity, layer {number} of {len(names)}")
-        noises[name] = _noise(float_session, session_of(_only(model, plan, name), (), optimized=False), batches())
+        noises[name] = _noise(exact, session_of(_only(model, plan, name), (), optimized=False))
     total = sum(noises.values()) or 1.0
     layers = [Sensitivity(name, noise / total) for name, noise in noises.items()]
     return tuple(sorted(layers, key=lambda item: -item.share))
@@ -127,14 +128,39 @@ def _name(node: ir.Node | None) -> str:
     return "" if node is None else name_of(node)
 
 
-def _noise(
-    exact: onnxruntime.InferenceSession, coarse: onnxruntime.InferenceSession, batches: Iterable[Mapping[str, Array]]
-) -> float:
+class _Exact:
+    """Batches with what the float graph makes of them: read and computed once, where both are small enough to be held.
+
+    Together, since a caller's function may give other data at every call.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, batches: Batches) -> None:
+        self._session, self._batches = session, batches
+        self._held: list[tuple[Mapping[str, Array], Sequence[Array]]] | None = []
+        size = 0
+        for batch, outputs in self._computed():
+            size += sum(array.nbytes for array in (*batch.values(), *outputs))
+            if size > _MOST_HELD:
+                self._held = None
+                break
+            self._held.append((dict(batch), outputs))
+
+    def __iter__(self) -> Iterator[tuple[Mapping[str, Array], Sequence[Array]]]:
+        return iter(self._held) if self._held is not None else self._computed()
+
+    def _computed(self) -> Iterator[tuple[Mapping[str, Array], Sequence[Array]]]:
+        for batch in self._batches():
+            with mapped("sensitivity"):
+                outputs: Sequence[Array] = self._session.run(None, dict(batch))
+            yield batch, outputs
+
+
+def _noise(exact: _Exact, coarse: onnxruntime.InferenceSession) -> float:
     """The energy of the difference that two graphs make on data."""
     noises = []
-    for batch in batches:
+    for batch, outputs in exact:
         with mapped("sensitivity"):
-            pairs = zip(exact.run(None, dict(batch)), coarse.run(None, dict(batch)), strict=True)
+            pairs = zip(outputs, coarse.run(None, dict(batch)), strict=True)
         noises.append(sum(float(np.sum((a.astype(np.float64) - b.astype(np.float64)) ** 2)) for a, b in pairs))
     if not noises:
         raise QuantizeError("there is no data", where="sensitivity", hint="give at least one batch")

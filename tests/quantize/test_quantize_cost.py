@@ -15,6 +15,7 @@ from edgeconv.quantize import (
     Plan,
     Target,
     _adaround,
+    _sensitivity,
     _walk,
     adaround,
     advice,
@@ -107,7 +108,10 @@ def _read(what: str, model: ir.Model, plan: Plan, batches: Callable[[], Iterator
 
 
 @pytest.mark.parametrize("what", ["sensitivity", "search", "advice"])
-def test_what_looks_for_layers_to_keep_in_float_reads_data_one_by_one(what: str) -> None:
+def test_what_looks_for_layers_to_keep_in_float_reads_data_one_by_one(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sensitivity, "_MOST_HELD", 0)
     model = mobile(seed=2, blocks=1)
     plan = make_plan(model, calibrate(model, data(model, 4)))
     shape = tuple(model.graph.inputs[0].shape or ())
@@ -123,3 +127,20 @@ def test_what_looks_for_layers_to_keep_in_float_reads_data_one_by_one(what: str)
 
     _read(what, model, plan, batches)
     assert max(alive) <= 3  # the one in hand, the one before, and the first, of which the outputs are looked at
+
+
+def test_shares_are_the_same_whether_data_is_held_or_read_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, plan = _network()
+    batches, reads = data(model, 4), []
+
+    def read() -> list[Mapping[str, Array]]:
+        reads.append(1)
+        return batches
+
+    held = sensitivity(model, plan, read)
+    assert len(reads) == 1
+    monkeypatch.setattr(_sensitivity, "_MOST_HELD", 0)
+    assert sensitivity(model, plan, read) == held
+    assert len(reads) > 2
