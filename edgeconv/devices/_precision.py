@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -181,9 +181,20 @@ def _observed(
     return _by_channel(x, scale, zero, axis, low, high) if is_by_channel else _fake_quantized(x, scale, zero, low, high)
 
 
-# Operators whose float64 kernels are missing or ask for float32 scales; inputs are already wide.
+def _without_infinities(
+    function: Any, x: torch.Tensor, nan: float | None = None, above: float | None = None, below: float | None = None
+) -> torch.Tensor:
+    """An infinity becomes the largest number of float32, which files compute in, and not that of this run."""
+    largest = torch.finfo(torch.float32).max
+    result: torch.Tensor = function(x, nan, largest if above is None else above, -largest if below is None else below)
+    return result
+
+
+# Operators whose float64 kernels are missing, ask for float32 scales or depend on the dtype; inputs are already wide.
 _OWN: Mapping[str, Callable[..., Any]] = {
     "aten._fused_moving_avg_obs_fq_helper.default": _observed,
     "aten.fake_quantize_per_channel_affine_cachemask.default": _by_channel,
     "aten.fake_quantize_per_channel_affine.default": lambda *args: _by_channel(*args)[0],
+    "aten.nan_to_num.default": partial(_without_infinities, torch.ops.aten.nan_to_num.default),
+    "aten.nan_to_num_.default": partial(_without_infinities, torch.ops.aten.nan_to_num_.default),
 }

@@ -172,6 +172,18 @@ def test_a_fake_quantization_that_is_fused_with_its_observer_is_of_float64(chann
     np.testing.assert_array_equal(run.outputs[0]["y"], seen)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("limits", [{}, {"posinf": 7.0}])
+def test_an_infinity_becomes_the_largest_number_that_a_file_has(limits: dict[str, float], in_place: bool) -> None:
+    """The file has float32's: the largest float64 in its place would make every right file wrong."""
+    function = torch.Tensor.nan_to_num_ if in_place else torch.Tensor.nan_to_num
+    module = Returning(lambda self, x: function(x / 0, **limits))
+    sample = Sample("s", {"x": np.array([[-1.0, 0.0, 1.0]], np.float32)})
+    run = run_module(module, [sample], input_names=["x"], output_names=["y"])
+    largest = float(np.finfo(np.float32).max)
+    np.testing.assert_array_equal(run.outputs[0]["y"], [[-largest, 0.0, limits.get("posinf", largest)]])
+
+
 def test_a_module_with_weight_norm_runs() -> None:
     module = nn.utils.weight_norm(nn.Conv2d(3, 4, 3))
     module(torch.randn(1, 3, 6, 6))
