@@ -13,23 +13,27 @@ from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_o
 def einsum(b: Builder, equation: str, tensors: Sequence[ir.Value], path: Sequence[int] | None) -> ir.Value:
     """``torch.einsum`` as ReduceSum, Transpose and MatMul, contracting the tensors from left to right.
 
-    `path`, the order of contraction, only changes the cost. A label that is repeated within a tensor (a diagonal) is
-    left to ONNX's Einsum.
+    `path`, the order of contraction, only changes the cost.
     """
-    # 1. What a single tensor alone has is summed at once; what others share stays.
-    terms, result = _labels(equation, [len(sizes_of(tensor)) for tensor in tensors])
-    if any(len(set(term)) < len(term) for term in (*terms, result)):
-        return b.add("Einsum", *tensors, shape=b.shape, equation=equation)
+    # 1. A label that is repeated within a tensor means its diagonal; an axis of size 1 broadcasts.
+    named, result = _labels(equation, [len(sizes_of(tensor)) for tensor in tensors])
+    largest: dict[str, int] = {}
+    for tensor, term in zip(tensors, named, strict=True):
+        for label, size in zip(term, sizes_of(tensor), strict=True):
+            largest[label] = max(size, largest.get(label, 0))
+    plain = [_plain(b, tensor, term, largest) for tensor, term in zip(tensors, named, strict=True)]
+    # 2. What a single tensor alone has is summed at once; what others share stays.
+    terms = [term for _, term in plain]
     summed = [
-        _sum_out(b, value, term, keep=set(result).union(*(other for other in terms if other is not term)))
-        for value, term in zip(tensors, terms, strict=True)
+        _sum_out(b, value, term, keep=set(result).union(*(terms[:at] + terms[at + 1 :])))
+        for at, (value, term) in enumerate(plain)
     ]
-    # 2. Each product keeps the labels of the result and those that a later tensor still has.
+    # 3. Each product keeps the labels of the result and those that a later tensor still has.
     value, labels = summed[0]
-    for place, term in enumerate(summed[1:], 1):
+    for place, factor in enumerate(summed[1:], 1):
         later = "".join(terms[place + 1 :])
-        inner = "".join(label for label in dict.fromkeys(labels + term[1]) if label in later and label not in result)
-        value, labels = _product(b, (value, labels), term, result + inner)
+        inner = "".join(label for label in dict.fromkeys(labels + factor[1]) if label in later and label not in result)
+        value, labels = _product(b, (value, labels), factor, result + inner)
     return b.transpose(value, [labels.index(label) for label in result])
 
 
@@ -44,15 +48,32 @@ def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
         raise Unsupported(f"the equation {equation!r}")
     widths = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
     hidden = [width for term, width in zip(terms, widths, strict=True) if "..." in term]
-    if len(set(hidden)) > 1:
-        raise Unsupported("ellipses of different ranks")
-    dots = "".join(chr(ord("Α") + index) for index in range(hidden[0] if hidden else 0))
+    dots = "".join(chr(ord("Α") + index) for index in range(max(hidden, default=0)))
     if not arrow:  # torch's rule: the labels that appear once, in alphabetical order, after the ellipsis
         letters = "".join(terms).replace("...", "")
         right = ("..." if hidden else "") + "".join(
             sorted(letter for letter in set(letters) if letters.count(letter) == 1)
         )
-    return [term.replace("...", dots) for term in terms], right.replace("...", dots)
+    # An ellipsis of fewer axes stands for the last of them, as in broadcasting.
+    spelled = [term.replace("...", dots[len(dots) - width :]) for term, width in zip(terms, widths, strict=True)]
+    return spelled, right.replace("...", dots)
+
+
+def _plain(b: Builder, value: ir.Value, term: str, largest: Mapping[str, int]) -> tuple[ir.Value, str]:
+    """The tensor with one axis per label, and without axes of size 1 whose label has a larger size elsewhere."""
+    while doubled := next((label for label in term if term.count(label) > 1), None):
+        others, size = term.replace(doubled, ""), largest[doubled]
+        times = len(term) - len(others)
+        equal = [axis for axis, label in enumerate(term) if label == doubled]
+        value = b.transpose(value, [axis for axis in range(len(term)) if axis not in equal] + equal)
+        sizes = sizes_of(value)[: len(others)]
+        # In the flattened equal axes the diagonal's elements are 1 + size + size² + … apart.
+        places = b.ints(*(place * sum(size**power for power in range(times)) for place in range(size)))
+        flat = b.reshape(value, (*sizes, size**times))
+        value, term = b.add("Gather", flat, places, shape=(*sizes, size), axis=len(sizes)), others + doubled
+    remaining = [axis for axis, size in enumerate(sizes_of(value)) if size == largest[term[axis]]]
+    narrow = b.reshape(value, [sizes_of(value)[axis] for axis in remaining])
+    return narrow, "".join(term[axis] for axis in remaining)
 
 
 def _sum_out(b: Builder, value: ir.Value, term: str, *, keep: set[str]) -> tuple[ir.Value, str]:
@@ -74,9 +95,6 @@ def _product(
     size: dict[str, int] = {}
     for value, term in (first, second):
         size.update(zip(term, sizes_of(value), strict=True))
-    for value, term in (first, second):
-        if any(size[label] != extent for label, extent in zip(term, sizes_of(value), strict=True)):
-            raise Unsupported("a label of size 1 that is broadcast")
     shared = [label for label in result if label in left and label in right]
     summed = [label for label in left if label in right and label not in result]
     rows = [label for label in left if label not in right]
