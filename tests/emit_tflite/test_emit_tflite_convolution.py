@@ -209,3 +209,24 @@ def test_batch_normalization_that_was_not_folded(tflite: Any) -> None:
             tensor.normal_()  # type: ignore[union-attr]
         layer.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
     assert tflite.check(layer, (1, 4, 5, 6))["nhwc"].operators == ["DEPTHWISE_CONV_2D"]
+
+
+@pytest.mark.parametrize("bias", [(), ((6,),)])
+@pytest.mark.parametrize(
+    ("x", "weight", "options"),
+    [
+        ((2, 4, 8, 9), (6, 4, 3, 2), {"padding": 1}),
+        ((2, 4, 8, 9), (6, 2, 3, 3), {"groups": 2, "padding": 2, "dilation": 2}),
+        ((1, 6, 8, 9), (6, 1, 4, 4), {"groups": 6}),
+        ((2, 3, 8, 9), (6, 1, 3, 3), {"groups": 3, "stride": 2}),
+        ((2, 4, 9), (6, 4, 3), {"padding": 1}),
+        ((2, 3, 9), (6, 1, 3), {"groups": 3, "stride": 2}),
+    ],
+    ids=["plain", "grouped", "depthwise", "multiplier", "of rank 3", "depthwise of rank 3"],
+)
+def test_weights_that_are_computed(
+    tflite: Any, x: tuple[int, ...], weight: tuple[int, ...], options: dict[str, int], bias: tuple[tuple[int, ...], ...]
+) -> None:
+    """Dynamic convolutions; of one channel per group, the correlation of a siamese tracker."""
+    convolve = {3: torch.nn.functional.conv1d, 4: torch.nn.functional.conv2d}[len(x)]
+    tflite.check(tflite.Function(lambda *tensors: convolve(*tensors, **options)), x, weight, *bias)

@@ -20,8 +20,8 @@ def _grid(x: Tensor) -> Tensor:
     return x[:, :2].permute(0, 2, 3, 1).tanh()
 
 
-def _dynamic_depthwise(x: Tensor) -> Tensor:
-    return F.conv2d(x, x.reshape(-1)[:72].view(8, 1, 3, 3), groups=8)
+def _dynamic_volume(x: Tensor) -> Tensor:
+    return F.conv3d(x[:, None], x.reshape(-1)[:27].view(1, 1, 3, 3, 3))
 
 
 # name: the module, the shape of its input, the error, and what its line holds
@@ -33,8 +33,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
         lambda: Function(lambda x: F.grid_sample(x, _grid(x), mode="bicubic", align_corners=False)),
         IMAGE, edgeconv.EmitError, 'its mode is \'bicubic\'; use mode="bilinear"',
     ),
-    "dynamic-depthwise": (
-        lambda: Function(_dynamic_depthwise), IMAGE, edgeconv.EmitError, "its weight is not a constant, and it is gr",
+    "dynamic-volume": (
+        lambda: Function(_dynamic_volume), IMAGE, edgeconv.EmitError,
+        "its weight is not a constant, and it convolves over 3 axes",
     ),
     "inverse": (
         lambda: Function(lambda x: torch.linalg.inv(x[..., :6])), IMAGE, edgeconv.CaptureError,

@@ -73,17 +73,36 @@ def _sum_of_parts(
 
 
 def _by_computed_weight(low: Lowering, node: ir.Node) -> None:
-    """Conv of rank 4 whose weight is computed (dynamic convolution): CONV_2D reads it like any other tensor."""
+    """Conv of rank 3 or 4 whose weight is computed: a dynamic convolution, or the correlation of a siamese tracker.
+
+    CONV_2D and DEPTHWISE_CONV_2D read a weight like any other tensor.
+    """
     x, kernel, y = low.input(node), low.input(node, 1), node.outputs[0]
-    if len(low.shape(x)) != 4 or node.attributes.get_int("group", 1) != 1:
-        low.refuse("its weight is not a constant, and it is grouped or not of rank 4")
-    windows = windows_of(node, low.shape(kernel)[2:], low.shape(x)[2:], low.shape(y)[2:])
+    rank = len(low.shape(x))
+    if rank not in (3, 4):
+        low.refuse(f"its weight is not a constant, and it convolves over {rank - 2} axes")
+    channels, per_group, *sizes = low.shape(kernel)
+    windows = windows_of(node, sizes, low.shape(x)[2:], low.shape(y)[2:])
+    if rank == 3:
+        windows = [Window(1, 1, 1, 0, 0, 1, 1), *windows]
     image, padding = padded(low, as_image(low, x), windows)
     rows, columns = windows
-    bias = low.floats(bias_of(low, node, low.shape(kernel)[0]), f"{low.base}/bias")
-    operands = [image, low.tensor(kernel, (0, 2, 3, 1)), bias]
-    shape = (image.shape[0], rows.count, columns.count, low.shape(y)[1])
-    low.bind(y, last(4), low.emit("CONV_2D", operands, shape, **_options(windows, padding)))
+    options = _options(windows, padding)
+    groups = node.attributes.get_int("group", 1)
+    if groups > 1 and per_group == 1:
+        code, form, one = "DEPTHWISE_CONV_2D", (1, *range(2, rank), 0), (1, 1, sizes[-1], channels)
+        options["depthMultiplier"] = channels // groups
+    else:
+        code, form, one = "CONV_2D", (0, *range(2, rank), 1), (channels, 1, sizes[-1], per_group)
+    weight = low.tensor(kernel, form)
+    if rank == 3:
+        weight = low.reshape(weight, one, f"{kernel.name}/image")
+    shift = _computed_bias(low, node)
+    bias = bias_of(low, node, channels) if shift is None else np.zeros(channels, np.float32)
+    shape = (image.shape[0], rows.count, columns.count, channels)
+    result = low.emit(code, [image, weight, low.floats(bias, f"{low.base}/bias")], shape, **options)
+    result = result if shift is None else low.emit("ADD", [result, shift], result.shape)
+    low.bind(y, last(rank), result)
 
 
 def as_image(low: Lowering, value: ir.Value) -> Tensor:
