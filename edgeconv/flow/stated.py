@@ -113,17 +113,32 @@ def _of_stored(module: Any, node: Any) -> StatedRounding | None:
 
 
 def _rounds(part: Any) -> bool:
-    """Whether it is a fake quantization of torch.ao or torchao that rounds, by numbers that it does not compute."""
-    is_one = all(hasattr(part, name) for name in ("fake_quant_enabled", "activation_post_process", "is_per_channel"))
-    return is_one and bool(part.fake_quant_enabled[0]) and not hasattr(part, "learning_enabled")
+    """Whether it is a fake quantization that rounds by numbers that it does not compute.
+
+    Of torch.ao or torchao, of learned scales (LSQ), or what stands for the integers of a converted module.
+    """
+    return bool(getattr(part, "fake_quant_enabled", (True,))[0]) and (_is_learned(part) or _has_numbers(part))
+
+
+def _has_numbers(part: Any) -> bool:
+    return all(hasattr(part, name) for name in ("scale", "zero_point", "is_per_channel", "ch_axis", "quant_min"))
+
+
+def _is_learned(part: Any) -> bool:
+    """Whether it is a ``_LearnableFakeQuantize``, whose scale and zero point are real numbers."""
+    return all(hasattr(part, name) for name in ("learning_enabled", "qscheme", "eps", "quant_min"))
 
 
 def _of_part(name: str, part: Any, result: Array) -> StatedRounding:
-    axis = int(part.ch_axis) if part.is_per_channel else 0
     scales, zeros = (tensor.detach().cpu().reshape(-1).numpy() for tensor in (part.scale, part.zero_point))
-    limits = int(part.activation_post_process.quant_min), int(part.activation_post_process.quant_max)
-    points = tuple(int(zero) for zero in zeros)
-    integers = None
+    observer = getattr(part, "activation_post_process", part)  # FakeQuantize rounds to its limits
+    limits = int(observer.quant_min), int(observer.quant_max)
+    axis = int(part.ch_axis) if scales.size > 1 else 0
+    if _is_learned(part):
+        scales = np.maximum(scales, part.eps.cpu().numpy())
+        is_symmetric = "symmetric" in str(part.qscheme)
+        zeros = np.zeros_like(zeros) if is_symmetric else np.rint(zeros).clip(*limits)
+    points, integers = tuple(int(zero) for zero in zeros), None
     if _CALL_NUMBER.sub("", name).rpartition(".")[2] == _WEIGHT:
         integers = np.rint(result / spread(scales, axis, result.ndim)).astype(np.int64)
     return StatedRounding(name, tuple(scales.astype(np.float32).tolist()), points, limits, integers, axis)

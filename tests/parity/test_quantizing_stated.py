@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,8 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 from torch.ao import quantization as ao
+from torch.ao.quantization import quantize_fx as fx
+from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize
 
 import edgeconv
 from edgeconv.capture import open_onnx
@@ -69,6 +72,58 @@ def _trained_module(backend: str, kind: type[Trained] = Trained) -> nn.Module:
     return module.eval().apply(ao.disable_observer)
 
 
+class Sums(Trained):
+    """The sum as Python writes it, for torch's graph mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(self.pool(x + self.second(x)).flatten(1))
+
+
+def _of_graph_mode(backend: str) -> Any:
+    torch.manual_seed(0)
+    module = fx.prepare_qat_fx(Sums().train(), ao.get_default_qat_qconfig_mapping(backend), (_DATA,))
+    for _ in range(4):
+        module(torch.randn(4, 3, 8, 8))
+    return module.eval().apply(ao.disable_observer)
+
+
+def _with_learned_scales() -> nn.Module:
+    torch.manual_seed(0)
+    learned = _LearnableFakeQuantize.with_args
+    activation = learned(observer=ao.MovingAverageMinMaxObserver, quant_min=0, quant_max=255)
+    weight = learned(
+        observer=ao.MovingAverageMinMaxObserver,
+        quant_min=-127,
+        quant_max=127,
+        dtype=torch.qint8,
+        qscheme=torch.per_tensor_symmetric,
+    )
+    module = ao.QuantWrapper(Trained().train())
+    module.qconfig = ao.QConfig(activation=activation, weight=weight)
+    module = ao.prepare_qat(module)
+    for _ in range(3):
+        module(torch.randn(4, 3, 8, 8))
+    for part in module.modules():
+        if isinstance(part, _LearnableFakeQuantize):
+            part.toggle_observer_update(False)
+            part.zero_point.data += 0.4  # training leaves real numbers
+    return module.eval()
+
+
+def _other_forms(source: str) -> nn.Module:
+    """What torch.ao makes of a prepared module, or of other fake quantizations, that has numbers of its own."""
+    if source == "learned":
+        return _with_learned_scales()
+    if source == "converted":
+        return ao.convert(_trained_module("x86"))
+    prepared = _of_graph_mode("x86")
+    return {"graph mode": lambda m: m, "converted graph": fx.convert_fx, "reference": fx.convert_to_reference_fx}[
+        source
+    ](prepared)
+
+
+_FORMS = ("converted", "graph mode", "converted graph", "reference", "learned")
 _DATA = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 _FILE = """<ir_version: 9, opset_import: ["": 18]> g (float[1, 3, 6, 6] x) => (float[1, 4, 6, 6] y)
@@ -93,7 +148,9 @@ _Made = tuple[tuple[StatedRounding, ...], list[ir.Model], Mapping[str, np.ndarra
 def _made(source: str, folder: Path) -> _Made:
     if source == "program":
         return _of_program()
-    return _of_file(_FILE, folder) if source == "file" else _of_module(_trained_module(source))
+    if source == "file":
+        return _of_file(_FILE, folder)
+    return _of_module(_other_forms(source) if source in _FORMS else _trained_module(source))
 
 
 def _of_program() -> _Made:
@@ -110,7 +167,8 @@ def _of_file(text: str, folder: Path) -> _Made:
 
 
 def _of_module(module: nn.Module) -> _Made:
-    return _of(TorchSource(module, (_DATA,), ("x",)), Sample("x", {"x": _DATA.numpy()}))
+    module, (x,), (name,) = called(module, (_DATA,), {})
+    return _of(TorchSource(module, (x,), (name,)), Sample("x", {name: x.numpy()}))
 
 
 def _of(source: Source, sample: Sample) -> _Made:
@@ -219,9 +277,10 @@ FAULTS: dict[str, Callable[[ir.Model], None]] = {
 }
 
 
-@pytest.mark.parametrize("source", ["x86", "qnnpack", "file", "program"])
+@pytest.mark.parametrize("source", ["x86", "qnnpack", "file", "program", *_FORMS])
 def test_what_a_source_states_of_its_roundings_is_in_its_graphs(source: str, tmp_path: Path) -> None:
     stated, graphs, inputs = _made(source, tmp_path)
+    assert stated
     assert keeping(stated, *graphs, inputs) is None
     for at, (name, plant) in [(at, item) for at in (0, 2) for item in FAULTS.items()]:
         planted = [graph.clone() for graph in graphs]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeconv.capture.torch._trained import Rounding, rounding
+from edgeconv.capture.torch._trained import FixedRounding
 from edgeconv.errors import CaptureError
 
 _PACKAGES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.ao.nn.quantizable.dynamic.")
@@ -61,7 +61,7 @@ def rounds_between(module: nn.Module) -> bool:
 def _is_traced(module: nn.Module) -> bool:
     """Whether a module has a graph of ``convert_fx`` that makes quantized tensors by itself."""
     graphs = [part.graph for part in module.modules() if isinstance(part, torch.fx.GraphModule)]
-    return any(node.target in (torch.quantize_per_tensor, *_FUNCTIONS) for graph in graphs for node in graph.nodes)
+    return any(node.target in _FUNCTIONS for graph in graphs for node in graph.nodes)
 
 
 def _copied(part: nn.Module, path: str, copies: dict[int, nn.Module]) -> nn.Module:
@@ -87,7 +87,8 @@ def _copied(part: nn.Module, path: str, copies: dict[int, nn.Module]) -> nn.Modu
         for name, child in part.named_children():
             fresh._modules[name] = _copied(child, f"{path}.{name}" if path else name, copies)
         if isinstance(part, torch.fx.GraphModule):
-            graph = _without_quantized_tensors(part.graph, path or "module")
+            graph, roundings = _without_quantized_tensors(part, path or "module")
+            fresh._modules |= roundings
             fresh = torch.fx.GraphModule(fresh, graph, type(part).__name__)
             fresh.training = part.training
     copies[id(part)] = fresh
@@ -112,26 +113,40 @@ def _refusal(part: nn.Module) -> str:
 
 
 class _Rounded(nn.Module):
-    """A float function whose result is rounded.
+    """A float function whose result is rounded; its roundings have the names that they have in a prepared module.
 
     Args:
         function: takes the inputs, and then `tensors` in their order.
         by: the rounding of the result; None where it is not rounded.
         tensors: constants, by the names that weights are exported under; None for one that is absent.
+        by_weight: the rounding of the tensor ``weight``; None where there is none.
     """
 
     def __init__(
-        self, function: Callable[..., Tensor], by: Rounding | None, tensors: Mapping[str, Tensor | None]
+        self,
+        function: Callable[..., Tensor],
+        by: FixedRounding | None,
+        tensors: Mapping[str, Tensor | None],
+        by_weight: FixedRounding | None = None,
     ) -> None:
         super().__init__()
         self._function, self._names = function, tuple(tensors)
-        self._by, self.rounds = by or (lambda x: x), by is not None
+        self.activation_post_process, self.weight_fake_quant = by, by_weight
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
 
+    @property
+    def rounds(self) -> bool:
+        """Whether its result is rounded."""
+        return self.activation_post_process is not None
+
     def forward(self, *inputs: Tensor) -> Tensor:
         """The rounded result of the function."""
-        return self._by(self._function(*inputs, *(getattr(self, name) for name in self._names)))
+        tensors = {name: getattr(self, name) for name in self._names}
+        if self.weight_fake_quant is not None:
+            tensors["weight"] = self.weight_fake_quant(tensors["weight"])
+        result = self._function(*inputs, *tensors.values())
+        return result if self.activation_post_process is None else self.activation_post_process(result)
 
 
 class _Sums(nn.Module):
@@ -139,23 +154,23 @@ class _Sums(nn.Module):
 
     def __init__(self, part: Any) -> None:
         super().__init__()
-        self._by = _by(part.scale, part.zero_point)
+        self.activation_post_process = _by(part.scale, part.zero_point)
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Rounds the sum."""
-        return self._by(x + y)
+        return self.activation_post_process(x + y)  # type: ignore[no-any-return]
 
     def add_relu(self, x: Tensor, y: Tensor) -> Tensor:
         """Rounds the rectified sum."""
-        return self._by(functional.relu(x + y))
+        return self.activation_post_process(functional.relu(x + y))  # type: ignore[no-any-return]
 
     def mul(self, x: Tensor, y: Tensor) -> Tensor:
         """Rounds the product."""
-        return self._by(x * y)
+        return self.activation_post_process(x * y)  # type: ignore[no-any-return]
 
     def cat(self, x: list[Tensor], dim: int = 0) -> Tensor:
         """Rounds the concatenation."""
-        return self._by(torch.cat(x, dim))
+        return self.activation_post_process(torch.cat(x, dim))  # type: ignore[no-any-return]
 
     def add_scalar(self, x: Tensor, y: float) -> Tensor:
         """The sum with a number, which torch computes by a change of the zero point: nothing is rounded."""
@@ -166,16 +181,16 @@ class _Sums(nn.Module):
         return x * y
 
 
-def _by(scale: Any, zero_point: Any, dtype: torch.dtype = torch.quint8, axis: int | None = None) -> Rounding:
+def _by(scale: Any, zero_point: Any, dtype: torch.dtype = torch.quint8, axis: int | None = None) -> FixedRounding:
     """Rounding to all integers of the type: quint8 has 0 to 255, qint8 -128 to 127."""
     if dtype not in _TYPES:
         what = f"it rounds to {str(dtype).removeprefix('torch.')}, and files have integers of 8 bits there"
         raise CaptureError(what, where="module", hint=_FLOAT)
     limits = torch.iinfo(_TYPES[dtype])
-    return rounding(torch.as_tensor(scale), torch.as_tensor(zero_point), axis, (limits.min, limits.max))
+    return FixedRounding(torch.as_tensor(scale), torch.as_tensor(zero_point), axis, (limits.min, limits.max))
 
 
-def _weight(packed: Tensor) -> tuple[Tensor, Rounding]:
+def _weight(packed: Tensor) -> tuple[Tensor, FixedRounding]:
     """The dequantized weight, and its rounding.
 
     That rounding changes no value of it; it carries the scales into the graph, from which quantization takes the
@@ -184,9 +199,9 @@ def _weight(packed: Tensor) -> tuple[Tensor, Rounding]:
     limits = (-128, 127)
     if packed.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
         scales, zeros = packed.q_per_channel_scales().float(), packed.q_per_channel_zero_points()
-        return packed.dequantize(), rounding(scales, zeros, packed.q_per_channel_axis(), limits)
+        return packed.dequantize(), FixedRounding(scales, zeros, packed.q_per_channel_axis(), limits)
     scale, zero = torch.tensor(packed.q_scale()), torch.tensor(packed.q_zero_point())
-    return packed.dequantize(), rounding(scale, zero, None, limits)
+    return packed.dequantize(), FixedRounding(scale, zero, None, limits)
 
 
 def _layer(part: Any, compute: Callable[..., Tensor], behind: Callable[[Tensor], Tensor]) -> nn.Module:
@@ -201,10 +216,10 @@ def _layer(part: Any, compute: Callable[..., Tensor], behind: Callable[[Tensor],
     bias = part.bias()
 
     def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return behind(compute(x, by_weight(weight), bias))
+        return behind(compute(x, weight, bias))
 
     tensors = {"weight": weight, "bias": None if bias is None else bias.detach()}
-    return _Rounded(function, _by(part.scale, part.zero_point), tensors)
+    return _Rounded(function, _by(part.scale, part.zero_point), tensors, by_weight)
 
 
 def _reference(compute: Callable[[Any], Callable[..., Tensor]]) -> Callable[[Any], nn.Module]:
@@ -222,12 +237,8 @@ def _reference(compute: Callable[[Any], Callable[..., Tensor]]) -> Callable[[Any
         scales = part.weight_scale.float()
         # The integers are torch's own; to round what they stand for once more changes none.
         by_weight = _by(scales, part.weight_zero_point, part.weight_dtype, axis)
-
-        def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            return compute(part)(x, by_weight(weight), bias)
-
         bias = None if part.bias is None else part.bias.detach()
-        return _Rounded(function, None, {"weight": part.get_weight().detach(), "bias": bias})
+        return _Rounded(compute(part), None, {"weight": part.get_weight().detach(), "bias": bias}, by_weight)
 
     return make
 
@@ -356,53 +367,64 @@ _PARTS: Mapping[str, Callable[[Any], nn.Module]] = {
 }
 
 
-def _rounding_function(compute: Callable[..., Tensor], operands: int) -> Callable[..., Tensor]:
-    """A float form of one of ``torch.ops.quantized``: so many operands, then scale and zero point of the result."""
-
-    def function(*args: Any, scale: Any = None, zero_point: Any = None) -> Tensor:
-        by_position = (*args[operands:], scale, zero_point) if scale is not None else args[operands:]
-        return _at(compute(*args[:operands]), by_position[0], by_position[1], torch.quint8)
-
-    return function
-
-
-def _at(x: Tensor, scale: Any, zero_point: Any, dtype: torch.dtype) -> Tensor:
-    """``torch.quantize_per_tensor`` on floats: quantized and dequantized; the scale is a number or a tensor."""
-    if dtype not in _TYPES:
-        _by(1.0, 0, dtype)  # raises
-    limits = torch.iinfo(_TYPES[dtype])
-    if isinstance(scale, Tensor):
-        zero = torch.as_tensor(zero_point).to(torch.int32)
-        return torch.fake_quantize_per_tensor_affine(x, scale.float(), zero, limits.min, limits.max)
-    return torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero_point), limits.min, limits.max)
-
-
+_NUMBERS = ("scale", "zero_point", "dtype")
 _QUANTIZED = torch.ops.quantized
-_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
-    _QUANTIZED.add: _rounding_function(operator.add, 2),
-    _QUANTIZED.add_relu: _rounding_function(lambda x, y: functional.relu(x + y), 2),
-    _QUANTIZED.mul: _rounding_function(operator.mul, 2),
-    _QUANTIZED.mul_relu: _rounding_function(lambda x, y: functional.relu(x * y), 2),
-    _QUANTIZED.cat: _rounding_function(torch.cat, 2),
-    _QUANTIZED.hardswish: _rounding_function(functional.hardswish, 1),
-    _QUANTIZED.sigmoid: _rounding_function(torch.sigmoid, 1),
-    _QUANTIZED.leaky_relu: _rounding_function(lambda x, slope, _: functional.leaky_relu(x, slope), 3),
-    _QUANTIZED.matmul: _rounding_function(torch.matmul, 2),
+_FUNCTIONS: Mapping[Any, tuple[Callable[..., Any], int]] = {
+    torch.quantize_per_tensor: (lambda x: x, 1),
+    _QUANTIZED.add: (operator.add, 2),
+    _QUANTIZED.add_relu: (lambda x, y: functional.relu(x + y), 2),
+    _QUANTIZED.mul: (operator.mul, 2),
+    _QUANTIZED.mul_relu: (lambda x, y: functional.relu(x * y), 2),
+    _QUANTIZED.cat: (torch.cat, 2),
+    _QUANTIZED.hardswish: (functional.hardswish, 1),
+    _QUANTIZED.sigmoid: (torch.sigmoid, 1),
+    _QUANTIZED.leaky_relu: (lambda x, slope, _: functional.leaky_relu(x, slope), 3),
+    _QUANTIZED.matmul: (torch.matmul, 2),
 }
+"""Of functions on quantized tensors: what they compute on floats, and of how many operands; scale and zero point of the
+result, and perhaps its type, are the arguments behind those."""
 
 
-def _without_quantized_tensors(graph: torch.fx.Graph, where: str) -> torch.fx.Graph:
-    """A copy of a graph of ``convert_fx`` with float forms of its operators on quantized tensors."""
-    graph = copy.deepcopy(graph)
+def _without_quantized_tensors(part: Any, where: str) -> tuple[torch.fx.Graph, dict[str, FixedRounding]]:
+    """A copy of a graph of ``convert_fx`` with float forms of its operators on quantized tensors.
+
+    Args:
+        part: the module whose graph it is.
+        where: its path, for messages.
+
+    Returns:
+        The graph, and the roundings that it calls, by name: of the node that they stand for.
+    """
+    graph, roundings = copy.deepcopy(part.graph), dict[str, FixedRounding]()
     for node in list(graph.nodes):
         if node.op == "call_method" and node.target == "dequantize":
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-        elif node.op == "call_function" and node.target is torch.quantize_per_tensor:
-            node.target = _at
         elif node.op == "call_function" and node.target in _FUNCTIONS:
-            node.target = _FUNCTIONS[node.target]
+            compute, operands = _FUNCTIONS[node.target]
+            stated = [*node.args[operands:], *(node.kwargs[key] for key in _NUMBERS if key in node.kwargs)]
+            others = {key: item for key, item in node.kwargs.items() if key not in _NUMBERS}
+            name = f"{node.name}_rounding" if hasattr(part, node.name) else node.name
+            roundings[name] = _by(*(_stated(part, argument) for argument in stated))
+            with graph.inserting_before(node):
+                computed = graph.call_function(compute, node.args[:operands], others)
+                rounded = graph.call_module(name, (computed,))
+            node.replace_all_uses_with(rounded)
+            graph.erase_node(node)
         elif node.op == "call_function" and str(node.target).startswith("quantized."):
             what = f"it calls {node.target}, and what that computes on floats is not known"
             raise CaptureError(what, where=where, hint=_FLOAT)
-    return graph
+    return graph, roundings
+
+
+def _stated(part: Any, argument: Any) -> Any:
+    """A number, or the tensor that a node reads; a rounding with a scale that is computed is refused.
+
+    Raises:
+        CaptureError: it is computed.
+    """
+    if not isinstance(argument, torch.fx.Node):
+        return argument
+    if argument.op != "get_attr":
+        raise CaptureError("it rounds by a scale that is computed anew for each input", where="module", hint=_FLOAT)
+    return operator.attrgetter(str(argument.target))(part)

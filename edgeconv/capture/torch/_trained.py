@@ -84,6 +84,30 @@ def rounding(scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, li
     return lambda x: torch.fake_quantize_per_tensor_affine(x, step, zero, *limits)
 
 
+class FixedRounding(torch.nn.Module):
+    """A fake quantization with parameters that nothing moves, which a rebuilt module has in place of integers.
+
+    Attributes:
+        scale: float32, of one element, or of one per element of `ch_axis`.
+        zero_point: as many integers.
+        ch_axis: of several scales; 0 of one.
+        is_per_channel: whether there are several.
+        quant_min: the least integer.
+        quant_max: the greatest one.
+    """
+
+    def __init__(self, scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, limits: tuple[int, int]):
+        super().__init__()
+        self.scale, self.zero_point = scale.detach().reshape(-1), zero_point.detach().reshape(-1)
+        self.is_per_channel, self.ch_axis = axis is not None, axis or 0
+        self.quant_min, self.quant_max = limits
+        self._by = rounding(scale, zero_point, axis, limits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The rounded tensor."""
+        return self._by(x)
+
+
 def freeze_recorded(graph_module: torch.fx.GraphModule) -> None:
     """Replaces fake quantizations that observe as well (``fused_moving_avg_obs_fake_quant``) by plain ones.
 

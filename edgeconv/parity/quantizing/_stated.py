@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from edgeconv.parity.quantizing._place import Place
 from edgeconv.parity.quantizing._repeated import left_out
 
 _OF_ROUNDINGS = ".quantizelinear"  # behind a fake quantization's path, in the name of the integers
+_OF_WEIGHTS = ".fake_quantize_per_"  # behind a layer's, in the name of a weight that torch's own operator has rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,16 @@ def stated_faults(
 
 
 def _is_named(name: str, item: StatedRounding) -> bool:
-    return name == item.name or name.startswith(f"{item.name}{_OF_ROUNDINGS}")
+    return name == item.name or name.startswith((f"{item.name}{_OF_ROUNDINGS}", f"{_owner(item)}{_OF_ROUNDINGS}"))
+
+
+def _owner(item: StatedRounding) -> str:
+    """The path of what holds a fake quantization: where a graph module calls that, torch's trace names nothing deeper.
+
+    Of one that nothing holds, its own.
+    """
+    path, mark, call = item.name.partition("@")
+    return (path.rpartition(".")[0] or path) + mark + call
 
 
 def _lost(name: str) -> Place:
@@ -130,11 +140,26 @@ def _weights(stated: Sequence[StatedRounding], model: ir.Model) -> Iterator[Plac
     slices = _stored(model)
     for item in stated:
         assert item.integers is not None  # `stated_faults` chose these
-        due, own = _slices(item.integers, item.scales, item.axis), slices.get(item.name)
-        if own is None or own == due:  # what became a constant of floats is link 1's
+        due = _slices(item.integers, item.scales, item.axis)
+        held = [slices[name] for name in _weights_named(slices, item)]
+        if not held or due in held:  # what became a constant of floats is link 1's
             continue
+        own = held[0]
         several = f" in {(due - own).total()} of {due.total()} channels" if due & own else ""
         yield Place(item.name, f"{item.name} has other integers or scales than its source rounds it to{several}")
+
+
+def _weights_named(names: Iterable[str], item: StatedRounding) -> list[str]:
+    """The names of a weight's real numbers in a graph: of its fake quantization, or of a layer and torch's operator.
+
+    A layer of several modules (a convolution and a ReLU) is called by the name of the whole.
+    """
+    stored, path = set(names), item.name
+    while path and item.name not in stored:
+        path = path.rpartition(".")[0]
+        if path and (held := [name for name in stored if name.startswith(f"{path}{_OF_WEIGHTS}")]):
+            return sorted(held)
+    return [item.name] if item.name in stored else []
 
 
 def _stored(model: ir.Model) -> dict[str, Counter[tuple[float, bytes]]]:
