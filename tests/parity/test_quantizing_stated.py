@@ -293,6 +293,56 @@ def test_what_a_source_states_of_its_roundings_is_in_its_graphs(source: str, tmp
         assert "source" in link.reason or "read back" in link.reason
 
 
+def _clamp(model: ir.Model) -> ir.Node:
+    """What cuts off in front of a rounding."""
+    clamps = (node for node in model.graph if node.op_type == "Clip")
+    return next(node for node in clamps if any(use.node.op_type == "QuantizeLinear" for use in node.outputs[0].uses()))
+
+
+def _without_clamp(model: ir.Model) -> None:
+    clamp = _clamp(model)
+    clamp.outputs[0].replace_all_uses_with(clamp.inputs[0])
+
+
+def _other_clamp(model: ir.Model) -> None:
+    """Cuts off one integer later."""
+    clamp = _clamp(model)
+    rounding = next(use.node for use in clamp.outputs[0].uses() if use.node.op_type == "QuantizeLinear")
+    at = len(clamp.inputs) - 1
+    _put(clamp, at, _constant(clamp, at) + (1 if at == 2 else -1) * _constant(rounding, 1).reshape(()))
+
+
+@pytest.mark.parametrize("source", ["x86", "graph mode"])
+@pytest.mark.parametrize("plant", [_without_clamp, _other_clamp])
+@pytest.mark.parametrize("at", [0, 2])
+def test_the_seven_bits_of_x86_are_held(
+    source: str, plant: Callable[[ir.Model], None], at: int, tmp_path: Path
+) -> None:
+    stated, graphs, inputs = _made(source, tmp_path)
+    assert any(item.limits == (0, 127) for item in stated)
+    planted = [graph.clone() for graph in graphs]
+    plant(planted[at])
+    link = keeping(stated, *planted, inputs)
+    assert link is not None
+    assert "cut off at" in link.reason
+
+
+@pytest.mark.parametrize("source", ["qnnpack", "converted", "program", "file"])
+def test_the_biases_of_a_source_are_held(source: str, tmp_path: Path) -> None:
+    stated, graphs, inputs = _made(source, tmp_path)
+    layers = [node for node in graphs[2].graph if node.op_type in ("Conv", "Gemm") and len(node.inputs) > 2]
+    assert layers
+    for at in range(len(layers)):
+        planted = graphs[2].clone()
+        node = next(node for node in planted.graph if node.outputs[0].name == layers[at].outputs[0].name)
+        bias = _constant(node, 2)
+        bias.reshape(-1)[-1] = np.nextafter(bias.reshape(-1)[-1], np.float32(9))
+        _put(node, 2, bias)
+        link = keeping(stated, graphs[0], graphs[1], planted, inputs)
+        assert link is not None
+        assert "another bias" in link.reason
+
+
 def test_roundings_whose_results_nothing_uses_are_not_asked_for() -> None:
     stated, graphs, inputs = _of_module(_trained_module("qnnpack", WithHead))
     assert not any("head.activation" in item.name for item in stated)

@@ -13,6 +13,7 @@ from edgeconv.core import Array
 from edgeconv.core.affine import limits_of, spread
 from edgeconv.graph.edit import constant
 from edgeconv.parity.quantizing._alongside import numbers_of
+from edgeconv.parity.quantizing._cut_off import bias_faults, cut_off_faults, is_cut_off_at
 from edgeconv.parity.quantizing._place import Place
 from edgeconv.parity.quantizing._repeated import left_out
 
@@ -80,6 +81,7 @@ def stated_faults(
     due = [item for item in stated if item.integers is None]
     if captured is not None:
         yield from _roundings(due, captured)
+        yield from _limits(due, captured)
         yield from map(_lost, (item.name for item in due if not item.named_in(captured)))
         yield from _weights([item for item in stated if item.integers is not None], captured)
     yield from _roundings(due, integers)
@@ -95,6 +97,8 @@ def stated_faults(
         for name in before.keys() & held.keys():
             if before[name] != held[name]:
                 yield Place(name, f"{name} has other integers or scales than its source")
+        yield from cut_off_faults(rewritten, integers)
+        yield from bias_faults(rewritten, integers)
 
 
 def _is_named(name: str, item: StatedRounding) -> bool:
@@ -133,6 +137,17 @@ def _roundings(due: Sequence[StatedRounding], model: ir.Model) -> Iterator[Place
         readers = [use.node for use in node.outputs[0].uses() if use.node.op_type == "DequantizeLinear"]
         if any(_bytes(reader) != _bytes(node) for reader in readers):
             yield Place(_told(name), f"{_told(name)} is not read back by the scale and zero point that rounded it")
+
+
+def _limits(due: Sequence[StatedRounding], captured: ir.Model) -> Iterator[Place]:
+    """Roundings of a captured graph that do not cut off where their source does (0 to 127, say)."""
+    for node in captured.graph:
+        name = node.outputs[0].name or ""
+        if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None and numbers_of(node)[0].size == 1:
+            own = next((item for item in due if _is_named(name, item)), None)
+            if own is not None and not is_cut_off_at(node, own.limits):
+                least, greatest = own.limits
+                yield Place(_told(name), f"{_told(name)} is not cut off at {least} to {greatest}, as its source is")
 
 
 def _weights(stated: Sequence[StatedRounding], model: ir.Model) -> Iterator[Place]:
