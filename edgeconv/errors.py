@@ -101,6 +101,11 @@ INT8_ONLY = Wording(
     'state variants = ["int8"], or export the float model',
     'ask for variants="int8", or export the float model',
 )
+WEIGHTS_ONLY = Wording(
+    "ask for fp32, fp16 or int8-weights, or export the float model",
+    'state variants = ["fp32"], fp16 or int8-weights, or export the float model',
+    "ask for the variants fp32, fp16 or int8-weights, or export the float model",
+)
 JUDGED = Wording("", "name more data in the recipe", "give Quantization(judged=...), data to judge by")
 CALIBRATED = Wording("", "quantize", "quantization")
 NO_C = Wording("leave --c-array out", "leave c_array out", "leave c_array out")

@@ -145,18 +145,20 @@ def capture(
     from edgeconv.capture.normalize._padding import settle_circular_pads
     from edgeconv.capture.normalize._pooling import settle_ceil_mode
     from edgeconv.capture.normalize._resizing import settle_resizes
+    from edgeconv.capture.normalize.fold_constants import is_quantized
     from edgeconv.capture.torch import _interface
     from edgeconv.capture.torch._converted import as_floats, rounds_between
     from edgeconv.capture.torch._eval_mode import eval_mode
     from edgeconv.capture.torch._masked import settle_masks
     from edgeconv.capture.torch._precision import in_module_precision, settle_precision
     from edgeconv.capture.torch._refused import check_deterministic, check_windows
+    from edgeconv.capture.torch._torchao import rounded_weights
     from edgeconv.capture.torch._trace import export_program
     from edgeconv.capture.torch._trained import frozen_quantization
     from edgeconv.capture.torch._unfit import check_fit
     from edgeconv.capture.torch.argument import checked_module
     from edgeconv.capture.torch.call import Called, tensors_of
-    from edgeconv.graph.edit import ROUNDED_BETWEEN, remove_unread_constants
+    from edgeconv.graph.edit import ROUNDED_BETWEEN, ROUNDED_WEIGHTS, remove_unread_constants
 
     # 1. The arguments of this function, in the caller's words.
     checked_module(module)
@@ -209,6 +211,8 @@ def capture(
     model.metadata_props[NOTE] = note
     if rounds_between(module):
         model.metadata_props[ROUNDED_BETWEEN] = note
+    if not is_quantized(model.graph) and (count := rounded_weights(module, program)):
+        model.metadata_props[ROUNDED_WEIGHTS] = str(count)
     if other_types:
         model.metadata_props[PRECISION] = ", ".join(other_types)
     return model

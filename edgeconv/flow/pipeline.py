@@ -43,6 +43,7 @@ from edgeconv.flow.target import with_confirmation, with_target, with_thresholds
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Quantization, variants_of
 from edgeconv.flow.writing import emit_file, intermediates_of, write_c, write_file, write_plans
+from edgeconv.graph.edit import ROUNDED_WEIGHTS
 from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
 from edgeconv.progress import Progress
@@ -396,5 +397,8 @@ def _notes(
     captured: tuple[str, ...] = () if path == "fast" else (how,)
     if PRECISION in model.metadata_props:
         captured += (f"the module computes in {model.metadata_props[PRECISION]}, too; the files do so in float32",)
+    if ROUNDED_WEIGHTS in model.metadata_props:
+        how_many = f"weights that the module rounds itself ({model.metadata_props[ROUNDED_WEIGHTS]})"
+        captured += (f"{how_many} become floats; int8-weights rounds them once more, to steps of its own",)
     emitter_notes = tuple(f"{artifact.path.name}: {note}" for artifact, contents in written for note in contents.notes)
     return captured + tuple(note for variant in variants for note in variant.notes) + emitter_notes

@@ -18,8 +18,9 @@ from edgeconv.core.quantization_options import Override, QuantizationOptions
 from edgeconv.core.search_target import Target
 from edgeconv.core.variants import MIXED
 from edgeconv.emit.tflite import check_size
-from edgeconv.errors import CALIBRATE, CALIBRATED, INT8_ONLY, PAIR_SAFE, QuantizeError, TargetError
+from edgeconv.errors import CALIBRATE, CALIBRATED, PAIR_SAFE, QuantizeError, TargetError
 from edgeconv.flow.changes import Changes
+from edgeconv.flow.choices import check_choices, check_weights
 from edgeconv.flow.variant import Variant
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, checked_batches
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 Batches = Iterable[Mapping[str, Array]]
 _OF_INT8 = frozenset({"int8", MIXED})
-# Of a graph that is quantized already.
-_HONORED = ("batches", "io", "keep_float", "keep_roundings", "places", "pixels")
 _NAMED = 3  # layers, in a note about many
 _SEEN = 4  # batches that the effect of writing ReLU6 as ReLU is measured on
 
@@ -112,7 +111,8 @@ def variants_of(
     maker = _Quantizer(model, quantization, progress, formats, names)
     with _naming_places(quantization.places):
         if is_quantized(model):
-            _refuse_choices(names, quantization)
+            check_choices(names, quantization)
+        check_weights(model, names)
         if "tflite" in formats and "fp32" in names:  # told before gigabytes are written in the other format
             check_size(model)
         for name in names:
@@ -141,17 +141,6 @@ def _naming_places(places: Mapping[str, str]) -> Iterator[None]:
 def is_quantized(model: ir.Model) -> bool:
     """Whether a graph holds integers already: another quantizer's work, or torch's."""
     return any(node.op_type == "QuantizeLinear" for node in model.graph)
-
-
-def _refuse_choices(names: Sequence[str], quantization: Quantization) -> None:
-    """Refuses options that cannot be honored on a graph that is quantized already: few have a meaning there."""
-    wrong = [name for name in names if name != "int8"]
-    if wrong:
-        raise QuantizeError("the model is quantized already", where=wrong[0], hint=INT8_ONLY)
-    for setting in dataclasses.fields(quantization):
-        if setting.name not in _HONORED and getattr(quantization, setting.name) != setting.default:
-            what = "the model is quantized already, and keeps its own numbers"
-            raise QuantizeError(what, where=setting.name, hint="leave it out, or quantize the float model")
 
 
 class _Quantizer:

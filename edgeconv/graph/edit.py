@@ -36,6 +36,9 @@ Between quantized values a node without QuantizeLinear could not be told from on
 ROUNDED_BETWEEN = "edgeconv.rounded_between"
 """metadata_props key of a model: its module computed on integers throughout, also where its graph rounds nothing."""
 
+ROUNDED_WEIGHTS = "edgeconv.rounded_weights"
+"""metadata_props key of a model: how many weights its module rounds, where it rounds nothing else; floats here."""
+
 MEETING = "edgeconv.meeting"
 """metadata_props key: why several updates of a ScatterElements may have the same index."""
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgeconv.capture.torch._torchao import as_float_linear, rounds_its_input
 from edgeconv.capture.torch._trained import FixedRounding
 from edgeconv.errors import CaptureError
 
@@ -48,7 +49,8 @@ def as_floats(module: nn.Module) -> nn.Module:
     Raises:
         CaptureError: a part, or an operator of a traced graph, has no such form (recurrent, dynamic, of 32 bits).
     """
-    if not any(map(is_converted, module.modules())) and not _is_traced(module):
+    is_made = any(is_converted(part) or rounds_its_input(part) for part in module.modules())
+    if not is_made and not _is_traced(module):
         return module
     return _copied(module, "", {})
 
@@ -79,6 +81,9 @@ def _copied(part: nn.Module, path: str, copies: dict[int, nn.Module]) -> nn.Modu
         if make is None:
             raise CaptureError(_refusal(part), where=path or type(part).__name__, hint=_FLOAT)
         fresh: nn.Module = make(part)
+        fresh.training = part.training
+    elif rounds_its_input(part):
+        fresh = as_float_linear(part, path or type(part).__name__)
         fresh.training = part.training
     else:
         fresh = nn.Module() if isinstance(part, torch.fx.GraphModule) else copy.copy(part)
