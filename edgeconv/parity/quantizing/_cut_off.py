@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgeconv.core.affine import limits_of
 from edgeconv.graph.constants import clip_bounds
-from edgeconv.graph.edit import constant
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.integer_rules import LAYERS
 from edgeconv.graph.pairs import PICKS
 from edgeconv.graph.traits import Trait, having
@@ -61,7 +61,7 @@ def bias_faults(before: ir.Model, after: ir.Model) -> Iterator[Place]:
 
 def _bias(node: ir.Node) -> bytes | None:
     """A constant bias; None where it is computed, or there is none."""
-    array = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    array = constant(input_of(node, 2))
     return None if array is None else np.asarray(array, np.float64).reshape(-1).tobytes()
 
 
