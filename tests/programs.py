@@ -159,7 +159,7 @@ class _Devices:
         device = self._commands.get(command[3]) if len(command) > 3 else None
         changed = list(command[:2]) == [sys.executable, "-c"]
         same = device is not None and (changed or list(command) == device)
-        if not self.forked or not same or self._present() != self._environment:
+        if not self.forked or not same or self._present() != self._environment or sys.platform != "linux":
             return self._start(command)
         pipe = subprocess.PIPE
         options = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "bufsize": 0, "start_new_session": True}
