@@ -170,9 +170,10 @@ class Many:
         inputs = [(np.random.default_rng(0).standard_normal(shape) * scale).astype(np.float32)]
         model = graph_of(module, torch.from_numpy(inputs[0]), path=path)
         self.scale, self.names, self.expected = scale, list(table), reference(module, inputs)
+        files = {layout: to_tflite(model, layout=layout, metadata={}) for layout in ("nhwc", "nchw")}
         self.runs = {
-            (layout, resolver): run(to_tflite(model, layout=layout, metadata={}), inputs, resolver)
-            for layout in ("nhwc", "nchw")
+            (layout, resolver): run(emitted, inputs, resolver)
+            for layout, emitted in files.items()
             for resolver in RESOLVERS
         }
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgeconv.capture import NOTE, capture
+from edgeconv.core import Emitted
 from edgeconv.emit.onnx import to_onnx
 from edgeconv.emit.tflite import to_tflite
 from edgeconv.reference import evaluate
@@ -55,8 +56,7 @@ def _on_onnxruntime(model: ir.Model, inputs: Sequence[np.ndarray]) -> Arrays:
     return session.run(None, dict(zip([each.name for each in session.get_inputs()], inputs, strict=True)))
 
 
-def _on_litert(model: ir.Model, inputs: Sequence[np.ndarray], layout: str, resolver: OpResolverType) -> Arrays:
-    emitted = to_tflite(model, layout=layout, metadata={})
+def _on_litert(emitted: Emitted, inputs: Sequence[np.ndarray], resolver: OpResolverType) -> Arrays:
     interpreter = Interpreter(model_content=emitted.data, experimental_op_resolver_type=resolver, num_threads=1)
     interpreter.allocate_tensors()
     for spec, detail, array in zip(emitted.inputs, interpreter.get_input_details(), inputs, strict=True):
@@ -93,5 +93,6 @@ def test_both_formats_compute_the_module(name: str) -> None:
     model = optimize(model)
     _check(_on_onnxruntime(model, inputs), expected, "onnxruntime")
     for layout in ("nhwc", "nchw"):
+        emitted = to_tflite(model, layout=layout, metadata={})
         for resolver in RESOLVERS:
-            _check(_on_litert(model, inputs, layout, resolver), expected, f"{layout} {resolver.name}")
+            _check(_on_litert(emitted, inputs, resolver), expected, f"{layout} {resolver.name}")
