@@ -14,8 +14,8 @@ from edgeconv.capture import capture
 from edgeconv.reference import evaluate
 
 PATHS: tuple[Literal["fast", "official"], ...] = ("fast", "official")
-# Small ones that between them hold inplace activations, channel shuffles, gates, concatenations and residuals.
-QUICK = {"mobilenetv3_small_w1", "shufflenetv2b_w1", "squeezenet_v1_1"}
+# Small ones that between them hold inplace activations, gates, concatenations and residuals.
+QUICK = {"mobilenetv3_small_w1", "squeezenet_v1_1"}
 # It makes indices of where a constant is not zero, whose number the fast path does not take for known.
 OFFICIAL_ALONE = {"isqrtcovresnet18"}
 

@@ -44,8 +44,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-CASES = [
-    (name, variant)
+CASES = [  # integers of 16 bits of one layer; of all where slow tests run
+    pytest.param(name, variant, marks=pytest.mark.slow if variant == "int16x8" and name != "depthwise" else [])
     for name in LAYERS
     for variant in ("fp16", "int8", "int16x8")
     if (name, variant) not in {("recurrent", "int8"), ("recurrent", "int16x8")}  # they stay float32

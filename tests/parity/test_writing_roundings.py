@@ -104,7 +104,7 @@ def _with_next_half(data: bytes, ending: str, place: int) -> bytes:
     return bytes(builder.Output())
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_halves_of_biases_of_which_the_file_has_sums_are_rounded_once(seed: int, tmp_path: Path) -> None:
     made, inputs = _recurrent(seed)
     contents = emitted(made, "tflite")

@@ -65,7 +65,9 @@ def test_the_worst_layers_stay_float_and_no_more(act: str) -> None:
     assert all(step.measured.sqnr_db < wanted_db for step in fewer)
 
 
-@pytest.mark.parametrize("least", range(9))
+@pytest.mark.parametrize(
+    "least", [pytest.param(least, marks=pytest.mark.slow if least % 2 else []) for least in range(9)]
+)
 def test_no_step_below_the_best_reaches_the_target(least: int) -> None:
     """What the graph says and what kernels make of it are two things: here these ask for more."""
     model, asked = mobile(seed=2, blocks=3), []

@@ -11,7 +11,7 @@ from pytorchcv_networks import NETWORKS, OTHERS, network, other_network, sample_
 import edgeconv
 from edgeconv.core import Verdict
 
-SMALL = [entry for entry in NETWORKS if entry[1] in ("resnet20_cifar10", "nin_cifar10", "mobilenetv3_small_w1")]
+SMALL = [entry for entry in NETWORKS if entry[1] in ("resnet20_cifar10", "nin_cifar10")]
 """Those that are quick, in the fast suite too."""
 
 # Networks that cannot be exported to both formats: the shape of their input, and what the one line says.
