@@ -165,9 +165,9 @@ def test_unknown_operators_are_one_error_that_names_module_and_hint() -> None:
 
 
 def test_a_setting_that_tflite_lacks_is_refused_with_its_reason() -> None:
-    image, result = _value("in", 1, 3, 8, 8), _value("out", 1, 3, 4, 4)
-    node = ir.node("GridSample", [image, _value("grid", 1, 4, 4, 2)], {"mode": "cubic"}, outputs=[result])
-    with pytest.raises(EmitError, match="its mode is 'cubic'"):
+    line, result = _value("in", 1, 3, 8), _value("out", 1, 3, 4)
+    node = ir.node("GridSample", [line, _value("grid", 1, 4, 1)], outputs=[result])
+    with pytest.raises(EmitError, match="its input is no image and no volume"):
         to_tflite(_model(list(node.inputs), [node]), metadata={})
 
 

@@ -16,10 +16,6 @@ import edgeconv
 IMAGE = (1, 8, 6, 7)
 
 
-def _grid(x: Tensor) -> Tensor:
-    return x[:, :2].permute(0, 2, 3, 1).tanh()
-
-
 def _dynamic_volume(x: Tensor) -> Tensor:
     return F.conv3d(x[:, None], x.reshape(-1)[:27].view(1, 1, 3, 3, 3))
 
@@ -28,10 +24,6 @@ def _dynamic_volume(x: Tensor) -> Tensor:
 REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv.EdgeconvError], str]] = {
     "lstm-of-too-many-steps": (
         lambda: nn.LSTM(8, 4, batch_first=True), (1, 257, 8), edgeconv.EmitError, "257 steps, and at most 256 are wri",
-    ),
-    "grid-sample-bicubic": (
-        lambda: Function(lambda x: F.grid_sample(x, _grid(x), mode="bicubic", align_corners=False)),
-        IMAGE, edgeconv.EmitError, 'its mode is \'bicubic\'; use mode="bilinear"',
     ),
     "dynamic-volume": (
         lambda: Function(_dynamic_volume), IMAGE, edgeconv.EmitError,

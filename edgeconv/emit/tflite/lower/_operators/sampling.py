@@ -1,8 +1,11 @@
-"""GridSample: an image read at computed places."""
+"""GridSample: an image or a volume read at computed places."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +14,8 @@ from edgeconv.emit.tflite._graph import Tensor
 from edgeconv.emit.tflite.lower._layout import first, last
 from edgeconv.emit.tflite.lower._lowering import Lower, Lowering
 from edgeconv.emit.tflite.lower._operators.activation import clipped
+
+_CUBIC = -0.75  # torch's and ONNX's a
 
 
 @dataclass(frozen=True)
@@ -22,44 +27,64 @@ class _Line:
 
 
 def grid_sample(low: Lowering, node: ir.Node) -> None:
-    """GridSample of an image, linear or nearest, with zeros, the border or a reflection outside.
+    """GridSample of an image or a volume, linear, nearest or (image) cubic, with zeros, the border or a reflection.
 
-    The image's rows of channels are gathered by their numbers, four (or one) for each place, and added up by weight.
+    The rows of channels are gathered by their numbers, a few for each place, and added up by weight.
     """
     x, y = low.input(node), node.outputs[0]
     mode = node.attributes.get_string("mode", "linear")
     border = node.attributes.get_string("padding_mode", "zeros")
     corners = bool(node.attributes.get_int("align_corners", 0))
-    if len(low.shape(x)) != 4:
-        low.refuse("its input is no image")
-    if mode not in ("linear", "bilinear", "nearest"):
+    rank = len(low.shape(x))
+    if rank not in (4, 5):
+        low.refuse("its input is no image and no volume")
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
+    if mode not in ("linear", "nearest", "cubic"):
         low.refuse(f"its mode is {mode!r}", hint='use mode="bilinear"')
-    # 1. The places: of the grid (N, H, W, 2) the last axis is x, then y (specification: GridSample).
-    image = low.tensor(x, last(4))
-    batch, height, width, channels = image.shape
-    grid = low.tensor(low.input(node, 1), first(4))
-    _, rows, columns, _ = grid.shape
+    # 1. The places: of the grid (N, H, W, 2) the last axis is x, then y (specification: GridSample), then depth.
+    image = low.tensor(x, last(rank))
+    batch, *sizes, channels = image.shape
+    grid = low.tensor(low.input(node, 1), first(rank))
+    places = grid.shape[:-1]
     lines = [
-        _lines(low, low.slice(grid, (0, 0, 0, axis), (batch, rows, columns, 1)), size, mode, border, corners)
-        for axis, size in enumerate((width, height))
+        _lines(low, low.slice(grid, (*(0 for _ in places), axis), (*places, 1)), size, mode, border, corners)
+        for axis, size in enumerate(reversed(sizes))
     ]
-    # 2. GATHER takes one index, so that pixels are numbered through all images, and each image has its first number.
-    flat = low.reshape(image, (batch * height * width, channels))
-    starts = low.integers(np.arange(batch).reshape(batch, 1, 1, 1) * height * width)
+    # 2. A few neighbors along each axis; their weights multiply.
+    flat = low.reshape(image, (batch * math.prod(sizes), channels))
     total: Tensor | None = None
-    # 3. One (nearest) or two neighbors along each axis; their weights multiply.
-    for row in lines[1]:
-        line = low.emit("MUL", [row.places, low.integers([width])], row.places.shape)
-        line = low.emit("ADD", [line, starts], line.shape) if batch > 1 else line
-        for column in lines[0]:
-            number = low.reshape(low.emit("ADD", [line, column.places], line.shape), (batch * rows * columns,))
-            taken = low.emit("GATHER", [flat, number], (batch * rows * columns, channels), axis=0, batchDims=0)
-            part = low.reshape(taken, (batch, rows, columns, channels))
-            for weight in (row.weight, column.weight):
-                part = part if weight is None else low.emit("MUL", [part, weight], part.shape)
-            total = part if total is None else low.emit("ADD", [total, part], part.shape)
+    for number, weights in _numbered(low, lines[::-1], sizes, batch):
+        index = low.reshape(number, (math.prod(places),))
+        taken = low.emit("GATHER", [flat, index], (math.prod(places), channels), axis=0, batchDims=0)
+        part = low.reshape(taken, (*places, channels))
+        for weight in weights:
+            part = part if weight is None else low.emit("MUL", [part, weight], part.shape)
+        total = part if total is None else low.emit("ADD", [total, part], part.shape)
     if total is not None:
-        low.bind(y, last(4), total)
+        low.bind(y, last(rank), total)
+
+
+def _numbered(
+    low: Lowering, lines: Sequence[Sequence[_Line]], sizes: Sequence[int], batch: int
+) -> Iterator[tuple[Tensor, tuple[Tensor | None, ...]]]:
+    """The numbers of the elements that are read, and the weight along each axis: every combination of the lines'.
+
+    GATHER takes one index, so that elements are numbered through all images, and each image has its first number.
+    """
+    starts = low.integers(np.arange(batch).reshape(batch, *(1 for _ in sizes), 1) * math.prod(sizes))
+
+    def walk(axis: int, before: Tensor | None, weights: tuple[Tensor | None, ...]) -> Iterator[Any]:
+        for line in lines[axis]:
+            number = line.places if before is None else low.emit("ADD", [before, line.places], line.places.shape)
+            if axis == len(sizes) - 1:
+                yield number, (*weights, line.weight)
+                continue
+            number = low.emit("MUL", [number, low.integers([sizes[axis + 1]])], number.shape)
+            if axis == len(sizes) - 2 and batch > 1:
+                number = low.emit("ADD", [number, starts], number.shape)
+            yield from walk(axis + 1, number, (*weights, line.weight))
+
+    yield from walk(0, None, ())
 
 
 def _lines(low: Lowering, places: Tensor, size: int, mode: str, border: str, corners: bool) -> list[_Line]:
@@ -69,6 +94,8 @@ def _lines(low: Lowering, places: Tensor, size: int, mode: str, border: str, cor
     # edges).
     scaled = low.emit("MUL", [places, low.floats((size - 1) / 2 if corners else size / 2)], shape)
     at = low.emit("ADD", [scaled, low.floats((size - 1) / 2)], shape)
+    if mode == "cubic":
+        return _cubic_lines(low, at, size, border, corners)
     at = _reflected(low, at, size, corners) if border == "reflection" else at
     # One element beyond the border has no weight; what is further away need not be told from it.
     at = clipped(low, at, -1.0, float(size)) if border == "zeros" else clipped(low, at, 0.0, size - 1.0)
@@ -80,6 +107,46 @@ def _lines(low: Lowering, places: Tensor, size: int, mode: str, border: str, cor
     after = low.emit("ADD", [before, low.floats(1.0)], shape)
     rest = low.emit("SUB", [low.floats(1.0), share], shape)
     return [_inside(low, before, rest, size, border), _inside(low, after, share, size, border)]
+
+
+def _cubic_lines(low: Lowering, at: Tensor, size: int, border: str, corners: bool) -> list[_Line]:
+    """The four elements around a place; each that lies outside is clamped, reflected or zero by itself, as in torch.
+
+    Keys, Cubic convolution interpolation for digital image processing, 1981, with a = -0.75.
+    """
+    shape = at.shape
+    if border != "reflection":
+        at = clipped(low, at, -3.0, size + 2.0)  # all four are outside there, and further away too
+    before = low.emit("FLOOR", [at], shape)
+    share = low.emit("SUB", [at, before], shape)
+    rest = low.emit("SUB", [low.floats(1.0), share], shape)
+    outer = [low.emit("ADD", [near, low.floats(1.0)], shape) for near in (share, rest)]
+    a = _CUBIC
+    weights = [
+        _polynomial(low, outer[0], (a, -5 * a, 8 * a, -4 * a)),
+        _polynomial(low, share, (a + 2, -(a + 3), 0.0, 1.0)),
+        _polynomial(low, rest, (a + 2, -(a + 3), 0.0, 1.0)),
+        _polynomial(low, outer[1], (a, -5 * a, 8 * a, -4 * a)),
+    ]
+    lines = []
+    for offset, weight in zip((-1.0, 0.0, 1.0, 2.0), weights, strict=True):
+        place = before if offset == 0 else low.emit("ADD", [before, low.floats(offset)], shape)
+        if border == "reflection":
+            place = _reflected(low, place, size, corners)
+        lines.append(_inside(low, place, weight, size, border))
+    return lines
+
+
+def _polynomial(low: Lowering, x: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """Of the highest power first, by Horner's rule."""
+    first_one, *others = coefficients
+    value = low.emit("MUL", [x, low.floats(first_one)], x.shape)
+    for place, coefficient in enumerate(others, 1):
+        if coefficient:
+            value = low.emit("ADD", [value, low.floats(coefficient)], x.shape)
+        if place < len(others):
+            value = low.emit("MUL", [value, x], x.shape)
+    return value
 
 
 def _reflected(low: Lowering, at: Tensor, size: int, corners: bool) -> Tensor:
