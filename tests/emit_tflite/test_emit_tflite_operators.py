@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -145,25 +146,31 @@ def _by_path(functions: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _checked(tflite: Any, functions: dict[str, Any], request: pytest.FixtureRequest, **options: Any) -> Any:
-    path, _, part = getattr(request, "param", "auto").partition(", ")
-    some = {name: function for name, function in functions.items() if not part or name in _OTHER_GRAPHS}
-    return tflite.check_all(some, _IMAGE, path=path, **options)
+def _checked(tflite: Any, functions: dict[str, Any], **options: Any) -> Callable[[str], Any]:
+    """What runs all functions of a path, once."""
+
+    @functools.cache
+    def checked(path: str) -> Any:
+        capturing, _, part = path.partition(", ")
+        some = {name: function for name, function in functions.items() if not part or name in _OTHER_GRAPHS}
+        return tflite.check_all(some, _IMAGE, path=capturing, **options)
+
+    return checked
 
 
 @pytest.fixture(scope="module")
-def activations(tflite: Any, request: pytest.FixtureRequest) -> Any:
-    return _checked(tflite, _ACTIVATIONS, request, scale=3.0)
+def activations(tflite: Any) -> Callable[[str], Any]:
+    return _checked(tflite, _ACTIVATIONS, scale=3.0)
 
 
-@pytest.mark.parametrize(("activations", "name"), _by_path(_ACTIVATIONS), indirect=["activations"])
-def test_activations_run_on_every_runtime(activations: Any, name: str) -> None:
-    activations(name)
+@pytest.mark.parametrize(("path", "name"), _by_path(_ACTIVATIONS))
+def test_activations_run_on_every_runtime(activations: Callable[[str], Any], path: str, name: str) -> None:
+    activations(path)(name)
 
 
-def test_every_spelling_of_gelu_is_one_operator(activations: Any) -> None:
+def test_every_spelling_of_gelu_is_one_operator(activations: Callable[[str], Any]) -> None:
     spelled = [name for name in _ACTIVATIONS if name.startswith("gelu")]
-    operators = activations.runs["nhwc", "xnnpack"].operators
+    operators = activations("auto").runs["nhwc", "xnnpack"].operators
     assert operators.count("GELU") == len(spelled) == 4
     assert operators.count("TANH") == 5  # itself, the one that is nearly a GELU, and those of ELU, SELU and CELU
 
@@ -183,13 +190,13 @@ def test_arithmetic_needs_no_transpose(arithmetic: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def movements(tflite: Any, request: pytest.FixtureRequest) -> Any:
-    return _checked(tflite, _SHAPES, request)
+def movements(tflite: Any) -> Callable[[str], Any]:
+    return _checked(tflite, _SHAPES)
 
 
-@pytest.mark.parametrize(("movements", "name"), _by_path(_SHAPES), indirect=["movements"])
-def test_movements_run_on_every_runtime(movements: Any, name: str) -> None:
-    movements(name)
+@pytest.mark.parametrize(("path", "name"), _by_path(_SHAPES))
+def test_movements_run_on_every_runtime(movements: Callable[[str], Any], path: str, name: str) -> None:
+    movements(path)(name)
 
 
 @pytest.fixture(scope="module")
