@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from edgeconv.parity.quantizing import StatedRounding
 _ACTIVATIONS = ("int8", "uint8", "int16", "uint16")
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 _CALL_NUMBER = re.compile(r"@\d+$")  # of a module that is called again
-_ROUNDS = ("quantized_decomposed.quantize_per_tensor.default",)
+_ROUNDS = tuple(f"quantized_decomposed.quantize_per_tensor.{overload}" for overload in ("default", "tensor", "tensor2"))
 _READS = ("quantized_decomposed.dequantize_per_channel.default",)
 _WEIGHT = "weight_fake_quant"  # torch.ao's name of it in each module with a weight
 
@@ -75,12 +75,23 @@ def _changes_outputs(source: TorchSource, sample: Sample, item: StatedRounding) 
 
 
 def _of_graph(module: Any) -> Sequence[StatedRounding]:
-    """What the operators of a program of pt2e state, whose graph a module runs; of a graph inside of others nothing."""
+    """What the operators of a program of pt2e state, whose graph a module runs; of a graph inside of others nothing.
+
+    Captured values have the operation's name, numbered in the graph's order; a node's own name is another one in a
+    module that was just converted and in a program that was saved.
+    """
     import torch
 
     nodes = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
-    stated = [_of_computed(node) if _is_called(node, _ROUNDS) else _of_stored(module, node) for node in nodes]
-    return [item for item in stated if item is not None]
+    computed = [node for node in nodes if _is_called(node, _ROUNDS) and node.args[0].op != "get_attr"]
+    stored = [node for node in nodes if _is_called(node, _READS) and _data_of(module, node) is not None]
+    stated = [_of_computed(name, node) for name, node in zip(_numbered("quantize_per_tensor"), computed, strict=False)]
+    of_weights = zip(_numbered("dequantize_per_channel"), stored, strict=False)
+    return [item for item in stated if item is not None] + [_of_stored(name, module, node) for name, node in of_weights]
+
+
+def _numbered(operation: str) -> Iterator[str]:
+    return itertools.chain([operation], (f"{operation}_{number}" for number in itertools.count(1)))
 
 
 def _is_called(node: Any, operators: tuple[str, ...]) -> bool:
@@ -88,28 +99,34 @@ def _is_called(node: Any, operators: tuple[str, ...]) -> bool:
     return node.op == "call_function" and str(node.target) in operators and not node.kwargs and bool(node.users)
 
 
-def _of_computed(node: Any) -> StatedRounding | None:
-    """A ``quantize_per_tensor`` by numbers, of what is computed; what it makes of a constant is capture's to fold."""
-    x, scale, zero, low, high, _ = node.args
-    if x.op == "get_attr" or not isinstance(scale, float):
+def _of_computed(name: str, node: Any) -> StatedRounding | None:
+    """A ``quantize_per_tensor`` of what is computed; None of one by tensors."""
+    _, scale, zero, low, high, _ = node.args
+    if not isinstance(scale, float):
         return None
-    return StatedRounding(node.name, (float(np.float32(scale)),), (int(zero),), (int(low), int(high)))
+    return StatedRounding(name, (float(np.float32(scale)),), (int(zero),), (int(low), int(high)))
 
 
-def _of_stored(module: Any, node: Any) -> StatedRounding | None:
+def _data_of(module: Any, node: Any) -> Array | None:
+    """The integers of 8 bits that a ``dequantize_per_channel`` reads; None of computed ones, and of biases."""
+    if any(item.op != "get_attr" for item in node.args[:3]):
+        return None
+    data = operator.attrgetter(node.args[0].target)(module).detach().cpu().numpy()
+    return data if data.dtype in (np.int8, np.uint8) else None
+
+
+def _of_stored(name: str, module: Any, node: Any) -> StatedRounding:
     """The ``dequantize_per_channel`` of integers that the module holds."""
-    import torch
-
-    if not _is_called(node, _READS) or any(item.op != "get_attr" for item in node.args[:3]):
-        return None
-    data, scales, zeros = (operator.attrgetter(item.target)(module) for item in node.args[:3])
-    if data.dtype not in (torch.int8, torch.uint8):
-        return None  # a bias
+    data, (scales, zeros) = (
+        _data_of(module, node),
+        (operator.attrgetter(item.target)(module) for item in node.args[1:3]),
+    )
+    assert data is not None  # `_of_graph` chose these
     axis, low, high = (int(number) for number in node.args[3:6])
     points = zeros.detach().cpu().numpy()
-    integers = data.detach().cpu().numpy().astype(np.int64) - spread(points, axis, data.ndim).astype(np.int64)
+    integers = data.astype(np.int64) - spread(points, axis, data.ndim).astype(np.int64)
     steps = tuple(scales.detach().cpu().numpy().astype(np.float32).tolist())
-    return StatedRounding(node.name, steps, tuple(map(int, points)), (low, high), integers, axis)
+    return StatedRounding(name, steps, tuple(map(int, points)), (low, high), integers, axis)
 
 
 def _rounds(part: Any) -> bool:
