@@ -256,6 +256,28 @@ def test_modules_that_torch_ao_converted_give_their_own_integers(by_fx: bool, en
     assert torch.equal(converted(_IMAGES), expected)  # it is left as it was
 
 
+class _Scaled(nn.Module):
+    """A product with a number, of which torch's quantized operators say no scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.second(self.first(x) * 0.2)
+        return result
+
+
+def test_a_converted_product_with_a_number_rounds_nothing(engine: None) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 8)
+    prepared: Any = prepare_qat_fx(_Scaled().train(), tq.get_default_qat_qconfig_mapping("qnnpack"), (x,))
+    prepared(x)
+    converted = convert_fx(prepared.eval().apply(tq.disable_observer))
+    assert any("quantized.mul" in str(node.target) for node in converted.graph.nodes)
+    torch.testing.assert_close(as_floats(converted)(x), converted(x), rtol=0, atol=1e-6 + float(converted.second.scale))
+
+
 @pytest.mark.parametrize("backend", ["qnnpack", "x86"])
 def test_reference_modules_give_their_own_integers(backend: str, tmp_path: Path) -> None:
     """They round weights at each call, per tensor (qnnpack) or per channel (x86), and results in between."""

@@ -409,6 +409,9 @@ def _without_quantized_tensors(part: Any, where: str) -> tuple[torch.fx.Graph, d
             compute, operands = _FUNCTIONS[node.target]
             stated = [*node.args[operands:], *(node.kwargs[key] for key in _NUMBERS if key in node.kwargs)]
             others = {key: item for key, item in node.kwargs.items() if key not in _NUMBERS}
+            if not stated:  # with a number, which torch computes by a change of scale or zero point
+                node.target = compute
+                continue
             name = f"{node.name}_rounding" if hasattr(part, node.name) else node.name
             roundings[name] = _by(*(_stated(part, argument) for argument in stated))
             with graph.inserting_before(node):
