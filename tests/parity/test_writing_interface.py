@@ -139,3 +139,47 @@ def test_the_writing_link_of_an_export_asks_it(tmp_path: Path, monkeypatch: pyte
     (writing,) = (link for link in report.artifacts[0].links if link.link is Link.WRITING)
     assert writing.verdict is Verdict.FAIL
     assert "has the outputs" in writing.reason
+
+
+class Ranks(nn.Module):
+    """Two outputs of other ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.a(x)
+        return y, y.mean((2, 3))
+
+
+def _tensors_exchanged(data: bytes) -> bytes:
+    """The names of the tensors that are outputs; the signature names them as before."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    graph = model.subgraphs[0]
+    first, second = (graph.tensors[index] for index in graph.outputs)
+    first.name, second.name = second.name, first.name
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_a_tensor_with_the_name_of_an_output_of_another_rank_breaks_the_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeconv.flow import links
+
+    right = links.opened
+
+    def planted(artifact: Artifact, graph: Any, **options: Any) -> Any:
+        artifact.path.write_bytes(_tensors_exchanged(artifact.path.read_bytes()))
+        return right(artifact, graph, **options)
+
+    monkeypatch.setattr(links, "opened", planted)
+    batch = torch.zeros(1, 3, 8, 8)
+    options = {"name": "ranks", "formats": ("tflite",), "devices": ("torch",)}
+    report = edgeconv.export(Ranks().eval(), (batch,), tmp_path, **options).report
+    assert report is not None
+    (writing,) = (link for link in report.artifacts[0].links if link.link is Link.WRITING)
+    assert writing.verdict is Verdict.FAIL

@@ -273,11 +273,13 @@ class TfliteFile:
                 if holder is None or holder.name not in expected:
                     continue
                 due, tensor = expected[holder.name], self._stated.tensors[index]
-                # What callers get has its shape, too: a last RESHAPE to [10, 1] leaves the numbers as they are.
+                # What callers get has its shape, too: a last RESHAPE to [10, 1] leaves the numbers as they are. An output
+                # that has the name of another may have other axes than are stated.
                 stated = holder.axes if index in self._stated.outputs else None
-                order = (*range(due.ndim),) if stated is None else stated
+                fits = stated is None or len(stated) == due.ndim
+                order = (*range(due.ndim),) if stated is None or not fits else stated
                 own = due.transpose(order)
-                if array.size != due.size or (stated is not None and array.shape != own.shape):
+                if array.size != due.size or not fits or (stated is not None and array.shape != own.shape):
                     yield End(holder.name, tensor.name, operator.name, array, own, order)
                     return
                 again = holder.name in values and self._is_rounded(index)
