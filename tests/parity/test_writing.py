@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from planted_stages import OneSided
 from torch import nn
 from writing_faults import planted_in_onnx, planted_in_tflite
@@ -374,3 +376,33 @@ def test_one_ulp_of_the_scale_of_a_channel_of_zeros_is_told(part: str, tmp_path:
     told = judged(variant, inputs, contents, proto.SerializeToString(), path)
     assert told.verdict is Verdict.FAIL
     assert f"0.{part}: its scale [2] is" in told.reason
+
+
+class Quarter(nn.Module):
+    """A factor whose number is the last that its integers have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return torch.minimum(y.relu(), y * 0.25)
+
+
+def test_a_zero_point_by_which_a_constant_saturates_is_told(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    variant, inputs = quantized(Quarter().eval(), torch.randn(1, 3, 8, 8), "int8")
+    contents, path = emitted(variant, "tflite"), tmp_path / "net.tflite"
+    assert judged(variant, inputs, contents, contents.data, path).verdict is Verdict.PASS
+    model = schema.ModelT.InitFromPackedBuf(contents.data, 0)
+    graph = model.subgraphs[0]
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    (product,) = (item for item in graph.operators if codes[item.opcodeIndex] == schema.BuiltinOperator.MUL)
+    quantization = graph.tensors[product.inputs[1]].quantization
+    quantization.zeroPoint = np.array(quantization.zeroPoint) + 1
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    told = judged(variant, inputs, contents, bytes(builder.Output()), path)
+    assert told.verdict is Verdict.FAIL
+    assert "254 steps from zero, and the graph's 255" in told.reason

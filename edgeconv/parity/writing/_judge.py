@@ -166,7 +166,10 @@ class _Writing:
                 yield name, f"constant {name}: of the numbers of the graph's {other} it has {numbers}"
 
     def _other_units(self) -> Iterator[tuple[str, str]]:
-        """Integers that the file has in another type, as many steps each: the step is the graph's, to the last unit."""
+        """Integers that the file has in another type, as many steps each: the step is the graph's, to the last unit.
+
+        With the same step, they are as many: a wrong zero point lets them saturate before.
+        """
         for name, other in self.matching.partners.items():
             due, step = self.graph.constants[other], self.graph.constant_steps.get(other)
             if step is None or other not in self.matching.rounded or other in self.graph.terms:
@@ -176,6 +179,10 @@ class _Writing:
             scales, due_scales = (np.unique(to_float32(unit)) for unit in (own, step))
             if np.array_equal(counts, due_counts) and not np.array_equal(scales, due_scales):
                 yield name, f"constant {name}: its scale is {scales[0]:.9g}, that of the graph's {due_scales[0]:.9g}"
+            elif np.array_equal(scales, due_scales) and not np.array_equal(counts, due_counts):
+                at = int(np.flatnonzero(counts != due_counts)[0])
+                away = f"{counts[at]:g} steps from zero, and the graph's {due_counts[at]:g}"
+                yield name, f"constant {name}: a number of it is {away}, of the same scale"
 
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
         """What both sides compute from; of small numbers, where others do not tell a number of the writer's own."""
