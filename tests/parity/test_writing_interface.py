@@ -79,6 +79,17 @@ def _signature_exchanged(data: bytes) -> bytes:
     return bytes(builder.Output())
 
 
+def _tensors_exchanged(data: bytes) -> bytes:
+    """The names of the tensors that are outputs; the signature names them as before."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    graph = model.subgraphs[0]
+    first, second = (graph.tensors[index] for index in graph.outputs)
+    first.name, second.name = second.name, first.name
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def _half(graph: Any) -> None:
     graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
 
@@ -93,6 +104,7 @@ FAULTS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "the type of an output": ("onnx", _of_onnx(_half), "has the type float16"),
     "the shape of an output": ("onnx", _of_onnx(_shape), "has the shape [2, 4, 6, 6]"),
     "names of a signature": ("tflite", _signature_exchanged, "has the outputs q, p"),
+    "names of tensors": ("tflite", _tensors_exchanged, "the output p has the name of the output q"),
 }
 
 
@@ -152,17 +164,6 @@ class Ranks(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self.a(x)
         return y, y.mean((2, 3))
-
-
-def _tensors_exchanged(data: bytes) -> bytes:
-    """The names of the tensors that are outputs; the signature names them as before."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    graph = model.subgraphs[0]
-    first, second = (graph.tensors[index] for index in graph.outputs)
-    first.name, second.name = second.name, first.name
-    builder = flatbuffers.Builder(0)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def test_a_tensor_with_the_name_of_an_output_of_another_rank_breaks_the_link(

@@ -41,7 +41,8 @@ def interface_faults(
     """
     held = _onnx_interface(artifact) if artifact.format == "onnx" else _tflite_interface(artifact)
     sides = (("input", inputs, artifact.inputs, held[0]), ("output", outputs, artifact.outputs, held[1]))
-    return [fault for side, names, stated, specs in sides for fault in _of_side(side, names, stated, specs, scales)]
+    faults = [fault for side, names, stated, specs in sides for fault in _of_side(side, names, stated, specs, scales)]
+    return faults if faults or artifact.format == "onnx" else [*_exchanged_tensors(artifact)]
 
 
 def _of_side(
@@ -100,6 +101,18 @@ def _tflite_interface(artifact: Artifact) -> tuple[list[TensorSpec], list[Tensor
             ]
         )
     return sides[0], sides[1]
+
+
+def _exchanged_tensors(artifact: Artifact) -> Iterator[_Fault]:
+    """Tensors of a ``.tflite`` file with the name of another input or output: a caller may ask for these, too."""
+    graph = tflite.read(read_named(artifact.path, kind=".tflite", error=EmitError))
+    sides = (("input", graph.inputs, artifact.inputs), ("output", graph.outputs, artifact.outputs))
+    for side, indices, stated in sides:
+        places = {spec.name: index for spec, index in zip(stated, indices, strict=False)}
+        for spec, index in zip(stated, indices, strict=False):
+            name = graph.tensors[index].name
+            if name != spec.name and places.get(name, index) != index:
+                yield spec.name, f"the tensor of the {side} {spec.name} has the name of the {side} {name}"
 
 
 def _opened(shape: Sequence[int | str], stated: Sequence[int | str]) -> tuple[int | str, ...]:

@@ -273,8 +273,8 @@ class TfliteFile:
                 if holder is None or holder.name not in expected:
                     continue
                 due, tensor = expected[holder.name], self._stated.tensors[index]
-                # What callers get has its shape, too: a last RESHAPE to [10, 1] leaves the numbers as they are. An output
-                # that has the name of another may have other axes than are stated.
+                # What callers get has its shape, too: a last RESHAPE to [10, 1] leaves the numbers as they are. One
+                # that has the name of another output may have other axes than are stated.
                 stated = holder.axes if index in self._stated.outputs else None
                 fits = stated is None or len(stated) == due.ndim
                 order = (*range(due.ndim),) if stated is None or not fits else stated
