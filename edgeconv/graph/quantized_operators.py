@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.core import Array
 from edgeconv.graph.edit import constant, input_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import take_over
@@ -184,10 +185,19 @@ def misread(model: ir.Model) -> Iterator[tuple[str, str]]:
         if writer is None:
             continue
         for what, place in (("scale", 1), ("zero point", 2)):
-            written, read = (_number(input_of(item, place)) for item in (writer, node))
-            if written is not None and read is not None and written != read:
+            written, read = (_numbers(input_of(item, place)) for item in (writer, node))
+            if written is None or read is None or not _is_comparable(written, read):
+                continue
+            pairs = zip(*np.broadcast_arrays(written, read), strict=True)
+            apart = next(((due, other) for due, other in pairs if due != other), None)
+            if apart is not None:
                 name = writer.outputs[0].name or ""
-                yield name, f"{name} is written with the {what} {written:.9g}, and read with {read:.9g}"
+                yield name, f"{name} is written with the {what} {apart[0]:.9g}, and read with {apart[1]:.9g}"
+
+
+def _is_comparable(written: Array, read: Array) -> bool:
+    """Whether one of them is of all, or both are of an axis: the same one, as nothing in between but moves it."""
+    return 1 in (written.size, read.size) or written.size == read.size
 
 
 def _writer_of(value: ir.Value) -> ir.Node | None:
@@ -199,12 +209,12 @@ def _writer_of(value: ir.Value) -> ir.Node | None:
     return node if node is not None and node.op_type == "QuantizeLinear" else None
 
 
-def _number(value: ir.Value | None) -> float | None:
-    """A scale or zero point of all; a zero point that is left out is 0; None of what is computed, or of an axis."""
+def _numbers(value: ir.Value | None) -> Array | None:
+    """Scales or zero points, of all or of an axis; a zero point that is left out is 0; None of what is computed."""
     if value is None:
-        return 0.0
+        return np.zeros(1)
     array = constant(value)
-    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
+    return None if array is None or not array.size else array.reshape(-1).astype(np.float64)
 
 
 def _is_plain(node: ir.Node) -> bool:

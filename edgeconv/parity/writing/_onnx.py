@@ -17,8 +17,8 @@ from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import reach_of_graph
-from edgeconv.parity.writing._narrowed import left_open, narrowed
-from edgeconv.parity.writing._node_order import IN_ORDER, misplaced
+from edgeconv.parity.writing._narrowed import left_open, narrowed, rounded
+from edgeconv.parity.writing._node_order import IN_ORDER, POSITIVE, misplaced, without_scale
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
 from edgeconv.reference import OPERATORS
@@ -42,7 +42,7 @@ class OnnxFile:
         saturated: none: what it rounds has the graph's name.
 
     Raises:
-        EmitError: a node reads what a later one computes.
+        EmitError: a node reads what a later one computes, or a scale is no positive number.
     """
 
     approximated: frozenset[str] = frozenset()
@@ -52,6 +52,8 @@ class OnnxFile:
         model = ir.load(path)
         if why := misplaced(model.graph):
             raise EmitError(why, hint=IN_ORDER)
+        if why := without_scale(model.graph):
+            raise EmitError(why, hint=POSITIVE)
         _with_real_borders(model.graph, graph)
         initializers = model.graph.initializers.items()
         self.unused = tuple(name for name, item in initializers if not item.uses() and not item.is_graph_output())
@@ -87,15 +89,15 @@ class OnnxFile:
             yield (name, name, *self._file.parameters(name))
 
     def misread(self) -> Iterator[tuple[str, str]]:
-        """What the graph does not do itself: integers read as other numbers than were written, floats narrowed.
+        """What the graph does not do: integers read as other numbers than were written, floats narrowed or rounded.
 
         And constants by other scales than the graph's: of a channel of zeros no number tells it.
         """
         own = {name for name, _ in misread(self._graph.model)}
         yield from ((name, line) for name, line in misread(self._file.model) if name not in own)
         yield from left_open(self._file.model, self._graph.model)
-        if not self._halves:
-            yield from narrowed(self._file.model, self._graph.model)
+        yield from rounded(self._file.model, self._graph.model)
+        yield from narrowed(self._file.model, self._graph.model, halves=self._halves)
         yield from self._other_scales()
 
     def _other_scales(self) -> Iterator[tuple[str, str]]:
