@@ -21,6 +21,7 @@ _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 _CALL_NUMBER = re.compile(r"@\d+$")  # of a module that is called again
 _ROUNDS = tuple(f"quantized_decomposed.quantize_per_tensor.{overload}" for overload in ("default", "tensor", "tensor2"))
 _READS = ("quantized_decomposed.dequantize_per_channel.default",)
+_READS_WHOLE = ("quantized_decomposed.dequantize_per_tensor.default",)
 _WEIGHT = "weight_fake_quant"  # torch.ao's name of it in each module with a weight
 
 
@@ -87,7 +88,9 @@ def _of_graph(module: Any) -> Sequence[StatedRounding]:
     stored = [node for node in nodes if _is_called(node, _READS) and _data_of(module, node) is not None]
     stated = [_of_computed(name, node) for name, node in zip(_numbered("quantize_per_tensor"), computed, strict=False)]
     of_weights = zip(_numbered("dequantize_per_channel"), stored, strict=False)
-    return [item for item in stated if item is not None] + [_of_stored(name, module, node) for name, node in of_weights]
+    weights = [_of_stored(name, module, node) for name, node in of_weights]
+    whole = [node for node in nodes if _is_called(node, _READS_WHOLE) and _data_of(module, node) is not None]
+    return [item for item in stated if item is not None] + weights + [_of_whole(module, node) for node in whole]
 
 
 def _numbered(operation: str) -> Iterator[str]:
@@ -108,11 +111,21 @@ def _of_computed(name: str, node: Any) -> StatedRounding | None:
 
 
 def _data_of(module: Any, node: Any) -> Array | None:
-    """The integers of 8 bits that a ``dequantize_per_channel`` reads; None of computed ones, and of biases."""
-    if any(item.op != "get_attr" for item in node.args[:3]):
+    """The integers of 8 bits that a ``dequantize_per_…`` reads; None of computed ones, and of biases."""
+    import torch
+
+    if any(isinstance(item, torch.fx.Node) and item.op != "get_attr" for item in node.args[:3]):
         return None
     data = operator.attrgetter(node.args[0].target)(module).detach().cpu().numpy()
     return data if data.dtype in (np.int8, np.uint8) else None
+
+
+def _of_whole(module: Any, node: Any) -> StatedRounding:
+    """The ``dequantize_per_tensor`` of integers that the module holds, which values of a graph are not named after."""
+    data, (scale, zero, low, high) = _data_of(module, node), node.args[1:5]
+    assert data is not None  # `_of_graph` chose these
+    integers = data.astype(np.int64) - int(zero)
+    return StatedRounding(str(node.args[0].target), (float(np.float32(scale)),), (int(zero),), (low, high), integers)
 
 
 def _of_stored(name: str, module: Any, node: Any) -> StatedRounding:

@@ -146,11 +146,40 @@ _Made = tuple[tuple[StatedRounding, ...], list[ir.Model], Mapping[str, np.ndarra
 
 
 def _made(source: str, folder: Path) -> _Made:
+    if source == "one scale":
+        return _of_stored()
     if source.startswith("program"):
         return _of_program(is_fresh=source == "program as converted")
     if source == "file":
         return _of_file(_FILE, folder)
     return _of_module(_other_forms(source) if source in _FORMS else _trained_module(source))
+
+
+class Stored(nn.Module):
+    """What a program of torchao computes whose weights have one scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(4)
+        for name, shape in (("first", (4, 3, 3, 3)), ("second", (2, 4, 1, 1))):
+            data = torch.randint(-127, 128, shape, generator=generator, dtype=torch.int8)
+            self.register_buffer(name, data)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = torch.ops.quantized_decomposed
+        for name, scale in (("first", 0.01), ("second", 0.02)):
+            integers = steps.quantize_per_tensor(x, scale * 2, 3, -128, 127, torch.int8)
+            x = steps.dequantize_per_tensor(integers, scale * 2, 3, -128, 127, torch.int8)
+            weight = steps.dequantize_per_tensor(getattr(self, name), scale, 0, -127, 127, torch.int8)
+            x = nn.functional.conv2d(x, weight)
+        integers = steps.quantize_per_tensor(x, 0.3, 0, -128, 127, torch.int8)
+        result: Tensor = steps.dequantize_per_tensor(integers, 0.3, 0, -128, 127, torch.int8)
+        return result
+
+
+def _of_stored() -> _Made:
+    module, (x,), names = called(torch.export.export(Stored(), (_DATA,)), (), {})
+    return _of(TorchSource(module, (x,), names), Sample("x", {names[0]: x.numpy()}))
 
 
 def _of_program(*, is_fresh: bool) -> _Made:
@@ -283,7 +312,7 @@ FAULTS: dict[str, Callable[[ir.Model], None]] = {
 }
 
 
-@pytest.mark.parametrize("source", ["x86", "qnnpack", "file", "program", "program as converted", *_FORMS])
+@pytest.mark.parametrize("source", ["x86", "qnnpack", "file", "program", "program as converted", "one scale", *_FORMS])
 def test_what_a_source_states_of_its_roundings_is_in_its_graphs(source: str, tmp_path: Path) -> None:
     stated, graphs, inputs = _made(source, tmp_path)
     assert stated

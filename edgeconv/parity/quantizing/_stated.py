@@ -151,17 +151,42 @@ def _limits(due: Sequence[StatedRounding], captured: ir.Model) -> Iterator[Place
 
 
 def _weights(stated: Sequence[StatedRounding], model: ir.Model) -> Iterator[Place]:
-    """Constants whose integers, or their scales, are not the source's, in whatever order of axes and channels."""
-    slices = _stored(model)
+    """Constants whose integers, or their scales, are not the source's, in whatever order of axes and channels.
+
+    What has no value of its name is any of the constants that are left. What became one of floats is link 1's.
+    """
+    slices, unnamed, left = _stored(model), list[StatedRounding](), _stored(model)
     for item in stated:
-        assert item.integers is not None  # `stated_faults` chose these
-        due = _slices(item.integers, item.scales, item.axis)
-        held = [slices[name] for name in _weights_named(slices, item)]
-        if not held or due in held:  # what became a constant of floats is link 1's
-            continue
-        own = held[0]
-        several = f" in {(due - own).total()} of {due.total()} channels" if due & own else ""
-        yield Place(item.name, f"{item.name} has other integers or scales than its source rounds it to{several}")
+        names = _weights_named(slices, item)
+        due = _slices_of_item(item)
+        for name in names:
+            left.pop(name, None)
+        if not names:
+            unnamed.append(item)
+        elif due not in [slices[name] for name in names]:
+            yield _other(item, due, slices[names[0]])
+    others = list(left.values())
+    missing = [item for item in unnamed if not _taken(_slices_of_item(item), others)]
+    if missing and others:
+        yield _other(missing[0], _slices_of_item(missing[0]), others[0])
+
+
+def _taken(due: Counter[tuple[float, bytes]], others: list[Counter[tuple[float, bytes]]]) -> bool:
+    """Whether some slices are among others, which are one less then."""
+    is_there = due in others
+    if is_there:
+        others.remove(due)
+    return is_there
+
+
+def _other(item: StatedRounding, due: Counter[tuple[float, bytes]], own: Counter[tuple[float, bytes]]) -> Place:
+    several = f" in {(due - own).total()} of {due.total()} channels" if due & own else ""
+    return Place(item.name, f"{item.name} has other integers or scales than its source rounds it to{several}")
+
+
+def _slices_of_item(item: StatedRounding) -> Counter[tuple[float, bytes]]:
+    assert item.integers is not None  # `stated_faults` chose these
+    return _slices(item.integers, item.scales, item.axis)
 
 
 def _weights_named(names: Iterable[str], item: StatedRounding) -> list[str]:
