@@ -42,7 +42,7 @@ def choices(piece: Piece) -> Iterator[Hypothesis]:
     """Other values of attributes that have only a few."""
     for at, layer in enumerate(piece.layers):
         for words, attributes in _choices_of(layer):
-            yield Hypothesis(f"{layer.name} {words}", partial(_computed, piece, at, attributes))
+            yield Hypothesis(f"{layer.name} {words}", partial(piece.again, at, attributes=attributes))
 
 
 def _choices_of(layer: Layer) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -109,10 +109,6 @@ def _resizes(layer: Layer) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"has the cubic coefficient {other}", {"cubic_coeff_a": other}
 
 
-def _computed(piece: Piece, at: int, attributes: dict[str, Any]) -> Array:
-    return piece.after(at, piece.layers[at].again(attributes=attributes))
-
-
 def numbers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
     """Single numbers, read from the result: attributes, constants of one number, a factor of the operand."""
     for at, layer in enumerate(piece.layers):
@@ -153,13 +149,13 @@ def _numbers_of(layer: Layer) -> dict[str, float]:
 
 
 def _with_number(piece: Piece, at: int, name: str, number: float) -> Array:
-    return _computed(piece, at, {name: float(number)})
+    return piece.again(at, attributes={name: float(number)})
 
 
 def _with_operand(piece: Piece, at: int, index: int, number: float) -> Array:
     array = piece.layers[at].operands[index]
     assert array is not None  # the caller looked
-    return piece.after(at, piece.layers[at].again({index: np.full(array.shape, number)}))
+    return piece.again(at, {index: np.full(array.shape, number)})
 
 
 def factors(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -200,4 +196,4 @@ def _at_some_places(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
 def _scaled(piece: Piece, at: int, index: int, factor: float) -> Array:
     array = piece.layers[at].operands[index]
     assert array is not None  # the caller looked
-    return piece.after(at, piece.layers[at].again({index: array * factor}))
+    return piece.again(at, {index: array * factor})

@@ -29,7 +29,7 @@ def moved_channels(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
             what = f"operand {index} of {layer.name}" if several else f"the operand of {layer.name}"
             if array is not None:
                 for words, moved in _in_order(array):
-                    yield Hypothesis(f"{what} {words}", partial(_reading, piece, at, index, moved))
+                    yield Hypothesis(f"{what} {words}", partial(piece.again, at, {index: moved}))
         if at < len(piece.layers) - 1 and len(layer.results) == 1 and layer.result.dtype.kind == "f":
             for words, moved in _in_order(layer.result):
                 yield Hypothesis(f"the result of {layer.name} {words}", partial(piece.after, at, (moved,)))
@@ -58,7 +58,7 @@ def _two_wrong(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
             if array is not None and array.ndim > axis and array.shape[axis] == len(order):
                 what = f"operand {index}" if len(layer.computed_operands) > 1 else "the operand"
                 words = f"{what} of {layer.name} has its channels {first} and {second} exchanged"
-                yield Hypothesis(words, partial(_reading, piece, at, index, np.take(array, order, axis)))
+                yield Hypothesis(words, partial(piece.again, at, {index: np.take(array, order, axis)}))
         if len(layer.results) == 1 and layer.result.ndim > axis and layer.result.shape[axis] == len(order):
             words = f"the result of {layer.name} has its channels {first} and {second} exchanged"
             yield Hypothesis(words, partial(piece.after, at, (np.take(layer.result, order, axis),)))
@@ -78,10 +78,6 @@ def _in_order(array: Array) -> Iterator[tuple[str, Array]]:
         for words, order in orders.items() if count > 1 else ():
             called = "channels" if axis == 1 else "last axis"
             yield f"has its {called} {words}", np.take(array, order, axis)
-
-
-def _reading(piece: Piece, at: int, index: int, array: Array) -> Array:
-    return piece.after(at, piece.layers[at].again({index: array}))
 
 
 def _exchanged(piece: Piece, at: int, layer: Layer, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -106,7 +102,7 @@ def _exchanged(piece: Piece, at: int, layer: Layer, evidence: Evidence) -> Itera
         order = np.arange(count)
         order[[first, second]] = second, first
         words = f"the operand of {layer.name} has its channels {min(first, second)} and {max(first, second)} exchanged"
-        yield Hypothesis(words, partial(_reading, piece, at, 0, np.take(layer.data, order, axis)))
+        yield Hypothesis(words, partial(piece.again, at, {0: np.take(layer.data, order, axis)}))
 
 
 def _moved(piece: Piece, at: int, layer: Layer, evidence: Evidence) -> tuple[Array, Array] | None:
@@ -244,4 +240,4 @@ def values_in_place(piece: Piece, others: Mapping[str, Array]) -> Iterator[Hypot
             alike = ((name, array) for name, array in others.items() if array.shape == operand.shape)
             for name, array in itertools.islice(alike, _MOST_VALUES):
                 words = f"{layer.name} reads {name} in place of {called}"
-                yield Hypothesis(words, partial(_reading, piece, at, index, array))
+                yield Hypothesis(words, partial(piece.again, at, {index: array}))

@@ -38,7 +38,7 @@ _MOST_LEFT_OUT = 3  # layers behind each other
 _INFINITY = math.inf
 _LIMITS = ((0.0, _INFINITY), (0.0, 6.0), (-1.0, 1.0), (0.0, 1.0), (-_INFINITY, 6.0), (-_INFINITY, _INFINITY))
 # Of one operand, whose attributes have defaults.
-_SIMPLE = frozenset(
+FUNCTIONS_OF_ONE = frozenset(
     ("Neg", "Abs", "Exp", "Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Erf", "Softsign", "Celu", "Floor", "Ceil")
 ) | {"Round", "Sign"}
 _UNARY = having_any([Trait.FUNCTION, Trait.CLAMPS]) | {"LeakyRelu", "Gelu", "HardSwish", "Mish", "Erf", "Pow"}
@@ -66,7 +66,7 @@ _SIXTH = float(np.float32(1 / 6))
 _FIFTH = float(np.float32(0.2))
 # ONNX's defaults (Klambauer et al. 2017, Self-Normalizing Neural Networks).
 _SELU, _SELU_ALPHA = (float(np.float32(number)) for number in (1.05070102214813232421875, 1.67326319217681884765625))
-_FUNCTIONS: dict[str, Function] = {
+FUNCTIONS: dict[str, Function] = {
     "Sigmoid": sigmoid,
     "Tanh": np.tanh,
     "HardSigmoid (slope 1/6)": lambda x: _hard_sigmoid(x, _SIXTH),
@@ -93,11 +93,13 @@ def functions(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
         yield from _left_out(piece, at, layer)
         yield from _clamped(piece, at, layer, evidence)
         if layer.operator in _UNARY and layer.data.shape == layer.result.shape:
-            for name, function in _FUNCTIONS.items():
+            for name, function in FUNCTIONS.items():
                 words = f"{layer.name} is computed as {name}"
                 yield Hypothesis(words, partial(_replaced, piece, at, function, layer.data))
-            for operator in sorted(_SIMPLE - {layer.operator, *_FUNCTIONS}):
-                yield Hypothesis(f"{layer.name} is computed as {operator}", partial(_as_other, piece, at, operator))
+            for operator in sorted(FUNCTIONS_OF_ONE - {layer.operator, *FUNCTIONS}):
+                yield Hypothesis(
+                    f"{layer.name} is computed as {operator}", partial(_of_one_operand, piece, at, operator)
+                )
         if layer.operator == "Erf":
             words = f"{layer.name} is computed by the tanh approximation of Gelu"
             yield Hypothesis(words, partial(_replaced, piece, at, _erf_tanh, layer.data))
@@ -105,7 +107,7 @@ def functions(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
     yield from _several_left_out(piece)
 
 
-def _as_other(piece: Piece, at: int, operator: str) -> Array:
+def _of_one_operand(piece: Piece, at: int, operator: str) -> Array:
     layer = piece.layers[at]
     return piece.after(at, evaluate_node(ir.node(operator, [ir.Value()]), [layer.data], opset=layer.opset))
 
@@ -134,7 +136,7 @@ def _of_several_layers(piece: Piece) -> Iterator[Hypothesis]:
         if data.dtype.kind == "f":
             yield Hypothesis(f"{place} is left out", partial(piece.after, last, (data,)))
         if data.dtype.kind == "f" and all(layer.operator in _IN_STEPS for layer in piece.layers[at:]):
-            for name, function in _FUNCTIONS.items():
+            for name, function in FUNCTIONS.items():
                 words = f"{place} is computed as {name}"
                 yield Hypothesis(words, partial(_replaced, piece, last, function, data))
 
@@ -152,12 +154,12 @@ def _left_out(piece: Piece, at: int, layer: Layer) -> Iterator[Hypothesis]:
     repeatable = layer.operands[1:] or layer.operator in _UNARY
     if layer.data.shape == layer.result.shape and repeatable and layer.operator not in _CLAMPS:
         words = f"{layer.name} is applied twice"
-        yield Hypothesis(words, lambda: piece.after(at, layer.again({0: layer.result})))
+        yield Hypothesis(words, lambda: piece.again(at, {0: layer.result}))
     if layer.operator == "BatchNormalization":
         for places, what in (((3,), "the mean"), ((2,), "the shift"), ((2, 3), "the bias, both mean and shift,")):
             changed = {index: np.zeros_like(array) for index in places if (array := layer.operands[index]) is not None}
             words = f"{what} of {layer.name} is left out"
-            yield Hypothesis(words, lambda changed=changed: piece.after(at, layer.again(changed)))  # type: ignore[misc]
+            yield Hypothesis(words, lambda changed=changed: piece.again(at, changed))  # type: ignore[misc]
 
 
 def _clamped(piece: Piece, at: int, layer: Layer, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -191,11 +193,7 @@ def clamped_operands(piece: Piece) -> Iterator[Hypothesis]:
                 value = layer.node.inputs[index]
                 operand = (value.name if value is not None else None) or f"operand {index}"
                 words = f"{operand.removesuffix(HELD)} is clamped to {_range(*limits)} in front of {layer.name}"
-                yield Hypothesis(words, partial(_reading, piece, at, index, clamped))
-
-
-def _reading(piece: Piece, at: int, index: int, array: Array) -> Array:
-    return piece.after(at, piece.layers[at].again({index: array}))
+                yield Hypothesis(words, partial(piece.again, at, {index: clamped}))
 
 
 def _range(low: float, high: float) -> str:

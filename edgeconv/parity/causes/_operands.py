@@ -14,7 +14,7 @@ from edgeconv.parity.causes._weights import Move
 
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Max", "Min")
 # Operators of the same operands and attributes, one of which may stand in another's place.
-_KINDRED = (
+KINDRED = (
     _ARITHMETIC,
     ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal"),
     ("And", "Or", "Xor"),
@@ -58,7 +58,7 @@ def misread_operands(piece: Piece) -> Iterator[Hypothesis]:
                         if len(layer.computed_operands) > 1
                         else f"the operand of {layer.name}"
                     )
-                    yield Hypothesis(f"{what} {words}", partial(_read_as, piece, at, index, move(array)))
+                    yield Hypothesis(f"{what} {words}", partial(piece.again, at, {index: move(array)}))
         yield from _misread_behind_padding(piece, at, layer)
     if piece.expected.ndim == 4 and piece.expected[0].size > 1:
         for words, move in image_moves(piece.expected):
@@ -77,7 +77,7 @@ def _misread_behind_padding(piece: Piece, at: int, layer: Layer) -> Iterator[Hyp
 
 
 def _without_padding(piece: Piece, at: int, image: Array) -> Array:
-    return piece.after(at, piece.layers[at].again({0: image}, {"pads": [0, 0, 0, 0]}))
+    return piece.again(at, {0: image}, {"pads": [0, 0, 0, 0]})
 
 
 def layers_before(piece: Piece) -> Iterator[Hypothesis]:
@@ -107,10 +107,6 @@ def _flattened(piece: Piece, at: int, stored: tuple[int, ...], sizes: tuple[int,
     return piece.after(at, (turned.transpose(0, *np.argsort(stored) + 1).reshape(piece.layers[at].result.shape),))
 
 
-def _read_as(piece: Piece, at: int, index: int, array: Array) -> Array:
-    return piece.after(at, piece.layers[at].again({index: array}))
-
-
 def exchanged_operands(piece: Piece) -> Iterator[Hypothesis]:
     """Operands in another order, one in another's place, another arithmetic operator, results exchanged."""
     for at, layer in enumerate(piece.layers):
@@ -120,22 +116,16 @@ def exchanged_operands(piece: Piece) -> Iterator[Hypothesis]:
         )
         if several and len(layer.computed_operands) >= 1:
             yield from _orders(piece, at, layer, places)
-        for kindred in (operators for operators in _KINDRED if layer.operator in operators):
+        for kindred in (operators for operators in KINDRED if layer.operator in operators):
             for other in (kind for kind in kindred if kind != layer.operator):
                 words = f"{layer.name} is computed as {other}"
-                yield Hypothesis(words, partial(_as_other, piece, at, other))
+                yield Hypothesis(words, partial(piece.again, at, operator=other))
         if len(layer.results) > 1:
             for first, second in itertools.combinations(range(len(layer.results)), 2):
                 results = list(layer.results)
                 results[first], results[second] = results[second], results[first]
                 words = f"results {first} and {second} of {layer.name} are exchanged"
                 yield Hypothesis(words, partial(piece.after, at, results))
-
-
-def _as_other(piece: Piece, at: int, operator: str) -> Array:
-    layer = piece.layers[at]
-    attributes = {name: item for name, item in layer.node.attributes.items() if item.value is not None}
-    return piece.after(at, layer.again(attributes=attributes, operator=operator))
 
 
 def _orders(piece: Piece, at: int, layer: Layer, places: Sequence[int]) -> Iterator[Hypothesis]:
@@ -150,14 +140,10 @@ def _orders(piece: Piece, at: int, layer: Layer, places: Sequence[int]) -> Itera
         if list(order) != list(places):
             operands = {place: layer.operands[source] for place, source in zip(places, order, strict=True)}
             words = f"the operands of {layer.name} are in another order ({', '.join(map(str, order))})"
-            yield Hypothesis(words, partial(_with_operands, piece, at, operands))
+            yield Hypothesis(words, partial(piece.again, at, operands))
     for first, second in itertools.permutations(places, 2):
         words = f"{layer.name} reads operand {first} in place of operand {second}, too"
-        yield Hypothesis(words, partial(_with_operands, piece, at, {second: layer.operands[first]}))
-
-
-def _with_operands(piece: Piece, at: int, operands: dict[int, Array | None]) -> Array:
-    return piece.after(at, piece.layers[at].again(operands))
+        yield Hypothesis(words, partial(piece.again, at, {second: layer.operands[first]}))
 
 
 def shifted_places(piece: Piece) -> Iterator[Hypothesis]:
@@ -173,4 +159,4 @@ def shifted_places(piece: Piece) -> Iterator[Hypothesis]:
                 if array is not None and (index == 1 or np.abs(array).max(initial=0) < 2**31):
                     operands[index] = array + by
             words = f"the places that {layer.name} takes are shifted by {by}"
-            yield Hypothesis(words, partial(_with_operands, piece, at, operands))
+            yield Hypothesis(words, partial(piece.again, at, operands))

@@ -54,6 +54,17 @@ class Layer:
         return f"{self.operator} {self.place}"
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of its operands."""
+        return tuple("" if value is None else (value.name or "").removesuffix(HELD) for value in self.node.inputs)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its attributes that are single numbers or words."""
+        stated = {name: item.value for name, item in self.node.attributes.items() if not item.is_ref()}
+        return {name: value for name, value in stated.items() if isinstance(value, int | float | str)}
+
+    @property
     def data(self) -> Array:
         """The first operand."""
         first = self.operands[0] if self.operands else None
@@ -104,7 +115,7 @@ class Layer:
 
         Args:
             operands: in place of its own, by their place, or further ones behind them.
-            attributes: in place of its own; None leaves one out. Of another operator: all that it has.
+            attributes: in place of its own; None leaves one out. Of another operator all that it has; without, its own.
             operator: in place of its own.
 
         Raises:
@@ -114,7 +125,10 @@ class Layer:
         ordered = [arrays.get(at) for at in range(max(arrays, default=-1) + 1)]
         values = [None if array is None else _typed(self.node, at) for at, array in enumerate(ordered)]
         # Its own are given as they are: to find out of what type a value is takes longer than most operators do.
-        own = {} if operator else {name: item for name, item in self.node.attributes.items() if item.value is not None}
+        is_replaced = operator is not None and attributes is not None
+        own = (
+            {} if is_replaced else {name: item for name, item in self.node.attributes.items() if item.value is not None}
+        )
         stated = {name: item for name, item in {**own, **(attributes or {})}.items() if item is not None}
         node = ir.node(operator or self.operator, values, stated, num_outputs=len(self.node.outputs))
         # Types decide how the reference computes: integers in their own width.
@@ -186,6 +200,20 @@ class Piece:
         """
         values = dict(zip(self.layers[at].node.outputs, results, strict=False))
         return self._walked(values, at + 1)
+
+    def again(
+        self,
+        at: int,
+        operands: Mapping[int, Array | None] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        operator: str | None = None,
+    ) -> Array:
+        """The judged value, where a layer is computed under another assumption; see `Layer.again`.
+
+        Raises:
+            EdgeconvError: the reference cannot compute it.
+        """
+        return self.after(at, self.layers[at].again(operands, attributes, operator))
 
     def with_constants(self, changed: Mapping[str, Array]) -> Array:
         """The judged value, computed with other constants, by name.

@@ -65,7 +65,7 @@ def coarser_numbers(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
 def _of_rounded(piece: Piece, at: int, rounded: Callable[[Array], Array], places: tuple[int, ...]) -> Array:
     layer = piece.layers[at]
     arrays = {index: array for index in places if (array := layer.operands[index]) is not None}
-    return piece.after(at, layer.again({index: rounded(array) for index, array in arrays.items()}))
+    return piece.again(at, {index: rounded(array) for index, array in arrays.items()})
 
 
 def _within(expected: Array, actual: Array, bound: Array) -> Array:

@@ -41,25 +41,25 @@ def stated_otherwise(piece: Piece, stated: Stated) -> Iterator[Hypothesis]:
             other = stated.integers.get(value.name or "") if value is not None else None
             if value is not None and own is not None and other is not None and not np.array_equal(own, other):
                 words = f"the integers {value.name} of {layer.name} {_differing(own, other)}"
-                yield Hypothesis(words, partial(_reading, piece, at, index, other))
+                yield Hypothesis(words, partial(piece.again, at, {index: other}))
 
 
 def _of_node(piece: Piece, at: int, layer: Layer, node: ir.Node) -> Iterator[Hypothesis]:
     if node.op_type != layer.operator:
         attributes = {name: item for name, item in node.attributes.items() if item.value is not None}
         words = f"{layer.name} is computed as {node.op_type}"
-        yield Hypothesis(words, partial(_again, piece, at, attributes, node.op_type))
+        yield Hypothesis(words, partial(piece.again, at, attributes=attributes, operator=node.op_type))
         return
     if others := _others(layer, node):
         changes = (
             f"{name} {_shown(_value(node, name))} instead of {_shown(_value(layer.node, name))}" for name in others
         )
         changed = {name: node.attributes.get(name) for name in others}
-        yield Hypothesis(f"{layer.name} has {' and '.join(changes)}", partial(_again, piece, at, changed, None))
+        yield Hypothesis(f"{layer.name} has {' and '.join(changes)}", partial(piece.again, at, attributes=changed))
     for index, value in enumerate(layer.node.inputs):
         if value is not None and (index >= len(node.inputs) or node.inputs[index] is None):
             words = f"operand {index} of {layer.name} ({value.name}) is left out"
-            yield Hypothesis(words, partial(_reading, piece, at, index, None))
+            yield Hypothesis(words, partial(piece.again, at, {index: None}))
 
 
 def _value(node: ir.Node, name: str) -> Any:
@@ -96,11 +96,3 @@ def _differing(own: Array, other: Array) -> str:
     first = tuple(int(index) for index in places[0])
     moved = f"{len(places)} of {own.size}" if len(places) > 1 else "one"
     return f"have {moved} that is another ({other[first]} instead of {own[first]} at {list(first)})"
-
-
-def _again(piece: Piece, at: int, attributes: dict[str, Any], operator: str | None) -> Array:
-    return piece.after(at, piece.layers[at].again(attributes=attributes, operator=operator))
-
-
-def _reading(piece: Piece, at: int, index: int, array: Array | None) -> Array:
-    return piece.after(at, piece.layers[at].again({index: array}))

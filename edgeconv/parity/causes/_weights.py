@@ -103,7 +103,7 @@ def _bias_added_behind(piece: Piece, at: int, layer: Layer) -> Iterator[Hypothes
 
 
 def _with_operand(piece: Piece, at: int, index: int, array: Array) -> Callable[[], Array]:
-    return lambda: piece.after(at, piece.layers[at].again({index: array}))
+    return lambda: piece.again(at, {index: array})
 
 
 def change_of(due: Array, actual: Array, step: Array | None = None) -> str:

@@ -97,7 +97,7 @@ def _of_kind(piece: Piece, at: int, kind: str, attributes: dict[str, Any]) -> Ca
         axes = layer.attribute("axes", list[int]())
         if axes and len(layer.operands) < 2:
             operands = {1: np.array(axes, np.int64)}
-        return piece.after(at, layer.again(operands, attributes, kind))
+        return piece.again(at, operands, attributes, kind)
 
     return compute
 
@@ -122,16 +122,12 @@ def _other_sides(piece: Piece, at: int, window: _Window) -> Iterator[Hypothesis]
         phase = " (another phase of its stride)" if max(window.strides) > 1 else ""
         phase += ", which is what SAME means" if begins == same and max(window.strides) > 1 else ""
         words = f"the padding of {layer.name} is {_sides(pads)} instead of {_sides(stated)}{phase}"
-        yield Hypothesis(words, partial(_computed, piece, at, {"pads": pads}))
+        yield Hypothesis(words, partial(piece.again, at, attributes={"pads": pads}))
 
 
 def _sides(pads: Sequence[int]) -> str:
     half = len(pads) // 2
     return f"{list(pads[:half])} before and {list(pads[half:])} behind"
-
-
-def _computed(piece: Piece, at: int, attributes: dict[str, Any]) -> Array:
-    return piece.after(at, piece.layers[at].again(attributes=attributes))
 
 
 def _other_padding(piece: Piece, at: int, window: _Window, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -144,7 +140,7 @@ def _other_padding(piece: Piece, at: int, window: _Window, evidence: Evidence) -
     bare = {"pads": [0] * (2 * len(window.sizes)), "ceil_mode": 0}
 
     def padded(array: Array) -> Array:
-        return piece.after(at, layer.again({0: array}, {k: v for k, v in bare.items() if k in layer.node.attributes}))
+        return piece.again(at, {0: array}, {k: v for k, v in bare.items() if k in layer.node.attributes})
 
     for mode, words in _MODES.items():
 
@@ -182,7 +178,7 @@ def _other_dilations(piece: Piece, at: int, window: _Window) -> Iterator[Hypothe
             if min(begins) >= 0:
                 attributes = {"dilations": dilations, "pads": window.pads(begins, dilations)}
                 words = f"the dilation of {layer.name} is {dilations} instead of {list(window.dilations)}"
-                yield Hypothesis(words, partial(_computed, piece, at, attributes))
+                yield Hypothesis(words, partial(piece.again, at, attributes=attributes))
 
 
 def _other_pools(piece: Piece, at: int) -> Iterator[Hypothesis]:
@@ -190,7 +186,7 @@ def _other_pools(piece: Piece, at: int) -> Iterator[Hypothesis]:
     if layer.operator == "AveragePool":
         counted = 1 - layer.attribute("count_include_pad", 0)
         words = f"{layer.name} {'counts' if counted else 'leaves out'} the cells of its padding"
-        yield Hypothesis(words, partial(_computed, piece, at, {"count_include_pad": counted}))
+        yield Hypothesis(words, partial(piece.again, at, attributes={"count_include_pad": counted}))
         yield from _other_divisors(piece, at)
     names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode")
     attributes = {name: layer.node.attributes[name].value for name in names if name in layer.node.attributes}
@@ -226,7 +222,7 @@ def _average_of_padded(
 ) -> Array:
     layer = piece.layers[at]
     padded = np.pad(layer.data, cells, mode=mode)  # type: ignore[call-overload]
-    return piece.after(at, layer.again({0: padded}, stated, "AveragePool"))
+    return piece.again(at, {0: padded}, stated, "AveragePool")
 
 
 def _other_divisors(piece: Piece, at: int) -> Iterator[Hypothesis]:
@@ -260,7 +256,7 @@ def _other_pads(piece: Piece, at: int) -> Iterator[Hypothesis]:
     for other in ("constant", "edge", "reflect", "wrap"):
         if other != mode:
             words = f"{layer.name} pads by {other} instead of {mode}"
-            yield Hypothesis(words, partial(_computed, piece, at, {"mode": other}))
+            yield Hypothesis(words, partial(piece.again, at, attributes={"mode": other}))
     pads = layer.operands[1] if len(layer.operands) > 1 else None
     if pads is None:
         return
@@ -272,7 +268,7 @@ def _other_pads(piece: Piece, at: int) -> Iterator[Hypothesis]:
         shifted[axis + half] -= by
         if shifted.min() >= 0:
             words = f"the padding of {layer.name} is {_sides(shifted.tolist())} instead of {_sides(pads.tolist())}"
-            yield Hypothesis(words, partial(_of_operand, piece, at, 1, shifted))
+            yield Hypothesis(words, partial(piece.again, at, {1: shifted}))
 
 
 def _cells_elsewhere(piece: Piece, at: int, begins: Sequence[int], ends: Sequence[int]) -> Iterator[Hypothesis]:
@@ -290,10 +286,6 @@ def _cells_elsewhere(piece: Piece, at: int, begins: Sequence[int], ends: Sequenc
                 yield Hypothesis(words, partial(piece.after, at, (joined,)))
 
 
-def _of_operand(piece: Piece, at: int, index: int, array: Array) -> Array:
-    return piece.after(at, piece.layers[at].again({index: array}))
-
-
 def _transposed(piece: Piece, at: int) -> Iterator[Hypothesis]:
     """A transposed convolution whose result is cropped elsewhere, which is what ``pads`` mean there."""
     layer = piece.layers[at]
@@ -306,4 +298,4 @@ def _transposed(piece: Piece, at: int) -> Iterator[Hypothesis]:
         ]
         if any(by) and min(shifted) >= 0:
             words = f"the padding of {layer.name} is {_sides(shifted)} instead of {_sides(pads)}"
-            yield Hypothesis(words, partial(_computed, piece, at, {"pads": shifted}))
+            yield Hypothesis(words, partial(piece.again, at, attributes={"pads": shifted}))
