@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -14,6 +14,7 @@ from edgeconv.parity.causes._attributes import choices, factors, numbers
 from edgeconv.parity.causes._channels import joined_otherwise, moved_channels, values_in_place
 from edgeconv.parity.causes._constants import stored_otherwise
 from edgeconv.parity.causes._functions import clamped_operands, functions
+from edgeconv.parity.causes._mends import Part, mends
 from edgeconv.parity.causes._normalizations import normalizations
 from edgeconv.parity.causes._operands import (
     exchanged_operands,
@@ -43,6 +44,7 @@ def cause_of(
     unread: Collection[str] = (),
     elsewhere: Mapping[str, Array] = _NOTHING,
     stated: Stated = _NO_NODES,
+    mended: Callable[[], str] = str,
 ) -> str:
     """Why a result differs from a piece of a graph, in words; empty where no hypothesis explains it.
 
@@ -58,6 +60,7 @@ def cause_of(
         unread: constants that the file has, and no operator of it reads.
         elsewhere: further constants of the graph, which may stand in the place of the piece's, by name.
         stated: the file's own nodes, where their names are the graph's.
+        mended: what the file's own operators tell (`cause_in_operators`), asked before results are scaled and shifted.
     """
     evidence = _in_numbers(evidence)
     differing = evidence.beyond(piece.expected)
@@ -65,7 +68,14 @@ def cause_of(
         hypotheses = _hypotheses(piece, evidence, (stored, steps, elsewhere), others, stated)
     else:  # none but these makes another shape of a result
         hypotheses = itertools.chain(stated_otherwise(piece, stated), choices(piece), shifted_places(piece))
-    return _confirmed(hypotheses, evidence, differing) or (_unread(piece, unread) if differing else "")
+    if not differing:
+        return ""
+    return (
+        _confirmed(hypotheses, evidence, differing)
+        or mended()
+        or _confirmed(_estimated(piece, evidence), evidence, differing)
+        or _unread(piece, unread)
+    )
 
 
 def _in_numbers(evidence: Evidence) -> Evidence:
@@ -79,6 +89,18 @@ def cause_in_constants(piece: Piece, evidence: Evidence, stored: Mapping[str, Ar
     evidence = _in_numbers(evidence)
     differing = evidence.beyond(piece.expected)
     return _confirmed(stored_otherwise(piece, stored, _NOTHING, _NOTHING), evidence, differing)
+
+
+def cause_in_operators(part: Part, due: Evidence, actual: Array) -> str:
+    """Why a part of a file computes something else, by the change of one of its operators that mends it; or nothing.
+
+    Args:
+        part: the file's operators.
+        due: what the graph computes, and how far from it a right file may be.
+        actual: what the file computes.
+    """
+    due = _in_numbers(due)
+    return _confirmed(mends(part, due, actual), due, due.beyond(actual))
 
 
 def _confirmed(hypotheses: Iterable[Hypothesis], evidence: Evidence, differing: int) -> str:
@@ -126,11 +148,17 @@ def _hypotheses(
     yield from moved_channels(piece, evidence)
     yield from values_in_place(piece, others)
     yield from stated_otherwise(piece, stated)
-    # 3. Numbers estimated from the result, from one to two per channel: the more there are, the more they explain
-    # without being the cause.
-    yield from integers(piece, evidence)
+    # 3. One number of a layer, estimated from the result.
     yield from numbers(piece, evidence)
+
+
+def _estimated(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
+    if piece.expected.shape != evidence.actual.shape:
+        return
+    # 4. Estimated of the result itself, whatever made it, from one number to two per channel: the more there are, the
+    # more they explain without being the cause.
+    yield from integers(piece, evidence)
     yield from factors(piece, evidence)
     yield from scaled_channels(piece, evidence)
-    # 4. Last, since it allows a wider bound, which would explain smaller faults of any other kind as well.
+    # 5. Last, since it allows a wider bound, which would explain smaller faults of any other kind as well.
     yield from coarser_numbers(piece, evidence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from edgeconv.core.precision import to_float32, to_float64
 from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
-from edgeconv.parity.causes import Evidence, cause_of, change_of_constant
+from edgeconv.parity.causes import Evidence, cause_in_operators, cause_of, change_of_constant
 from edgeconv.parity.writing._constants import Matching, all_among, as_integers, in_float32, match
 from edgeconv.parity.writing._distances import compared, distance_of
 from edgeconv.parity.writing._ends import (
@@ -32,11 +32,14 @@ from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._judged import Judged, judged_end
 from edgeconv.parity.writing._operands import Source
+from edgeconv.parity.writing._parameters import parameter_faults
 from edgeconv.parity.writing._ratios import exact_ratios
 from edgeconv.parity.writing._solved import Solved, solve
 
 _DOUBT = 0.25  # of half a unit: a solution must be nearer than that to decide which number the file should have
 _WIDER = 2.0**16  # times the range of integers: beyond what any operand makes
+_ROUNDED = 4.0  # half units of what is due, that rounded constants may move a mended part by
+_MENDED = 0.01  # of an error, that a change may leave which mends it
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
 
 
@@ -78,7 +81,7 @@ def writing(
             )
             cause = work.cause(wrong)
         if faults:
-            cause = cause or work.changed_constant()
+            cause = cause or work.changed_constant() or work.stated_cause
             break
     # A file of integers at its border ends in the integers.
     missing = [name for name in graph.outputs if not {name, graph.dequantized.get(name)} & work.compared]
@@ -86,6 +89,7 @@ def writing(
     # Shown are the first part that is wrong, else the one that is nearest to it; or the first fault without numbers.
     shown = next((item for item in judged if item.used > 1), max(judged, key=lambda item: item.used, default=None))
     where = faults[0][0] if faults else ""
+    lines = [text for _, text in faults if text != cause]
     if shown is not None and (shown.used > 1 or not faults):
         where = shown.end.value
     return LinkResult(
@@ -96,7 +100,7 @@ def writing(
         used=None if shown is None else shown.used,
         sqnr_db=decibels(*work.energies) if judged else None,
         where=where,
-        reason="; ".join([*(text for _, text in faults[:3]), *([f"cause: {cause}"] if cause else [])]),
+        reason="; ".join([*lines[:3], *([f"cause: {cause}"] if cause else [])]),
     )
 
 
@@ -137,52 +141,14 @@ class _Writing:
     def faults(self) -> Iterator[tuple[str, str]]:
         """Tensor and one line, of what needs no evaluation."""
         yield from self.matching.faults.items()
-        for tensor, name, scale, zero in self.file.quantized():
-            if name in self.graph.quantizers:
-                due = self.graph.parameters(name)
-                pairs = (("scale", scale, due[0]), ("zero point, from the least integer,", zero, due[1]))
-                for what, held, stated in pairs:
-                    if held != stated:
-                        yield tensor, f"tensor {tensor}: its {what} is {held:.9g}, the graph's {name} has {stated:.9g}"
-        yield from self._other_scales()
-        yield from self._other_units()
-        yield from self.file.misread()
+        yield from self.parameters
         for name in self.file.unused:
             yield name, f"constant {name} is read by no operator"
 
-    def _other_scales(self) -> Iterator[tuple[str, str]]:
-        """Floats of the graph's that a file has as integers of one scale: it is the largest number's share."""
-        for name, other in self.matching.partners.items():
-            held, due = self.file.constants[name], self.graph.constants[other]
-            if other not in self.matching.rounded or len(np.unique(self.file.half_steps(name))) > 1:
-                continue
-            if held.dtype != np.float64 or due.dtype == np.float64 or held.size != due.size:
-                continue
-            exact = np.zeros(held.shape)  # in the file's order: rounding keeps which number is the larger
-            exact.put(np.argsort(held, axis=None, kind="stable"), np.sort(due.astype(np.float64), axis=None))
-            wrong = np.flatnonzero(~self.file.is_stored(name, exact, np.zeros(held.shape)))
-            if wrong.size and np.isfinite(due).all():
-                numbers = f"{held.flat[wrong[0]]:.9g}, which its scale does not make of {exact.flat[wrong[0]]:.9g}"
-                yield name, f"constant {name}: of the numbers of the graph's {other} it has {numbers}"
-
-    def _other_units(self) -> Iterator[tuple[str, str]]:
-        """Integers that the file has in another type, as many steps each: the step is the graph's, to the last unit.
-
-        With the same step, they are as many: a wrong zero point lets them saturate before.
-        """
-        for name, other in self.matching.partners.items():
-            due, step = self.graph.constants[other], self.graph.constant_steps.get(other)
-            if step is None or other not in self.matching.rounded or other in self.graph.terms:
-                continue
-            held, own = self.file.constants[name], 2 * self.file.half_steps(name)
-            counts, due_counts = (np.sort(np.rint(array), axis=None) for array in (held / own, due / step))
-            scales, due_scales = (np.unique(to_float32(unit)) for unit in (own, step))
-            if np.array_equal(counts, due_counts) and not np.array_equal(scales, due_scales):
-                yield name, f"constant {name}: its scale is {scales[0]:.9g}, that of the graph's {due_scales[0]:.9g}"
-            elif np.array_equal(scales, due_scales) and not np.array_equal(counts, due_counts):
-                at = int(np.flatnonzero(counts != due_counts)[0])
-                away = f"{counts[at]:g} steps from zero, and the graph's {due_counts[at]:g}"
-                yield name, f"constant {name}: a number of it is {away}, of the same scale"
+    @cached_property
+    def parameters(self) -> tuple[tuple[str, str], ...]:
+        """The same of scales, zero points and types, whose line says why as well."""
+        return parameter_faults(self.graph, self.file, self.matching)
 
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
         """What both sides compute from; of small numbers, where others do not tell a number of the writer's own."""
@@ -384,16 +350,19 @@ class _Writing:
     def cause(self, item: Judged) -> str:
         """Why a part of the file computes something else, in words, where a hypothesis explains it."""
         end, operands = item.end, item.operands
-        if not end.fits and end.axes != (*range(end.actual.ndim),):  # whose axes they are cannot be told
-            return ""
-        actual = end.moved_back(operands.expected[end.value]) if end.fits else end.actual
+        bound = magnitude(self._bound(end, operands))
+        bound = bound if bound < item.error else item.bound  # where a nearest cell may jump, it is wide there alone
+        if not end.fits and end.axes != (*range(len(end.axes)),) and end.actual.ndim != len(end.axes):
+            return self._mended(item, bound)  # whose axes they are cannot be told
+        if end.fits:
+            actual = end.moved_back(operands.expected[end.value])
+        else:
+            actual = end.actual.transpose(np.argsort(end.axes)) if end.actual.ndim == len(end.axes) else end.actual
         held = self._held(operands)
         try:
             piece = self.graph.piece(end.value, operands.inputs, held, self.matching.rounded)
-        except EdgeconvError:  # it has subgraphs
-            return ""
-        bound = magnitude(self._bound(end, operands))
-        bound = bound if bound < item.error else item.bound  # where a nearest cell may jump, it is wide there alone
+        except EdgeconvError:  # it has subgraphs, or no node
+            return self._mended(item, bound)
         relative = bound / (magnitude(end.expected) or 1.0)
         stored = {name: self.file.constants[name] for name in self.file.constants_before(end.tensor)}
         others = {name: array for name, array in operands.expected.items() if name != end.value}
@@ -401,7 +370,30 @@ class _Writing:
             steps, unread = self.graph.constant_steps, {*self.file.unused}
             evidence = Evidence(actual, bound, relative)
             more = {"steps": steps, "others": others, "elsewhere": self.graph.constants}
-            return cause_of(piece, evidence, stored=stored, unread=unread, stated=self.file.stated, **more)
+            mended = partial(self._mended, item, bound)
+            return cause_of(
+                piece, evidence, stored=stored, unread=unread, stated=self.file.stated, mended=mended, **more
+            )
+
+    def _mended(self, item: Judged, bound: float) -> str:
+        """Why a part computes something else, by the change of the file's own operators that mends it.
+
+        Its own constants are rounded; how far that moves a right file's result, a wrong one's bound does not tell.
+        """
+        end = item.end
+        bound = min(max(bound, _ROUNDED * HALF_UNIT * magnitude(end.expected)), _MENDED * item.error)
+        try:
+            part = self.file.part(end.tensor)
+        except EdgeconvError:  # it has subgraphs
+            return self.stated_cause
+        readings = self._readings(end, item.operands) if end.fits else [end.expected]
+        told = (cause_in_operators(part, Evidence(due, bound), end.actual) for due in readings)
+        return next(filter(None, told), self.stated_cause)
+
+    @property
+    def stated_cause(self) -> str:
+        """The first line on a parameter, if there is one: it needs no hypothesis."""
+        return next((line for _, line in self.parameters), "")
 
     def changed_constant(self) -> str:
         """How the first constant that is one of the graph's altered was, in words: it may move nothing as far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.errors import EmitError
 from edgeconv.graph.quantized_operators import misread
-from edgeconv.parity.causes import Stated
+from edgeconv.parity.causes import HELD, Part, Stated
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
@@ -151,6 +152,26 @@ class OnnxFile:
     def again(self, tensor: str, changed: Mapping[str, Array], ranges: Mapping[str, float] | None = None) -> Array:
         """Evaluates one value that was compared once more, with other numbers in constants; there are no own ranges."""
         return self._file.held(*self._fed, changed, [tensor])[tensor]
+
+    def part(self, tensor: str) -> Part:
+        """The nodes that a value which was compared is computed by; they read values, and each other's results.
+
+        Raises:
+            RewriteError: the reference cannot compute it by itself.
+        """
+        inputs, values = self._fed
+        layers = (piece := self._file.piece(tensor, inputs, values, {})).layers
+        names = [[(value.name or "").removesuffix(HELD) for value in layer.node.outputs] for layer in layers]
+
+        def readable(at: int) -> dict[str, Array]:
+            inner = [zip(names[place], layers[place].results, strict=True) for place in reversed(range(at))]
+            after = {name for place in range(at, len(names)) for name in names[place]}
+            return {**dict(itertools.chain(*inner)), **{name: values[name] for name in values.keys() - after}, **inputs}
+
+        def reading(name: str, array: Array) -> Array:
+            return piece.with_constants({name: array})
+
+        return Part(layers, piece.after, reading, readable)
 
     def own_ranges(self, tensor: str) -> frozenset[str]:
         """None: all integers are the graph's."""

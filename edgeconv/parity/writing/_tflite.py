@@ -7,20 +7,20 @@ operator reads them as such, for a look-up.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from edgeconv.core import Array, IntegerTensor, TensorSpec
 from edgeconv.core.affine import limits_of
-from edgeconv.parity.causes import Stated
-from edgeconv.parity.writing._axes import arranged, axes_of, is_in_another_order, other_orders
+from edgeconv.parity.causes import Part, Stated
+from edgeconv.parity.writing._axes import Axes, arranged
 from edgeconv.parity.writing._constants import half_steps
-from edgeconv.parity.writing._ends import HALF_UNIT, End, is_equal, magnitude
+from edgeconv.parity.writing._ends import HALF_UNIT, End
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import reach_of_file
 from edgeconv.parity.writing._narrowed import narrowed_in_tflite
@@ -30,6 +30,7 @@ from edgeconv.parity.writing._rounded_before import rounded_before_moves
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
 from edgeconv.parity.writing._tflite_integers import parameters_of, real_numbers, tflite_misread
+from edgeconv.parity.writing._tflite_part import part_of_file
 from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
 
 _SAME = frozenset({"QUANTIZE", "DEQUANTIZE"})  # the same real numbers in other integers, or in none
@@ -87,9 +88,8 @@ class TfliteFile:
         self.saturated = rounded_before_moves(file, held, graph)
         self._values: dict[int, Array] = {}
         self._cut: set[int] = set()
+        self._axes = Axes()
         self._evaluated: tuple[int, list[Operator], dict[int, Array]] | None = None
-        self._in_any_order: set[int] = set()
-        self._known_axes: dict[int, tuple[int, ...]] = {}
         read = {index for operator in file.operators for index in operator.inputs} | set(file.outputs)
         constants = {index: tensor for index, tensor in enumerate(self._real.tensors) if tensor.data is not None}
         self.constants = {tensor.name: np.asarray(tensor.data) for tensor in constants.values() if tensor.floating}
@@ -178,7 +178,7 @@ class TfliteFile:
         Without those that were compared and are the same in several orders of their axes, such as products of a matrix
         with itself: other numbers in their place would not be.
         """
-        indices = {index for operator in self._stated.operators for index in operator.inputs} - self._in_any_order
+        indices = {index for operator in self._stated.operators for index in operator.inputs} - self._axes.in_any_order
         indices -= {index for index in self._makers if self._is_moved(index)}
         return frozenset(holder.name for index, holder in self._holders.items() if index in indices)
 
@@ -255,11 +255,12 @@ class TfliteFile:
             expected: what it computes, before rounding, by name.
             known: values that are the expected ones, of `alike`.
         """
-        self._cut, self._evaluated = set(), None
+        self._cut, self._axes.of, self._evaluated = set(), {}, None
         self._values = self._real.kept
         for index, spec in zip(self._stated.inputs, self._inputs, strict=True):
             holder = self._holders.get(index)
             array = values.get(holder.name, inputs[spec.name]) if holder is not None else inputs[spec.name]
+            self._axes.of[index] = tuple(spec.axes)
             self._values[index] = array.transpose(spec.axes).astype(self._real.tensors[index].held_as)
         last = {index: operator for operator in self._stated.operators for index in operator.inputs}
         for operator in self._stated.operators:
@@ -269,6 +270,7 @@ class TfliteFile:
                     self._values.pop(index, None)
             for index, array in results:
                 self._values[index] = array
+                self._axes.follow(operator, index, array.ndim)
                 holder = self._holders.get(index)
                 if holder is None or holder.name not in expected:
                     continue
@@ -277,42 +279,23 @@ class TfliteFile:
                 # that has the name of another output may have other axes than are stated.
                 stated = holder.axes if index in self._stated.outputs else None
                 fits = stated is None or len(stated) == due.ndim
-                order = (*range(due.ndim),) if stated is None or not fits else stated
+                order = stated or self._axes.of.get(index, ())
+                order = order if len(order) == due.ndim else (*range(due.ndim),)
                 own = due.transpose(order)
                 if array.size != due.size or not fits or (stated is not None and array.shape != own.shape):
                     yield End(holder.name, tensor.name, operator.name, array, own, order)
                     return
                 again = holder.name in values and self._is_rounded(index)
                 due = (values if again else expected)[holder.name]
-                axes = holder.axes if holder.axes is not None else self._axes_told(index, array, due)
+                axes = holder.axes if holder.axes is not None else self._axes.told(index, array, due)
                 if axes is None:
                     continue
                 compared = array if again else self._compared(index, array)
                 yield End(holder.name, tensor.name, operator.name, compared, arranged(due, axes, array), axes)
+                self._axes.of[index] = axes
                 if holder.name in values:
                     self._values[index] = arranged(values[holder.name], axes, array).astype(array.dtype)
                     self._cut.add(index)
-
-    def _axes_told(self, index: int, array: Array, expected: Array) -> tuple[int, ...] | None:
-        """The order of a tensor's axes as the first numbers tell it that are not all the same.
-
-        Of numbers that several orders fit (a covariance is symmetric) the next that one does not fit tell more.
-        """
-        known = self._known_axes.get(index)
-        if known is not None and index not in self._in_any_order:
-            return known
-        largest = magnitude(expected)
-        if known is not None:
-            orders = itertools.chain([known], other_orders(expected.shape, known))
-            fitting = (axes for axes in orders if is_equal(array, arranged(expected, axes, array), largest))
-            self._known_axes[index] = next(fitting, known)
-            return self._known_axes[index]
-        axes, fits = axes_of(array, expected, largest)
-        if axes is not None and fits and array.size > 1 and not is_equal(array, array.flat[:1], largest):
-            self._known_axes[index] = axes
-            if is_in_another_order(array, expected, axes):
-                self._in_any_order.add(index)
-        return axes
 
     def again(self, tensor: str, changed: Mapping[str, Array], ranges: Mapping[str, float] | None = None) -> Array:
         """Evaluates one tensor that was compared once more.
@@ -342,6 +325,12 @@ class TfliteFile:
                 values.update(self._computed(operator, values))
             self._evaluated = target, operators, values
         return self._evaluated[1:]
+
+    def part(self, tensor: str) -> Part:
+        """The operators that a tensor which was compared is computed by."""
+        target = self._index[tensor]
+        before, values = self._evaluated_before(target)
+        return part_of_file(self._real, before, values, target, self._computed, partial(self._compared, target))
 
     def own_ranges(self, tensor: str) -> frozenset[str]:
         """The integers between a tensor and the held ones before it whose scale the graph does not have."""
