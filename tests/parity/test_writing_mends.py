@@ -129,6 +129,7 @@ def changed(data: bytes, change: Change) -> bytes:
     ("change", "where", "cause"),
     [
         (computed_as("mish/logistic", "TANH"), "mish", "TANH mish/logistic stands in the place of LOGISTIC"),
+        (computed_as("norm/mean_1", "REDUCE_PROD"), "norm", "REDUCE_PROD norm/mean_1 stands in the place of MEAN"),
         (computed_as("norm/sqrt", "SQUARE"), "norm", "SQUARE norm/sqrt stands in the place of SQRT"),
         (reading("norm/square", 0, "cat"), "norm", "takes the mean of the squares"),
         (reading("mish/sub_1", 1, "mish/sub"), "mish", "SUB mish/sub_1 reads mish/sub in place of mish/mul"),

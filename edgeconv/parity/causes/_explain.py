@@ -13,7 +13,7 @@ from edgeconv.core import Array
 from edgeconv.parity.causes._attributes import choices, factors, numbers
 from edgeconv.parity.causes._channels import joined_otherwise, moved_channels, values_in_place
 from edgeconv.parity.causes._constants import stored_otherwise
-from edgeconv.parity.causes._functions import clamped_operands, functions
+from edgeconv.parity.causes._functions import clamped_operands, functions, saturations
 from edgeconv.parity.causes._mends import Part, mends
 from edgeconv.parity.causes._normalizations import normalizations
 from edgeconv.parity.causes._operands import (
@@ -157,6 +157,7 @@ def _estimated(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
         return
     # 4. Estimated of the result itself, whatever made it, from one number to two per channel: the more there are, the
     # more they explain without being the cause.
+    yield from saturations(piece, evidence)
     yield from integers(piece, evidence)
     yield from factors(piece, evidence)
     yield from scaled_channels(piece, evidence)

@@ -91,7 +91,8 @@ def functions(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
     """Layers left out or applied twice, other clamps, other functions."""
     for at, layer in enumerate(piece.layers):
         yield from _left_out(piece, at, layer)
-        yield from _clamped(piece, at, layer, evidence)
+        clamps = _clamped(piece, at, layer, evidence)
+        yield from (item for item in clamps if layer.operator in _CLAMPS or not item.fitted)
         if layer.operator in _UNARY and layer.data.shape == layer.result.shape:
             for name, function in FUNCTIONS.items():
                 words = f"{layer.name} is computed as {name}"
@@ -105,6 +106,13 @@ def functions(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
             yield Hypothesis(words, partial(_replaced, piece, at, _erf_tanh, layer.data))
     yield from _of_several_layers(piece)
     yield from _several_left_out(piece)
+
+
+def saturations(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Limits that a result reaches, of layers that have none: integers of another scale saturate at some, too."""
+    for at, layer in enumerate(piece.layers):
+        if layer.operator not in _CLAMPS:
+            yield from (item for item in _clamped(piece, at, layer, evidence) if item.fitted)
 
 
 def _of_one_operand(piece: Piece, at: int, operator: str) -> Array:

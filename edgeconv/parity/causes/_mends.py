@@ -181,11 +181,16 @@ def _as_other(part: Part, at: int, operator: str) -> Array:
     """The judged value with another operator; not of one that would do nothing, as others do nothing in its place."""
     operation = part.operations[at]
     results = operation.again(attributes=_attributes(operation, operator), operator=operator)
-    for operand in operation.operands:
-        alike = operand is not None and results[0].shape == np.broadcast_shapes(operand.shape, results[0].shape)
-        if operand is not None and alike and (results[0] == operand).all():
-            raise ValueError(f"{operator} does nothing")
+    if any(operand is not None and _is_spread(operand, results[0]) for operand in operation.operands):
+        raise ValueError(f"{operator} does nothing")
     return part.after(at, results)
+
+
+def _is_spread(operand: Array, result: Array) -> bool:
+    try:
+        return bool((np.broadcast_to(operand, result.shape) == result).all())
+    except ValueError:  # an axis, say
+        return False
 
 
 def _attributes(operation: Operation, operator: str) -> Mapping[str, Any] | None:

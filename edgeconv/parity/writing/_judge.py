@@ -38,7 +38,7 @@ from edgeconv.parity.writing._solved import Solved, solve
 
 _DOUBT = 0.25  # of half a unit: a solution must be nearer than that to decide which number the file should have
 _WIDER = 2.0**16  # times the range of integers: beyond what any operand makes
-_ROUNDED = 4.0  # half units of what is due, that rounded constants may move a mended part by
+_ROUNDED = 4.0  # times what rounding moves numbers of its own by, relative: what that may move a mended part by
 _MENDED = 0.01  # of an error, that a change may leave which mends it
 _CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
 
@@ -381,7 +381,9 @@ class _Writing:
         Its own constants are rounded; how far that moves a right file's result, a wrong one's bound does not tell.
         """
         end = item.end
-        bound = min(max(bound, _ROUNDED * HALF_UNIT * magnitude(end.expected)), _MENDED * item.error)
+        own = {name: self.file.constants[name] for name in self._own(end, item.operands)}
+        rounded = [HALF_UNIT, *(_share(self.file.own_half_steps(name), array) for name, array in own.items())]
+        bound = min(max(bound, _ROUNDED * max(rounded) * magnitude(end.expected)), _MENDED * item.error)
         try:
             part = self.file.part(end.tensor)
         except EdgeconvError:  # it has subgraphs
@@ -422,6 +424,12 @@ class _Writing:
     def _held(self, operands: Operands) -> dict[str, Array]:
         """The values that both sides read in place of what they compute."""
         return {name: array for name, array in operands.values.items() if name in self.compared}
+
+
+def _share(steps: Array, array: Array) -> float:
+    """The most that steps are of the numbers of an array."""
+    magnitudes = np.abs(array.astype(np.float64))
+    return float(np.divide(steps, magnitudes, out=np.zeros(array.shape), where=magnitudes > 0).max(initial=0.0))
 
 
 def _changed(array: Array, generator: np.random.Generator) -> Array:
