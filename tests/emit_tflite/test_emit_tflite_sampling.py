@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
+from torch import nn
 from torch.nn import functional
+
+import edgeconv
 
 _BORDERS = ("zeros", "border", "reflection")
 _IMAGES = [("bicubic", border, corners) for border, corners in itertools.product(_BORDERS, (False, True))]
@@ -41,3 +47,29 @@ def test_volumes_are_sampled(tflite: Any, how: tuple[str, str, bool]) -> None:
 
 def test_an_image_of_one_pixel_is_sampled_by_cubic_interpolation(tflite: Any) -> None:
     _check(tflite, (1, 1), (2, 3), ("bicubic", "reflection", True))
+
+
+class _Turning(nn.Module):
+    """A spatial transformer: the features choose where they are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.angles = nn.Linear(3, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        grid = functional.affine_grid(self.angles(x.mean((2, 3))).view(-1, 2, 3), list(x.shape), align_corners=False)
+        return functional.grid_sample(x, grid, align_corners=False)
+
+
+def test_each_image_of_an_open_batch_has_its_own_places(tmp_path: Path) -> None:
+    module = _Turning().eval()
+    edgeconv.export(module, (torch.randn(1, 3, 5, 6),), tmp_path, name="n", formats="tflite", dynamic_batch=True)
+    interpreter = Interpreter(str(tmp_path / "n.fp32.tflite"), num_threads=1)
+    x = torch.randn(3, 3, 5, 6)
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], (3, 5, 6, 3))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x.permute(0, 2, 3, 1).contiguous().numpy())
+    interpreter.invoke()
+    y = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    with torch.no_grad():
+        np.testing.assert_allclose(y.transpose(0, 3, 1, 2), module(x).numpy(), atol=1e-5)

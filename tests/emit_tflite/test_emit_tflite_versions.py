@@ -56,6 +56,7 @@ _FACTS: list[tuple[str, Any, list[tuple[int, ...]], dict[str, Any], int, str]] =
     ("FULLY_CONNECTED", _FLOAT, [(1, 4), (5, 4)], {}, 6, "2.1.0"),
     ("GATHER", _FLOAT, [_IMAGE, (2,)], {}, 1, "1.6.0"),
     ("GATHER", _BOOL, [_IMAGE, (2,)], {}, 3, "1.15.0"),
+    ("GATHER", _FLOAT, [(2, 9, 3), (2, 4)], {"batchDims": 1}, 5, "2.5.0"),
     ("GELU", _FLOAT, [_IMAGE], {}, 1, "2.9.0"),
     ("GREATER", _FLOAT, [_IMAGE, _IMAGE], {}, 1, "1.14.0"),
     ("GREATER_EQUAL", _FLOAT, [_IMAGE, _IMAGE], {}, 1, "1.14.0"),

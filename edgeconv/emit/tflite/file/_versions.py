@@ -75,6 +75,10 @@ def _nearest(operator: Operator) -> int:
     return 3 if operator.options.get("halfPixelCenters") or operator.options.get("alignCorners") else 1
 
 
+def _gather(operator: Operator) -> int:
+    return 5 if operator.options.get("batchDims") else 3 if operator.inputs[0].dtype == np.bool_ else 1
+
+
 _VERSION: dict[str, Callable[[Operator], int]] = {
     "CONV_2D": _grouped,
     "DEPTHWISE_CONV_2D": _dilated,
@@ -94,7 +98,7 @@ _VERSION: dict[str, Callable[[Operator], int]] = {
     "PADV2": _above_rank_4(4),
     "ADD": _typed(np.int64, 4),
     "MUL": _typed(np.int64, 5),
-    "GATHER": _typed(np.bool_, 3),
+    "GATHER": _gather,
     # Input 0 is the axis, input 1 the tensor that is split.
     "SPLIT": _typed(np.int32, 3, index=1),
     "CAST": _cast,
@@ -122,7 +126,7 @@ SINCE: dict[str, dict[int, str]] = {
     "FLOOR": {1: "1.9.0"},
     "FLOOR_MOD": {1: "1.13.0"},
     "FULLY_CONNECTED": {1: "1.5.0", 5: "2.0.0", 6: "2.1.0"},
-    "GATHER": {1: "1.6.0", 3: "1.15.0"},
+    "GATHER": {1: "1.6.0", 3: "1.15.0", 5: "2.5.0"},
     "GELU": {1: "2.9.0"},
     "GREATER": {1: "1.14.0"},
     "GREATER_EQUAL": {1: "1.14.0"},

@@ -50,12 +50,15 @@ def grid_sample(low: Lowering, node: ir.Node) -> None:
         _lines(low, low.slice(grid, (*(0 for _ in places), axis), (*places, 1)), size, mode, border, corners)
         for axis, size in enumerate(reversed(sizes))
     ]
-    # 2. A few neighbors along each axis; their weights multiply.
-    flat = low.reshape(image, (batch * math.prod(sizes), channels))
+    # 2. A few neighbors along each axis; their weights multiply. Each image of a batch has its own places.
+    images = 1 if batch > 1 else 0
+    lead = (batch,) * images
+    flat = low.reshape(image, (*lead, math.prod(sizes), channels))
+    count = math.prod(places) // math.prod(lead)
     total: Tensor | None = None
-    for number, weights in _numbered(low, lines[::-1], sizes, batch):
-        index = low.reshape(number, (math.prod(places),))
-        taken = low.emit("GATHER", [flat, index], (math.prod(places), channels), axis=0, batchDims=0)
+    for number, weights in _numbered(low, lines[::-1], sizes):
+        index = low.reshape(number, (*lead, count))
+        taken = low.emit("GATHER", [flat, index], (*lead, count, channels), axis=images, batchDims=images)
         part = low.reshape(taken, (*places, channels))
         for weight in weights:
             part = part if weight is None else low.emit("MUL", [part, weight], part.shape)
@@ -65,13 +68,9 @@ def grid_sample(low: Lowering, node: ir.Node) -> None:
 
 
 def _numbered(
-    low: Lowering, lines: Sequence[Sequence[_Line]], sizes: Sequence[int], batch: int
+    low: Lowering, lines: Sequence[Sequence[_Line]], sizes: Sequence[int]
 ) -> Iterator[tuple[Tensor, tuple[Tensor | None, ...]]]:
-    """The numbers of the elements that are read, and the weight along each axis: every combination of the lines'.
-
-    GATHER takes one index, so that elements are numbered through all images, and each image has its first number.
-    """
-    starts = low.integers(np.arange(batch).reshape(batch, *(1 for _ in sizes), 1) * math.prod(sizes))
+    """The numbers of the elements that are read of an image, and the weight along each axis: all combinations."""
 
     def walk(axis: int, before: Tensor | None, weights: tuple[Tensor | None, ...]) -> Iterator[Any]:
         for line in lines[axis]:
@@ -80,8 +79,6 @@ def _numbered(
                 yield number, (*weights, line.weight)
                 continue
             number = low.emit("MUL", [number, low.integers([sizes[axis + 1]])], number.shape)
-            if axis == len(sizes) - 2 and batch > 1:
-                number = low.emit("ADD", [number, starts], number.shape)
             yield from walk(axis + 1, number, (*weights, line.weight))
 
     yield from walk(0, None, ())
