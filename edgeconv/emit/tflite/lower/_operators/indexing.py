@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,23 +34,25 @@ def gather_nd_computed(low: Lowering, node: ir.Node) -> None:
     shape, shared = low.shape(value), node.attributes.get_int("batch_dims", 0)
     depth = shared + low.shape(index)[-1]
     rows = _computed_rows(low, index, shape[shared:])
-    batches = int(np.prod(shape[:shared]))
-    if batches > 1:
-        # The images of shared axes lie one after another: each begins so many rows further on.
-        starts = np.arange(batches) * int(np.prod(shape[shared:depth]))
-        rows = low.emit("ADD", [rows, low.integers(np.repeat(starts, rows.shape[0] // batches))], rows.shape)
-    flat = low.reshape(low.tensor(value, first(len(shape))), (int(np.prod(shape[:depth])), *shape[depth:]))
-    gathered = low.emit("GATHER", [flat, rows], (*rows.shape, *shape[depth:]), axis=0, batchDims=0)
+    lead = shape[:shared] if math.prod(shape[:shared]) > 1 else ()
+    rows = low.reshape(rows, (*lead, rows.shape[0] // math.prod(lead)))
+    size = math.prod(shape[len(lead) : depth])
+    flat = low.reshape(low.tensor(value, first(len(shape))), (*lead, size, *shape[depth:]))
+    batched = {"axis": len(lead), "batchDims": len(lead)}
+    gathered = low.emit("GATHER", [flat, rows], (*rows.shape, *shape[depth:]), **batched)
     low.bind(y, first(len(low.shape(y))), gathered)
 
 
 def gather_elements(low: Lowering, node: ir.Node) -> None:
-    """GatherElements as a gather of the flat tensor."""
+    """GatherElements as a gather of the flat tensor, or of each image of a batch, which may then be open."""
     value, y = low.input(node), node.outputs[0]
-    shape = low.shape(value)
-    places = _flat_places(low, node, shape, low.shape(y))
-    flat = low.reshape(low.tensor(value, first(len(shape))), (int(np.prod(shape)),))
-    gathered = low.emit("GATHER", [flat, places], places.shape, axis=0, batchDims=0)
+    shape, taken = low.shape(value), low.shape(y)
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    is_batched = axis > 0 and shape[0] == taken[0] > 1 and low.array(node.inputs[1]) is None
+    lead = shape[: int(is_batched)]
+    places = _flat_places(low, node, shape, taken, len(lead))
+    flat = low.reshape(low.tensor(value, first(len(shape))), (*lead, math.prod(shape[len(lead) :])))
+    gathered = low.emit("GATHER", [flat, places], places.shape, axis=len(lead), batchDims=len(lead))
     low.bind(y, first(len(shape)), gathered)
 
 
@@ -170,18 +173,23 @@ def _computed_rows(low: Lowering, index: ir.Value, shape: tuple[int, ...]) -> Te
     return low.emit("SUM", [places, low.integers([1])], (number,), keepDims=False)
 
 
-def _flat_places(low: Lowering, node: ir.Node, shape: tuple[int, ...], taken: tuple[int, ...]) -> Tensor:
-    """The node's indices along its axis as int32 places in the flat tensor of a shape."""
+def _flat_places(
+    low: Lowering, node: ir.Node, shape: tuple[int, ...], taken: tuple[int, ...], shared: int = 0
+) -> Tensor:
+    """The node's indices along its axis as int32 places in the flat tensor of a shape.
+
+    Those behind as many shared axes, which stay, are places in what lies behind these.
+    """
     axis = node.attributes.get_int("axis", 0) % len(shape)
     index = low.input(node, 1)
-    strides = [int(np.prod(shape[at + 1 :])) for at in range(len(shape))]
-    grid = np.indices(taken)
-    others = np.sum([grid[at] * strides[at] for at in range(len(shape)) if at != axis], axis=0)
-    others = np.broadcast_to(others, taken).astype(np.int32)
+    strides = [math.prod(shape[at + 1 :]) for at in range(len(shape))]
+    grid = np.indices(taken[shared:])
+    terms = [grid[at - shared] * strides[at] for at in range(shared, len(shape)) if at != axis]
+    others = np.broadcast_to(np.sum(terms, axis=0), taken[shared:]).astype(np.int32)
     constant = low.array(index)
     if constant is not None:
         return low.integers((others + (constant % shape[axis]) * strides[axis]).reshape(-1))
-    places = low.reshape(_places(low, index, shape[axis]), (int(np.prod(taken)),))
+    places = low.reshape(_places(low, index, shape[axis]), (*taken[:shared], others.size))
     if strides[axis] != 1:
         places = low.emit("MUL", [places, low.integers([strides[axis]])], places.shape)
     return low.emit("ADD", [places, low.integers(others.reshape(-1))], places.shape)
