@@ -129,12 +129,34 @@ def test_a_network_of_convolutions_and_a_layer(tmp_path: Path) -> None:
     assert sizes["reader.int8.tflite"] > 25
 
 
-def test_an_open_batch_is_written_as_onnx_and_refused_as_tflite(tmp_path: Path) -> None:
-    args = _inputs([(1, 1, 8, 20)])
+class Layers(nn.Module):
+    """One layer after another, in both directions, and the last state of one more, given its first."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.lines = getattr(nn, kind)(5, 4, num_layers=2, bidirectional=True, batch_first=True)
+        self.last = nn.GRU(8, 3, batch_first=True)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, last = self.last(self.lines(x)[0], state.permute(1, 0, 2))
+        return y, last.permute(1, 0, 2)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_an_open_batch(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, args = Layers(kind).eval(), (torch.randn(1, 6, 5), torch.randn(1, 1, 3))
     result = edgeconv.export(
-        Reader().eval(), args, tmp_path, name="r", formats=("onnx",), dynamic_batch=True, devices=("onnxruntime",)
-    )
+        module, args, tmp_path, name="r", input_names=["x", "state"], output_names=["y", "last"], dynamic_batch=True,
+        devices=("onnxruntime", "litert"),
+    )  # fmt: skip
     assert result.report is not None
     assert result.report.verdict is edgeconv.Verdict.PASS
-    with pytest.raises(edgeconv.EdgeconvError, match=r"LSTM .*cannot be written as TFLite: its batch is open"):
-        edgeconv.export(Reader().eval(), args, tmp_path, name="r", dynamic_batch=True)
+    batch = {"x": torch.randn(3, 6, 5), "state": torch.randn(3, 1, 3)}
+    interpreter = Interpreter(str(tmp_path / "r.fp32.tflite"), num_threads=1)
+    runner = interpreter.get_signature_runner()
+    outputs = runner(**{name: x.numpy() for name, x in batch.items()})
+    with torch.no_grad():
+        expected = dict(zip(("y", "last"), module(*batch.values()), strict=True))
+    for name, array in outputs.items():
+        np.testing.assert_allclose(array, expected[name].numpy(), atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeconv.graph.edit import input_of
+from edgeconv.graph.edit import constant, input_of
 from edgeconv.rewrite.open_batch._axis import Batch, Place
 from edgeconv.rewrite.open_batch._spread import spread
 
@@ -28,7 +28,10 @@ def recurrent(batch: Batch, node: ir.Node) -> Place:
         value = input_of(node, index)
         if value is None:
             continue
-        if value not in batch.places:
+        array = constant(value)
+        if array is not None and not array.any():
+            node.replace_input_with(index, None)  # states of zeros are the default
+        elif value not in batch.places:
             spread(batch, node, index, state, x)
         elif batch.places[value] != Place(state):
             batch.refuse(node, "meets the batch in two places")

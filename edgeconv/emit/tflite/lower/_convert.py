@@ -36,7 +36,7 @@ def convert(
 ) -> tuple[Lowering, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Lowers the whole graph, at these sizes of its symbolic dimensions; with the specs of its inputs and outputs."""
     # 1. ONNX to ONNX: what TFLite has no operator for is written out, and quantization becomes scales of values.
-    quantized = strip(with_places(unrolled(model)))
+    quantized = strip(with_places(unrolled(model, sizes or {})))
     model = quantized.model
     low = Lowering(sizes, activations=quantized.activations)
     low.graph.border_types = quantized.borders

@@ -38,16 +38,23 @@ _ACTIVATIONS: Mapping[str, str] = {
 Array = npt.NDArray[Any]
 
 
-def unrolled(model: ir.Model) -> ir.Model:
+def unrolled(model: ir.Model, sizes: Mapping[str, int]) -> ir.Model:
     """The graph with its recurrent layers written out; itself where it has none.
 
+    Args:
+        model: left as it is.
+        sizes: of its symbolic dimensions, which the graph that is returned has in their place.
+
     Raises:
-        EmitError: a layer of more than `LONGEST` steps, of computed weights, of an open batch, or with an
+        EmitError: a layer of more than `LONGEST` steps, of computed weights, of a shape that is not known, or with an
             activation that has no form.
     """
     if not any(node.op_type in RECURRENT and node.domain == "" for node in model.graph):
         return model
     model = model.clone()
+    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
+        if value.shape is not None and sizes:
+            value.shape = value.shape.evaluate(sizes)
     for node in list(model.graph):
         if node.op_type in RECURRENT and node.domain == "":
             _write_out(model.graph, node)
@@ -193,7 +200,7 @@ _STEPS: Mapping[str, Callable[[_Direction, ir.Value, State], State]] = {"GRU": _
 def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     x, weight, recurrence = node.inputs[0], _array(node, 1, "weights"), _array(node, 2, "weights")
     if x is None or x.shape is None or not x.shape.is_static():
-        _refuse(node, "its batch is open")
+        _refuse(node, "its shape is not known")
     if weight is None or recurrence is None:
         _refuse(node, "it has no weights")
     length, count = sizes_of(x)[0], len(weight)
@@ -243,11 +250,14 @@ def _run(layer: _Direction, x: ir.Value, state: State, backwards: bool) -> tuple
     sizes = [length * batch, bias.size]
     wide = layer.steps.add("entering", "MatMul", [flat, layer.row(layer.weight, "input.weight")], sizes)
     wide = layer.add("Add", wide, layer.row(bias, "input.bias"))
+    # A step of a batch is all of the batch's axis, which may be open.
+    stacked = layer.steps.reshape(wide, [length, batch, bias.size], "entered") if batch > 1 < length else wide
     outputs: dict[int, ir.Value] = {}
     for place in reversed(range(length)) if backwards else range(length):
         entering = wide
         if length > 1:
-            entering = layer.steps.slice(wide, 0, place * batch, (place + 1) * batch, "step")
+            entering = layer.steps.slice(stacked, 0, place, place + 1, "step")
+            entering = layer.steps.reshape(entering, [batch, bias.size], "step.flat") if batch > 1 else entering
         after = _STEPS[layer.op_type](layer, entering, state)
         is_inside = _is_inside(layer, place, batch)
         if is_inside is not None:
