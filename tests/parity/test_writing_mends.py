@@ -51,13 +51,16 @@ def tensor(model: Any, name: str) -> int:
     return next(at for at, item in enumerate(model.subgraphs[0].tensors) if item.name.decode() == name)
 
 
-def computed_as(name: str, code: str) -> Change:
+def computed_as(name: str, code: str, options: str = "") -> Change:
     def change(model: Any) -> None:
         added = schema.OperatorCodeT()
         added.builtinCode = getattr(schema.BuiltinOperator, code)
         added.deprecatedBuiltinCode, added.version = min(added.builtinCode, 127), 1
         model.operatorCodes.append(added)
         operator(model, name).opcodeIndex = len(model.operatorCodes) - 1
+        if options:
+            operator(model, name).builtinOptions = getattr(schema, f"{options}T")()
+            operator(model, name).builtinOptionsType = getattr(schema.BuiltinOptions, options)
 
     return change
 
@@ -159,6 +162,21 @@ def test_the_change_that_mends_a_file_is_its_cause(
         return
     assert (link.verdict, link.where) == (Verdict.FAIL, where), link.reason
     assert cause in link.reason.partition("cause: ")[2], link.reason
+
+
+def test_another_comparison_is_no_other_number(tmp_path: Path) -> None:
+    """Of numbers above zero, not to be 0.25 is to be larger than 0."""
+    torch.manual_seed(3)
+
+    class Larger(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(torch.sigmoid(x) > 0.25, x, -x)
+
+    variant, inputs = exported(Larger(), torch.randn(1, 12), "fp32")
+    contents = emitted(variant, "tflite")
+    data = changed(contents.data, computed_as("gt", "NOT_EQUAL", "NotEqualOptions"))
+    link = judged(variant, inputs, contents, data, tmp_path / "net.tflite")
+    assert "NOT_EQUAL gt stands in the place of GREATER" in link.reason.partition("cause: ")[2], link.reason
 
 
 def test_a_right_file_holds(written: tuple[Variant, dict[str, np.ndarray], Emitted], tmp_path: Path) -> None:

@@ -148,8 +148,9 @@ def _hypotheses(
     yield from moved_channels(piece, evidence)
     yield from values_in_place(piece, others)
     yield from stated_otherwise(piece, stated)
-    # 3. One number of a layer, estimated from the result.
-    yield from numbers(piece, evidence)
+    # 3. One number of a layer, estimated from the result; truth values and places, which many numbers fit, wait.
+    if piece.expected.dtype.kind == "f":
+        yield from numbers(piece, evidence)
 
 
 def _estimated(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -158,6 +159,8 @@ def _estimated(piece: Piece, evidence: Evidence) -> Iterator[Hypothesis]:
     # 4. Estimated of the result itself, whatever made it, from one number to two per channel: the more there are, the
     # more they explain without being the cause.
     yield from saturations(piece, evidence)
+    if piece.expected.dtype.kind != "f":
+        yield from numbers(piece, evidence)
     yield from integers(piece, evidence)
     yield from factors(piece, evidence)
     yield from scaled_channels(piece, evidence)
