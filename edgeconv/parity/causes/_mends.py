@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -175,12 +176,17 @@ def _of_kin(part: Part, at: int) -> Iterator[Hypothesis]:
             if stored and {operation.operator, other} == {"ADD", "SUB"}:
                 words += f", or its constant {stored[0]} has the other sign"
             yield Hypothesis(words, partial(_as_other, part, at, other))
+            if other == "GELU":
+                words = f"{operation.name} stands in the place of the tanh approximation of GELU"
+                yield Hypothesis(words, partial(_as_other, part, at, other, {"approximate": True}))
 
 
-def _as_other(part: Part, at: int, operator: str) -> Array:
+def _as_other(part: Part, at: int, operator: str, stated: Mapping[str, Any] = MappingProxyType({})) -> Array:
     """The judged value with another operator; not of one that would do nothing, as others do nothing in its place."""
     operation = part.operations[at]
-    results = operation.again(attributes=_attributes(operation, operator), operator=operator)
+    attributes = _attributes(operation, operator)
+    attributes = {**(attributes or {}), **stated} if stated else attributes
+    results = operation.again(attributes=attributes, operator=operator)
     if any(operand is not None and _is_spread(operand, results[0]) for operand in operation.operands):
         raise ValueError(f"{operator} does nothing")
     return part.after(at, results)
