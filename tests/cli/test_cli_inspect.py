@@ -160,7 +160,7 @@ def test_names_that_would_steer_the_terminal_are_shown_as_escapes(
 
 @pytest.mark.parametrize(
     ("path", "told"),
-    [("/nope", "no such file"), ("/nope.onnx", "no such file"), ("", "is a folder"), (".", "is a folder")],
+    [("/nope", "no such file"), ("/nope.onnx", "no such file"), ("", "is empty"), (".", "is a folder")],
 )
 def test_what_is_no_file(path: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", path]) == 2

@@ -22,7 +22,7 @@ VERBS = {
 
 @pytest.mark.parametrize("verb", list(VERBS))
 @pytest.mark.parametrize(
-    "limit", ["0", "-1", "0.05", "nan", "inf", "-inf", "1e400", "1e300", "9" * 20, "5s", "0x10", "", "9" * 400, "1e10"]
+    "limit", ["0", "-1", "0.05", "nan", "inf", "-inf", "1e400", "1e300", "9" * 20, "5s", "0x10", " ", "9" * 400, "1e10"]
 )
 def test_a_limit_that_is_none(verb: str, limit: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*VERBS[verb], "--timeout", limit]) == 2
