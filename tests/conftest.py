@@ -30,6 +30,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import one_thread  # noqa: F401  # isort: skip  (before numpy, which reads how many threads it may use when it is loaded)
+
 import numpy as np
 import programs
 import pytest
@@ -50,8 +52,7 @@ _DEAREST = ("e2e", "cli", "zoo", "contract", "house", "devices", "bench")
 
 
 def _compute_on_one_thread() -> None:
-    """Torch and numpy read a variable when they are loaded; onnxruntime has to be told by each session."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """Onnxruntime has to be told by each session; torch and numpy are told by `one_thread`."""
     import onnxruntime
 
     class OnOneThread(onnxruntime.InferenceSession):
