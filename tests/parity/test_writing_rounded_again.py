@@ -71,8 +71,9 @@ def test_weights_that_are_rounded_again_are_the_nearest_in_any_order(name: str, 
 def test_terms_of_each_phase_are_the_nearest_of_its_own_steps(tmp_path: Path) -> None:
     made, inputs, path = _variant("phases and terms", tmp_path), {"x": X}, tmp_path / "net.tflite"
     contents = emitted(made, "tflite")
-    wrong = [judged(made, inputs, contents, data, path) for data in moved_terms_in_tflite(contents.data)]
-    assert len(wrong) == 24
+    moved = list(moved_terms_in_tflite(contents.data))
+    assert len(moved) == 24
+    wrong = [judged(made, inputs, contents, data, path) for data in moved[::5]]  # of each phase
     assert {link.verdict for link in wrong} == {Verdict.FAIL}
 
 

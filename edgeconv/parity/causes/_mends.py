@@ -17,10 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.errors import EdgeconvError
-from edgeconv.parity.causes._fit import fitted
 from edgeconv.parity.causes._functions import FUNCTIONS, FUNCTIONS_OF_ONE
 from edgeconv.parity.causes._operands import KINDRED
+from edgeconv.parity.causes._other_numbers import MOST_NUMBERS, OtherNumbers, index_of
 from edgeconv.parity.causes._piece import Evidence, Hypothesis
 
 _ACTIVATIONS = ("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "TANH", "LOGISTIC", "ELU", "HARD_SWISH", "GELU")
@@ -42,12 +41,7 @@ _KINDRED = (
 )
 _DEFAULTS: Mapping[str, Any] = {"approximate": False, "beta": 1.0, "fused_activation_function": 0, "keep_dims": False}
 _MOST_READ = 48  # values that are tried in an operand's place
-_MOST_MOVED = 1 << 24  # elements of results that single numbers are looked for in
-_MOST_NUMBERS = 2048  # of a constant, each of which is tried alone
 _MOST_ORDERED = 5  # integers whose every order is tried
-_MOST_SOLVED = 1 << 20  # elements of results that the numbers of slices are solved for in
-_ROUNDS = 4  # of solving: a constant that is read twice enters squared
-_SLOPE = 2.0**-16  # of the largest number of a constant: a step for slopes
 _MOST_EXCHANGED = 64  # integers of which all two are exchanged
 _MOST_SHOWN = 8  # integers
 _PARTS = (2, 3, 4)  # gates, say
@@ -159,7 +153,7 @@ def mends(part: Part, evidence: Evidence, wrong: Array) -> Iterator[Hypothesis]:
         )
     for name, (called, array) in part.constants.items():
         if array.dtype.kind == "f" and wrong.shape == evidence.actual.shape:
-            yield from _OtherNumbers(partial(part.reading, name), called, array).hypotheses(evidence, wrong)
+            yield from OtherNumbers(partial(part.reading, name), called, array).hypotheses(evidence, wrong)
     yield from _each(part, _missing)
 
 
@@ -309,7 +303,7 @@ def _other_integers(array: Array) -> Iterator[tuple[str, Array]]:
             swapped = list(numbers)
             swapped[first], swapped[second] = swapped[second], swapped[first]
             orders.append(swapped)
-    for place in range(array.size if array.size <= _MOST_NUMBERS else 0):
+    for place in range(array.size if array.size <= MOST_NUMBERS else 0):
         for other in (numbers[place] + 1, numbers[place] - 1, -numbers[place]):
             orders.append([*numbers[:place], other, *numbers[place + 1 :]])
     for order in orders:
@@ -318,128 +312,5 @@ def _other_integers(array: Array) -> Iterator[tuple[str, Array]]:
         else:
             places = [place for place, pair in enumerate(zip(numbers, order, strict=True)) if len({*pair}) > 1]
             held, due = ([items[place] for place in places] for items in (numbers, order))
-            words = f"is {held} instead of {due} at {[_index(array, place) for place in places]}"
+            words = f"is {held} instead of {due} at {[index_of(array, place) for place in places]}"
         yield words, np.array(order).astype(array.dtype).reshape(array.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class _OtherNumbers:
-    """Numbers of a constant that are estimated from what is due: one factor, one term, one number, two, or all.
-
-    Attributes:
-        reading: the judged value with another array.
-        called: the constant, in words.
-        array: as the file has it.
-    """
-
-    reading: Callable[[Array], Array]
-    called: str
-    array: Array
-
-    def hypotheses(self, evidence: Evidence, wrong: Array) -> Iterator[Hypothesis]:
-        """The fewer numbers, the earlier."""
-        yield from self._outlier()
-        for factor in fitted(self._scaled, 1.0, evidence.actual):
-            if factor:
-                words = f"{self.called} is scaled by {1 / factor:.6g}"
-                yield Hypothesis(words, partial(self._scaled, factor), fitted=1)
-        for term in fitted(self._shifted, 0.0, evidence.actual):
-            yield Hypothesis(f"{self.called} is shifted by {-term:.6g}", partial(self._shifted, term), fitted=1)
-        if self.array.size > _MOST_NUMBERS or self.array.size * wrong.size > _MOST_MOVED:
-            return
-        differs = _beyond(wrong, evidence)
-        moved = {place: self._moves(place, wrong) & differs for place in range(self.array.size)}
-        for place in (place for place, moves in moved.items() if (moves >= differs).all()):
-            held = float(self.array.reshape(-1)[place])
-            for number in fitted(partial(self._with, place), held, evidence.actual):
-                words = f"{self.called} is {held:.9g} instead of {number:.9g} at {_index(self.array, place)}"
-                yield Hypothesis(words, partial(self._with, place, number), fitted=1)
-        yield from self._two_exchanged(moved, differs)
-        yield from self._slices(evidence)
-        yield from self._solved(evidence, wrong)
-
-    def _two_exchanged(self, moved: Mapping[int, Array], differs: Array) -> Iterator[Hypothesis]:
-        """Two numbers that together move all that is wrong."""
-        shown = [place for place, moves in moved.items() if moves.any()]
-        for first, second in itertools.combinations(shown, 2):
-            if ((moved[first] | moved[second]) >= differs).all():
-                other = self.array.copy().reshape(-1)
-                other[[first, second]] = other[[second, first]]
-                places = f"{_index(self.array, first)} and {_index(self.array, second)}"
-                words = f"{self.called} has its numbers at {places} exchanged"
-                yield Hypothesis(words, partial(self.reading, other.reshape(self.array.shape)))
-
-    def _slices(self, evidence: Evidence) -> Iterator[Hypothesis]:
-        for axis, size in enumerate(self.array.shape):
-            for place in range(size) if 1 < size <= _MOST_READ else ():
-                where: tuple[slice | int, ...] = (*[slice(None)] * axis, place)
-                compute = partial(self._scaled, where=where)
-                for factor in fitted(compute, 1.0, evidence.actual):
-                    words = f"{self.called} is scaled by {1 / (factor or 1):.6g} in its slice {place} along axis {axis}"
-                    yield Hypothesis(words, partial(compute, factor), fitted=1)
-
-    def _outlier(self) -> Iterator[Hypothesis]:
-        """One number that is another than all others, which are one."""
-        numbers, counts = np.unique(self.array, return_counts=True)
-        if len(numbers) == 2 and counts.min() == 1 and counts.max() > 1:
-            usual, other = numbers[np.argmax(counts)], numbers[np.argmin(counts)]
-            place = int(np.flatnonzero(self.array == other)[0])
-            words = f"{self.called} is {other:.9g} instead of {usual:.9g} at {_index(self.array, place)}"
-            yield Hypothesis(words, partial(self._with, place, float(usual)))
-
-    def _solved(self, evidence: Evidence, wrong: Array) -> Iterator[Hypothesis]:
-        """All numbers of a slice at once."""
-        if self.array.size * wrong.size > _MOST_SOLVED or evidence.actual.dtype.kind != "f":
-            return
-        indices = np.arange(self.array.size).reshape(self.array.shape)
-        for axis, size in enumerate(self.array.shape):
-            for place in range(size) if 1 < size <= _MOST_READ else ():
-                places = np.take(indices, place, axis).reshape(-1)
-                words = f"{self.called} has other numbers in its slice {place} along axis {axis}"
-                compute = partial(self._with_solved, places, evidence.actual, wrong)
-                yield Hypothesis(words, compute, fitted=len(places))
-
-    def _with_solved(self, places: Array, due: Array, wrong: Array) -> Array:
-        """With the numbers at some places with which the result is nearest to what is due (Gauss-Newton)."""
-        array, result = self.array.astype(np.float64).reshape(-1), wrong
-        step = _SLOPE * (float(np.abs(array).max(initial=0.0)) or 1.0)
-        for _ in range(_ROUNDS):
-            moved = np.repeat(array[None], len(places), 0)
-            moved[np.arange(len(places)), places] += step
-            slopes = [(self.reading(row.reshape(self.array.shape)) - result).reshape(-1) / step for row in moved]
-            rest = (due - result).reshape(-1)
-            if not (np.isfinite(rest).all() and np.isfinite(slopes).all() and np.any(slopes)):
-                raise ValueError("no number changes it")
-            array[places] += np.linalg.lstsq(np.transpose(slopes), rest, rcond=1e-9)[0]
-            result = self.reading(array.reshape(self.array.shape))
-        return result
-
-    def _moves(self, place: int, wrong: Array) -> Array:
-        """Which elements of the judged value another number at a place moves."""
-        number = float(self.array.reshape(-1)[place])
-        try:
-            return np.asarray(self._with(place, number + (abs(number) or 1.0)) != wrong)
-        except (EdgeconvError, ValueError):
-            return np.zeros(wrong.shape, bool)
-
-    def _with(self, place: int, number: float) -> Array:
-        other = self.array.copy().reshape(-1)
-        other[place] = number
-        return self.reading(other.reshape(self.array.shape))
-
-    def _scaled(self, factor: float, where: tuple[slice | int, ...] = ()) -> Array:
-        other = self.array.copy()
-        other[where] *= factor
-        return self.reading(other)
-
-    def _shifted(self, term: float) -> Array:
-        return self.reading(self.array + term)
-
-
-def _beyond(wrong: Array, evidence: Evidence) -> Array:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(~(np.abs(wrong - evidence.actual) <= evidence.tolerance(wrong)))
-
-
-def _index(array: Array, place: int) -> list[int]:
-    return [int(index) for index in np.unravel_index(place, array.shape)]
