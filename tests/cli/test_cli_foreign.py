@@ -111,10 +111,10 @@ def test_the_end_of_the_process_is_told(code: str, place: str, tmp_path: Path) -
     ("code", "place"),
     [
         ("time.sleep(600)", "factory"),
-        ("time.sleep(600)", "forward"),
-        ("time.sleep(600)", "generator"),
+        pytest.param("time.sleep(600)", "forward", marks=pytest.mark.slow),
+        pytest.param("time.sleep(600)", "generator", marks=pytest.mark.slow),
         ("signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); time.sleep(600)", "factory"),
-        ("ctypes.CDLL(None).pause(); ctypes.CDLL(None).sleep(600)", "factory"),
+        pytest.param("ctypes.CDLL(None).pause(); ctypes.CDLL(None).sleep(600)", "factory", marks=pytest.mark.slow),
     ],
 )
 def test_a_limit_ends_what_never_returns(code: str, place: str, tmp_path: Path) -> None:

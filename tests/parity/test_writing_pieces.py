@@ -44,10 +44,13 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-CASES = [  # integers of 16 bits of one layer; of all where slow tests run
-    pytest.param(name, variant, marks=pytest.mark.slow if variant == "int16x8" and name != "depthwise" else [])
-    for name in LAYERS
-    for variant in ("fp16", "int8", "int16x8")
+VARIANTS = ("fp16", "int8", "int16x8")
+CASES = [  # every layer in one variant, every variant of two layers or more; all where slow tests run
+    pytest.param(
+        name, variant, marks=[] if name == "recurrent" or at % 3 == VARIANTS.index(variant) else pytest.mark.slow
+    )
+    for at, name in enumerate(LAYERS)
+    for variant in VARIANTS
     if (name, variant) not in {("recurrent", "int8"), ("recurrent", "int16x8")}  # they stay float32
 ]
 

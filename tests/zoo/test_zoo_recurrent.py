@@ -142,7 +142,7 @@ class Layers(nn.Module):
         return y, last.permute(1, 0, 2)
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("kind", ["LSTM", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("GRU", "RNN"))])
 def test_an_open_batch(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, args = Layers(kind).eval(), (torch.randn(1, 6, 5), torch.randn(1, 1, 3))
