@@ -42,7 +42,7 @@ export: setup ## export every default recipe to $(OUT)/<recipe>/ and prove it
 zoo: setup ## export EfficientNet-Lite0 with its real ImageNet weights
 	$(BIN)/python export_scripts/export_all.py --out $(OUT) models/efficientnet_lite0.toml
 
-test: setup $(MICRO_RUNTIME) ## fast tests (under 10 minutes on 2 cores)
+test: setup $(MICRO_RUNTIME) ## fast tests (about 10 minutes on 2 cores)
 	$(PYTEST) -m "not slow"
 
 test-all: setup $(MICRO_RUNTIME) ## all tests, the slow sweeps too
