@@ -140,7 +140,9 @@ def told_constants(captured: ir.Model, rewritten: ir.Model, constants: Mapping[s
         return ""
     told = [f"{same} of its {counted(len(constants), 'constant')} have the module's numbers"]
     others = len(constants) - same - near
-    told += [f"{near} are within {_NEAR:.0e} of them"] * (near > 0) + [f"{others} have others"] * (others > 0)
+    told += [f"{near} are within {_NEAR:.0e} of them"] * (near > 0) + [
+        f"{others} {'has' if others == 1 else 'have'} others"
+    ] * (others > 0)
     return ", ".join(told)
 
 
