@@ -47,7 +47,7 @@ class OtherNumbers:
                 yield Hypothesis(words, partial(self._scaled, factor), fitted=1)
         for term in fitted(self._shifted, 0.0, evidence.actual):
             yield Hypothesis(f"{self.called} is shifted by {-term:.6g}", partial(self._shifted, term), fitted=1)
-        if self.array.size > MOST_NUMBERS or self.array.size * wrong.size > _MOST_MOVED:
+        if not 0 < self.array.size <= MOST_NUMBERS or self.array.size * wrong.size > _MOST_MOVED:
             return
         differs = _beyond(wrong, evidence)
         moves = np.array([self._moves(place, wrong) for place in range(self.array.size)])[:, differs]
@@ -56,15 +56,14 @@ class OtherNumbers:
             for number in fitted(partial(self._with, place), held, evidence.actual):
                 words = f"{self.called} is {held:.9g} instead of {number:.9g} at {index_of(self.array, place)}"
                 yield Hypothesis(words, partial(self._with, place, number), fitted=1)
-        is_small = self.array.size * wrong.size <= _MOST_SOLVED and evidence.actual.dtype.kind == "f"
-        slopes = (
-            self._slopes(self.array.reshape(-1).astype(np.float64), range(self.array.size), wrong) if is_small else None
-        )
-        rest = (evidence.actual - wrong).reshape(-1)
-        yield from self._exchanged(_covering(moves) if slopes is None else self._nearest(slopes, rest))
+        slopes = self._all_slopes(wrong) if evidence.actual.dtype.kind == "f" else None
+        if slopes is None:
+            yield from self._exchanged(_covering(moves))
+            yield from self._slices(evidence)
+            return
+        yield from self._exchanged(self._nearest(slopes, (evidence.actual - wrong).reshape(-1)))
         yield from self._slices(evidence)
-        if slopes is not None:
-            yield from self._solved(slopes, moves, evidence.actual, wrong)
+        yield from self._solved(slopes, moves, evidence.actual, wrong)
 
     def _exchanged(self, pairs: Iterable[tuple[int, int]]) -> Iterator[Hypothesis]:
         for first, second in itertools.islice(pairs, _MOST_PAIRS):
