@@ -1,11 +1,11 @@
 """Programs for tests that start them often, as real as the installed ones and started in no time: `edgeconv`, devices.
 
-Nearly all of what a start of `edgeconv export` takes is the import of torch. One process per worker, the nursery,
-imports what the program needs of other packages, and nothing of edgeconv. (onnxruntime starts a thread that no fork
-survives, to report to its makers; it is told not to.) Each `Program` is a fork of the nursery that imports edgeconv and
-runs its entry point: a process with streams, folder, environment, signals and limits of its own, which ends as the
-installed program does. What happens before the first line of ours (that the script is installed, that it starts without
-torch, how the interpreter opens its streams) is for tests that start the installed script.
+Nearly all of what a start of `edgeconv export` takes is imports. One process per worker, the nursery, has made those of
+other packages, and of edgeconv's modules but for the command line. (onnxruntime starts a thread that no fork survives,
+to report to its makers; it is told not to.) Each `Program` is a fork of the nursery that runs our entry point: a
+process with streams, folder, environment, signals and limits of its own, which ends as the installed program does. A
+`fresh` one imports edgeconv itself. What happens before the first line of ours (that the script is installed, that it
+starts without torch, how the interpreter opens its streams) is for tests that start the installed script.
 
 Devices are started likewise: most of what a short run on one takes is the import of its runtime. Each of our devices
 has a nursery that has imported it, run by the device's own Python; an `Agent` is a fork of it that has loaded no file
@@ -23,6 +23,7 @@ import inspect
 import io
 import json
 import os
+import pkgutil
 import resource
 import signal
 import socket
@@ -61,6 +62,8 @@ _IMPORTED = (
     "typer.main",
 )
 _RUNTIMES = ("onnxruntime", "onnxsim")  # what imports onnxruntime, too
+_OURS = "edgeconv."  # stands for all modules of it but these, which are programs or set signal handlers
+_PROGRAMS = ("edgeconv.cli", "edgeconv.__main__", "edgeconv.devices.agent")
 
 
 class Program(subprocess.Popen):
@@ -69,7 +72,7 @@ class Program(subprocess.Popen):
     Args:
         arguments: what follows `edgeconv` on the command line; or a program, with `code`.
         code: whether `arguments` is a program in Python.
-        runtimes: whether onnxruntime is imported already; False for what is about its import.
+        fresh: whether it imports edgeconv and onnxruntime itself; for what happens while it does.
         largest_file: bytes that no file which it writes may exceed (RLIMIT_FSIZE).
         options: of those of `Popen`: `cwd`, `env`, `stdin`, `stdout`, `stderr`, `text`, `start_new_session`.
     """
@@ -79,12 +82,12 @@ class Program(subprocess.Popen):
         arguments: Sequence[str],
         *,
         code: bool = False,
-        runtimes: bool = True,
+        fresh: bool = False,
         largest_file: int | None = None,
         **options: Any,
     ) -> None:
         self._largest_file = largest_file
-        self._runtimes = runtimes
+        self._fresh = fresh
         self._code = code
         super().__init__([arguments] if isinstance(arguments, str) else list(arguments), **options)
 
@@ -111,7 +114,7 @@ class Program(subprocess.Popen):
                 os.close(end)
 
     def _nursery(self) -> _Nursery:
-        return _nursery((sys.executable,), _RUNTIMES if self._runtimes else ())
+        return _nursery((sys.executable,), () if self._fresh else (*_RUNTIMES, _OURS))
 
 
 class Agent(Program):
@@ -287,7 +290,14 @@ def _text(descriptor: int, mode: str) -> io.TextIOWrapper:
 
 def _load_imports(more: Sequence[str]) -> None:
     for module in (*_IMPORTED, *more):
-        __import__(module)
+        if module != _OURS:
+            __import__(module)
+        else:
+            import edgeconv
+
+            for ours in pkgutil.walk_packages(edgeconv.__path__, _OURS):
+                if not ours.name.startswith(_PROGRAMS):
+                    __import__(ours.name)
 
 
 def _load_runtime(agent: types.ModuleType, runtime: str) -> None:

@@ -13,23 +13,12 @@ from typing import Any
 import onnx
 import programs
 import pytest
+from crossed import diagonal
 from onnx import TensorProto, helper
 
 SCRIPT = str(Path(sys.executable).with_name("edgeconv"))
 ASCII = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
 MARKUP = "[red]:smile:[/b]"
-RECIPE = """
-name = "block"
-description = "größer"
-[model]
-factory = "edgeconv.nn:DepthwiseSeparableConv"
-args = { in_channels = 3, out_channels = 4 }
-[[inputs]]
-name = "input"
-shape = [1, 3, 16, 16]
-[outputs]
-names = ["größe"]
-"""
 EXPORT = "--format onnx --device onnxruntime"
 
 
@@ -111,7 +100,7 @@ def test_names_are_never_markup(on_a_terminal: str) -> None:
 
 
 def test_plain_lines_in_a_log(block: Path, tmp_path: Path) -> None:
-    done = _shell(f"$EDGECONV export {block} {EXPORT} --out {tmp_path / 'out'}")
+    done = programs.run(["export", str(block), *EXPORT.split(), "--out", str(tmp_path / "out")], env=_environment({}))
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
@@ -126,9 +115,8 @@ def test_plain_lines_in_a_log(block: Path, tmp_path: Path) -> None:
 
 
 def test_an_ascii_terminal(tmp_path: Path) -> None:
-    recipe = tmp_path / "block.toml"
-    recipe.write_text(RECIPE)
-    arguments = ["export", str(recipe), *EXPORT.split(), "--out", str(tmp_path / "out")]
+    _write_block(tmp_path / "block.onnx", "größe")
+    arguments = ["export", str(tmp_path / "block.onnx"), *EXPORT.split(), "--out", str(tmp_path / "out")]
     code, told = _on_a_terminal(arguments, **ASCII)
     assert code == 0, told
     assert "ok capture" in told.replace("\x1b[32m", "").replace("\x1b[0m", "")
@@ -144,8 +132,9 @@ def test_an_ascii_log(tmp_path: Path) -> None:
     assert r"gr\xf6\xdfe: float [1]" in done.stdout
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("verb", ["--help", "--version", "export {block} --out {out} --no-parity"])
+@pytest.mark.parametrize(
+    ("verb", "unbuffered"), diagonal(["--help", "--version", "export {block} --out {out} --no-parity"], ["", "1"])
+)
 def test_a_full_disk_behind_standard_output(verb: str, unbuffered: str, block: Path, tmp_path: Path) -> None:
     arguments = verb.format(block=block, out=tmp_path / "out")
     done = _shell(f"$EDGECONV {arguments} > /dev/full", PYTHONUNBUFFERED=unbuffered)
@@ -169,8 +158,7 @@ def test_an_error_that_cannot_be_told_keeps_its_code() -> None:
     assert _shell("$EDGECONV inspect /nope 2>/dev/full").returncode == 2
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("verb", ["--help", "devices"])
+@pytest.mark.parametrize(("verb", "unbuffered"), diagonal(["--help", "devices"], ["", "1"]))
 def test_a_reader_that_leaves(verb: str, unbuffered: str) -> None:
     done = _shell(f"$EDGECONV {verb} | true; exit ${{PIPESTATUS[0]}}", PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 141

@@ -63,7 +63,7 @@ def test_the_home_folder_stays_as_it_is(tmp_path: Path) -> None:
     environment.pop("XDG_CACHE_HOME", None)
     command = ["export", str(tmp_path / "net.onnx"), "--out", str(tmp_path / "out"), "--format", "onnx", "-q"]
     command += ["--device", "onnxruntime"]
-    done = programs.run(command, runtimes=False, env=environment)
+    done = programs.run(command, fresh=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert list((tmp_path / "home").rglob("*")) == []
 
@@ -91,6 +91,6 @@ def test_sessions_of_python_report_nothing(act: str, stated: str | None, tmp_pat
     if stated is not None:
         environment["ORT_DISABLE_TELEMETRY"] = stated  # who wants the reports
     code = SILENT.replace("IMPORT", "import sys; assert 'onnxruntime' not in sys.modules").replace("ACT", act)
-    done = programs.run(code, code=True, runtimes=False, env=environment)
+    done = programs.run(code, code=True, fresh=True, env=environment)
     assert (done.returncode, done.stdout) == (0, f"{stated or '1'}\n"), done.stderr
     assert stated is not None or list(tmp_path.rglob("*")) == []
