@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from crossed import diagonal
 from torch import nn
 from torch.nn import functional
 
@@ -70,8 +71,7 @@ def _compare(emitted: Emitted, outputs: list[np.ndarray], expected: list[np.ndar
         np.testing.assert_allclose(actual, other, rtol=1e-5, atol=1.01 * (spec.scale or 0), err_msg=name)
 
 
-@pytest.mark.parametrize("scheme", _SCHEMES)
-@pytest.mark.parametrize("scale", _SCALES)
+@pytest.mark.parametrize(("scale", "scheme"), diagonal(_SCALES, _SCHEMES))
 def test_comparisons_choose_right_at_every_scale(tflite: Any, scheme: str, scale: float) -> None:
     emitted, expected = _exact(tflite, scheme, scale)
     for resolver in ("reference", "xnnpack"):
@@ -104,9 +104,7 @@ class _Chosen(nn.Module):
         return self.last(torch.where(x > self.bound, self.first(x), self.other(x)))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
-@pytest.mark.parametrize("scheme", _SCHEMES)
-@pytest.mark.parametrize("scale", _SCALES)
+@pytest.mark.parametrize(("scale", "scheme", "resolver"), diagonal(_SCALES, _SCHEMES, ["reference", "xnnpack"]))
 def test_a_selection_between_layers_is_within_a_step(tflite: Any, scheme: str, scale: float, resolver: str) -> None:
     graph = _quantized(tflite, _Chosen(0.1 * scale), scheme, scale)
     emitted = tflite.to_tflite(graph, metadata={}, io=_IO[scheme])

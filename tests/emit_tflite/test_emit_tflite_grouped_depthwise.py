@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from crossed import diagonal
 from torch import nn
 
 from edgeconv.emit.tflite.integer import _blocks
@@ -39,8 +40,7 @@ def _quantized(tflite: Any, channels: int, layer: dict[str, Any], scheme: str = 
     return tflite.quantized(module, x, scheme), x
 
 
-@pytest.mark.parametrize("resolver", _RESOLVERS)
-@pytest.mark.parametrize("name", _LAYERS)
+@pytest.mark.parametrize(("name", "resolver"), diagonal([*_LAYERS], _RESOLVERS))
 def test_groups_give_the_integers_of_the_depthwise_kernel(
     tflite: Any, depthwise: Any, name: str, resolver: str
 ) -> None:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from calibration_noise import Noise
+from crossed import diagonal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_ir.passes.common import ShapeInferencePass
@@ -131,8 +132,7 @@ def _module(tflite: Any, name: str) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
-@pytest.mark.parametrize("name", [*_MODULES, *_FUNCTIONS])
+@pytest.mark.parametrize(("name", "resolver"), diagonal([*_MODULES, *_FUNCTIONS], ["reference", "xnnpack"]))
 def test_one_operator_is_within_one_step_and_all_integer(tflite: Any, name: str, resolver: str) -> None:
     graph = _quantized(tflite, _module(tflite, name), _IMAGE)
     emitted = tflite.to_tflite(graph, metadata={}, io="int8")
@@ -187,8 +187,10 @@ _TWO_OF_SIXTEEN = {
 }
 
 
-@pytest.mark.parametrize("resolver", ["reference", "xnnpack"])
-@pytest.mark.parametrize("name", [name for name in (*_MODULES, *_FUNCTIONS) if name not in _FLOAT_OF_SIXTEEN])
+@pytest.mark.parametrize(
+    ("name", "resolver"),
+    diagonal([name for name in (*_MODULES, *_FUNCTIONS) if name not in _FLOAT_OF_SIXTEEN], ["xnnpack", "reference"]),
+)
 def test_sixteen_bit_activations_are_within_one_step_and_all_integer(tflite: Any, name: str, resolver: str) -> None:
     graph = _quantized(tflite, _module(tflite, name), _IMAGE, "int16x8")
     emitted = tflite.to_tflite(graph, metadata={}, io="int16")
@@ -268,9 +270,10 @@ class _Block(nn.Module):
         return torch.softmax(self.head(functional.adaptive_avg_pool2d(x, 1).flatten(1)), 1)
 
 
-@pytest.mark.parametrize("activations", ["QUInt8", "QInt8"])
-@pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize("dedicated", [True, False])
+@pytest.mark.parametrize(
+    ("dedicated", "per_channel", "activations"),
+    diagonal([(False, True), (True, True), (False, False), (True, False)], ["QUInt8", "QInt8"]),
+)
 def test_what_onnxruntime_quantized_is_accepted(
     tflite: Any, tmp_path: Path, activations: str, per_channel: bool, dedicated: bool
 ) -> None:

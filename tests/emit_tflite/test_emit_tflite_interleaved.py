@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from crossed import diagonal
 from torch import nn
 
 from edgeconv.emit.tflite.integer import _interleaved
@@ -54,8 +55,7 @@ def _quantized(
     return tflite.quantized(module, x, scheme), x
 
 
-@pytest.mark.parametrize("resolver", _RESOLVERS)
-@pytest.mark.parametrize("name", _LAYERS)
+@pytest.mark.parametrize(("name", "resolver"), diagonal([*_LAYERS], _RESOLVERS))
 def test_groups_of_pixels_give_the_integers_of_the_depthwise_kernel(
     tflite: Any, depthwise: Any, name: str, resolver: str
 ) -> None:

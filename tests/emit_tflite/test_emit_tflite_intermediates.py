@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from crossed import diagonal
 from torch import nn
 
 from edgeconv.core import Array, Artifact, Emitted, IntegerTensor, Sample
@@ -67,8 +68,7 @@ def _quantized(
     return graph, artifact
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
-@pytest.mark.parametrize("open_batch", [False, True])
+@pytest.mark.parametrize(("open_batch", "scheme"), diagonal([False, True], ["int8", "int16x8"]))
 def test_every_layer_is_within_one_step_on_its_own_operands(
     tflite: Any, tmp_path: Path, scheme: str, open_batch: bool
 ) -> None:
@@ -113,8 +113,7 @@ def test_what_is_allowed_is_needed_and_enough(tflite: Any, tmp_path: Path, name:
     assert layer.reason
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
-@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize(("counted", "scheme"), diagonal([True, False], ["int8", "int16x8"]))
 def test_nothing_is_allowed_to_a_kernel_that_rounds_once(
     tflite: Any, tmp_path: Path, counted: bool, scheme: str
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from crossed import diagonal
 from torch import nn
 
 from edgeconv.core import Emitted
@@ -76,8 +77,7 @@ def plain(tflite: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return emit
 
 
-@pytest.mark.parametrize("resolver", _RESOLVERS)
-@pytest.mark.parametrize("name", _LAYERS)
+@pytest.mark.parametrize(("name", "resolver"), diagonal([*_LAYERS], _RESOLVERS))
 def test_pixels_as_channels_give_the_same_integers(tflite: Any, plain: Any, name: str, resolver: str) -> None:
     graph, x = _quantized(tflite, *_LAYERS[name])
     expected, before = tflite.integers(plain(graph), x, resolver)

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from crossed import diagonal
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -169,8 +170,7 @@ _PARTIAL = {  # what windows over an edge divide by is not what the whole window
 }
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
-@pytest.mark.parametrize("name", _PARTIAL)
+@pytest.mark.parametrize(("name", "scheme"), diagonal([*_PARTIAL], ["int8", "int16x8"]))
 def test_integer_averages_of_partial_windows_are_rounded_once(tflite: Any, name: str, scheme: str) -> None:
     shape, pool = _PARTIAL[name]
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from crossed import slow_but
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -138,7 +139,7 @@ def test_a_volume_that_keeps_only_the_first_elements_of_an_axis_is_cut(tflite: A
     _check(tflite, "nearest", (1, 2, 4, 5, 6), scale_factor=(0.7, 0.7, 0.7))
 
 
-@pytest.mark.parametrize("name", VOLUMES)
+@pytest.mark.parametrize("name", slow_but(["doubled", "smaller", "down to one element"], VOLUMES))
 def test_volumes_are_weighed_axis_by_axis(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
 

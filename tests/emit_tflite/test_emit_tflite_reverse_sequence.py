@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from crossed import diagonal
 from onnx import helper, numpy_helper
 
 import edgeconv
@@ -33,9 +34,10 @@ def _file(path: Path, x: Any, batch_axis: int, *, constant: bool, batch: int | s
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("constant", [True, False])
-@pytest.mark.parametrize("rest", [(), (2, 5), (2, 1, 2, 2), (2, 1, 2, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "constant", "rest"),
+    diagonal(KINDS, [True, False], [((),), ((2, 5),), ((2, 1, 2, 2),), ((2, 1, 2, 2, 2, 2),)]),
+)
 def test_the_first_elements_of_each_row_are_turned(
     kind: Any, constant: bool, rest: tuple[int, ...], tmp_path: Path, tflite: Any, old_runtime: Any
 ) -> None:

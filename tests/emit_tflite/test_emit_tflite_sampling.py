@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,16 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from crossed import diagonal
 from torch import nn
 from torch.nn import functional
 
 import edgeconv
 
 _BORDERS = ("zeros", "border", "reflection")
-_IMAGES = [("bicubic", border, corners) for border, corners in itertools.product(_BORDERS, (False, True))]
-_VOLUMES = [
-    (mode, border, corners)
-    for mode, border, corners in itertools.product(("bilinear", "nearest"), _BORDERS, (False, True))
-]
 
 
-def _check(tflite: Any, sizes: tuple[int, ...], places: tuple[int, ...], how: tuple[str, str, bool]) -> None:
-    mode, border, corners = how
-
+def _check(tflite: Any, sizes: tuple[int, ...], places: tuple[int, ...], mode: str, border: str, corners: bool) -> None:
     def sampled(x: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         # The grid's numbers are normal: a third of them lies beyond the border, some of them by its whole width.
         return functional.grid_sample(x, grid, mode=mode, padding_mode=border, align_corners=corners)
@@ -35,18 +28,18 @@ def _check(tflite: Any, sizes: tuple[int, ...], places: tuple[int, ...], how: tu
     tflite.check(tflite.Function(sampled), (2, 3, *sizes), (2, *places, len(sizes)), resolvers=resolvers)
 
 
-@pytest.mark.parametrize("how", _IMAGES)
-def test_images_are_sampled_by_cubic_interpolation(tflite: Any, how: tuple[str, str, bool]) -> None:
-    _check(tflite, (5, 6), (4, 7), how)
+@pytest.mark.parametrize(("border", "corners"), diagonal(_BORDERS, (False, True)))
+def test_images_are_sampled_by_cubic_interpolation(tflite: Any, border: str, corners: bool) -> None:
+    _check(tflite, (5, 6), (4, 7), "bicubic", border, corners)
 
 
-@pytest.mark.parametrize("how", _VOLUMES)
-def test_volumes_are_sampled(tflite: Any, how: tuple[str, str, bool]) -> None:
-    _check(tflite, (4, 5, 6), (3, 4, 5), how)
+@pytest.mark.parametrize(("mode", "border", "corners"), diagonal(("bilinear", "nearest"), _BORDERS, (False, True)))
+def test_volumes_are_sampled(tflite: Any, mode: str, border: str, corners: bool) -> None:
+    _check(tflite, (4, 5, 6), (3, 4, 5), mode, border, corners)
 
 
 def test_an_image_of_one_pixel_is_sampled_by_cubic_interpolation(tflite: Any) -> None:
-    _check(tflite, (1, 1), (2, 3), ("bicubic", "reflection", True))
+    _check(tflite, (1, 1), (2, 3), "bicubic", "reflection", True)
 
 
 class _Turning(nn.Module):

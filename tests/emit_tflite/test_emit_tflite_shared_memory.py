@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from crossed import diagonal
 
 from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.emit.tflite import to_tflite
@@ -54,8 +55,7 @@ def _graph(tflite: Any, function: _Function, variant: str) -> Any:
     return apply(graph, make_plan(graph, calibration, scheme=variant))
 
 
-@pytest.mark.parametrize("variant", ["fp32", "int8", "int16x8"])
-@pytest.mark.parametrize("case", _CASES)
+@pytest.mark.parametrize(("case", "variant"), diagonal([*_CASES], ["int8", "int16x8", "fp32"]))
 def test_no_kernels_write_over_what_is_still_read(tflite: Any, old_runtime: Any, case: str, variant: str) -> None:
     graph = _graph(tflite, _CASES[case], variant)
     emitted, x = to_tflite(graph, metadata={}), _samples()[0]

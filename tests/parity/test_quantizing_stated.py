@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 import torch
 import torch.ao.quantization.fx._decomposed
+from crossed import diagonal
 from torch import Tensor, nn
 from torch.ao import quantization as ao
 from torch.ao.quantization import quantize_fx as fx
@@ -347,9 +348,9 @@ def _other_clamp(model: ir.Model) -> None:
     _put(clamp, at, _constant(clamp, at) + (1 if at == 2 else -1) * _constant(rounding, 1).reshape(()))
 
 
-@pytest.mark.parametrize("source", ["x86", "graph mode"])
-@pytest.mark.parametrize("plant", [_without_clamp, _other_clamp])
-@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize(
+    ("source", "plant", "at"), diagonal(["x86", "graph mode"], [_without_clamp, _other_clamp], [0, 2])
+)
 def test_the_seven_bits_of_x86_are_held(
     source: str, plant: Callable[[ir.Model], None], at: int, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from crossed import diagonal
 from test_rewriting import Case
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,8 +34,7 @@ class Form(nn.Module):
         return self.form(self.conv(x))
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("name", "seed"), diagonal([*FORMS], range(3)))
 def test_a_number_that_float32_cannot_tell_from_another_is_that(name: str, seed: int) -> None:
     """Changes of one size canceled behind each other, and one element of 256 was allowed nothing."""
     torch.manual_seed(seed)

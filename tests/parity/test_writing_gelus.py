@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from crossed import slow_but
 from onnx import TensorProto, helper, numpy_helper
 from test_writing import emitted, judged
 from torch import Tensor, nn
@@ -129,8 +131,10 @@ class Typed(nn.Module):
         return self.form(self.conv(x))
 
 
-@pytest.mark.parametrize("format_", ["onnx", "tflite"])
-@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize(
+    ("name", "format_"),
+    slow_but([*product(TYPED, ["onnx"]), ("root", "tflite"), ("slope", "tflite")], product(TYPED, ["onnx", "tflite"])),
+)
 def test_constants_of_few_digits_are_kept(name: str, format_: str, tmp_path: Path) -> None:
     """They are another function, by 2e-7 of itself."""
     torch.manual_seed(0)

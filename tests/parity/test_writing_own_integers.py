@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from crossed import diagonal
 from flatbuffers import Builder
 from test_writing import emitted, judged, quantized
 from torch import Tensor, nn
@@ -45,8 +46,7 @@ def _made(factor: float, variant: str) -> tuple[Variant, dict[str, np.ndarray]]:
     return made, inputs
 
 
-@pytest.mark.parametrize("variant", ["int8", "int16x8"])
-@pytest.mark.parametrize("factor", [0.3, 0.6, 1.0, 2.0])
+@pytest.mark.parametrize(("factor", "variant"), diagonal([0.3, 0.6, 1.0, 2.0], ["int8", "int16x8"]))
 def test_the_end_of_a_range_of_the_writer_s_own_is_rounded_as_its_scale_is(
     factor: float, variant: str, tmp_path: Path
 ) -> None:
@@ -104,9 +104,9 @@ def _scaled(data: bytes, ending: str, factor: float) -> bytes:
     return bytes(builder.Output())
 
 
-@pytest.mark.parametrize("variant", ["int8", "int16x8"])
-@pytest.mark.parametrize("ending", ["/sixth", "/three"])
-@pytest.mark.parametrize("factor", [1 - 1e-6, 1 + 1e-6, 1.002])
+@pytest.mark.parametrize(
+    ("factor", "ending", "variant"), diagonal([1 - 1e-6, 1 + 1e-6, 1.002], ["/three", "/sixth"], ["int8", "int16x8"])
+)
 def test_a_factor_of_the_writer_s_own_that_is_a_millionth_off_is_told(
     factor: float, ending: str, variant: str, tmp_path: Path
 ) -> None:

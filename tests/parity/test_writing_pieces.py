@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from crossed import slow_but
 from test_writing import emitted, judged
 from torch import nn
 from writing_faults import cut_off_in_tflite
@@ -45,14 +47,10 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 
 
 VARIANTS = ("fp16", "int8", "int16x8")
-CASES = [  # every layer in one variant, every variant of two layers or more; all where slow tests run
-    pytest.param(
-        name, variant, marks=[] if name == "recurrent" or at % 3 == VARIANTS.index(variant) else pytest.mark.slow
-    )
-    for at, name in enumerate(LAYERS)
-    for variant in VARIANTS
-    if (name, variant) not in {("recurrent", "int8"), ("recurrent", "int16x8")}  # they stay float32
-]
+# Every layer in one variant, without those whose forms others have (turned and grouped filters); the rest is slow.
+FAST = [(name, VARIANTS[at % 3]) for at, name in enumerate(LAYERS) if name not in ("turned", "groups", "recurrent")]
+FLOAT = {("recurrent", "int8"), ("recurrent", "int16x8")}  # they stay float32
+CASES = slow_but([*FAST, ("recurrent", "fp16")], [case for case in product(LAYERS, VARIANTS) if case not in FLOAT])
 
 
 @pytest.mark.parametrize(("name", "variant"), CASES)

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import onnx
 import pytest
+from crossed import diagonal
 
 from edgeconv import export_onnx
 from edgeconv.core.verdicts import Verdict
 
-CASES = [
-    (mode, *sizes)
-    for mode in ("half_pixel", "asymmetric", "pytorch_half_pixel")
-    for sizes in ((9, 6, 0.6666667), (9, 15, 1.6666666), (10, 6, 0.6))
-]
+MODES = ("half_pixel", "asymmetric", "pytorch_half_pixel")
+CASES = diagonal(MODES, ((9, 6, 0.6666667), (10, 6, 0.6), (9, 15, 1.6666666)))
 
 
 @pytest.mark.parametrize(("mode", "before", "after", "scale"), CASES)

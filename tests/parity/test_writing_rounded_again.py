@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from crossed import slow_but
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from test_writing import emitted, judged
 from torch import nn
@@ -56,7 +57,7 @@ def _variant(name: str, folder: Path) -> Variant:
     return made
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", slow_but(["turned", "groups", "depthwise", "transposed"], LAYERS))
 def test_weights_that_are_rounded_again_are_the_nearest_in_any_order(name: str, tmp_path: Path) -> None:
     made, inputs, path = _variant(name, tmp_path), {"x": X}, tmp_path / "net.tflite"
     contents = emitted(made, "tflite")
