@@ -102,9 +102,9 @@ class Reader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2))
-        self.lines = nn.LSTM(32, 8, bidirectional=True, batch_first=True)
-        self.head = nn.Linear(16, 5)
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+        self.lines = nn.LSTM(16, 4, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x).permute(0, 3, 1, 2).flatten(2)
