@@ -21,6 +21,7 @@ from edgeconv.parity.writing._ends import HALF_UNIT, magnitude
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._integers import Ends, OnValues
 from edgeconv.parity.writing._layers import LayerOff, Walk, first_wrong
+from edgeconv.parity.writing._outputs import DECIDING
 from edgeconv.parity.writing._real_file import RealFile
 
 _FOLDED = 4.0  # half units that a constant may be off by: a factor, a root, a quotient and a product, each rounded
@@ -41,7 +42,12 @@ def first_float_fault(file: RealFile, sample: OnValues, ends: Ends, graphs: Sequ
         EmitError: an operator cannot be evaluated.
         RewriteError: likewise.
     """
-    rounded = {key: _FOLDED * HALF_UNIT * np.abs(array) for key, array in file.constants.items() if _is_real(array)}
+    deciding = {key for part in file.parts if part.operator in DECIDING for key in part.inputs}
+    rounded = {
+        key: _FOLDED * HALF_UNIT * np.abs(array)
+        for key, array in file.constants.items()
+        if _is_real(array) and key not in deciding
+    }
     walk = Walk(replace(file, steps=rounded), reach=1.0, factors=False, least=_LEAST)
     outputs = {key: Alike(spec.name, spec.axes) for key, spec in zip(file.outputs, ends.outputs, strict=True)}
     inputs = {

@@ -31,7 +31,8 @@ from edgeconv.reference import evaluate
 _PATTERNS = 16  # of signs, that the constants are moved by
 _DEVIATIONS = 8.0  # standard deviations that are allowed, see above
 _NEAR = 1e-6  # relative to a constant's largest number: it was folded in float32, and not in float64
-_DECIDING = frozenset({"Resize", "Upsample", "Range", "Clip"})  # their constants are sizes and limits, and exact
+DECIDING = frozenset({"Resize", "Upsample", "Range", "Clip"})
+"""Operators whose constants are sizes and limits, and exact."""
 
 
 def rounding_bound(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -48,7 +49,7 @@ def rounding_bound(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, Ar
     constants = {
         name: array
         for name, array in Graph(model).constants.items()
-        if not any(use.node.op_type in _DECIDING for use in model.graph.initializers[name].uses())
+        if not any(use.node.op_type in DECIDING for use in model.graph.initializers[name].uses())
     }
     generator = np.random.default_rng(0)
     with one_thread():
