@@ -61,7 +61,7 @@ def command(
 
 
 def _rebuild(path: Path, fixed: list[str], progress: Progress) -> Rebuild:
-    from edgeconv.flow.pipeline import rebuilt_variants
+    from edgeconv.flow.rebuilt import rebuilt
 
     recipe = recipe_of(path, [], fixed)
-    return lambda artifacts, report: rebuilt_variants(recipe, artifacts, report, progress, floats=True)
+    return lambda artifacts, report: rebuilt(recipe, artifacts, report, progress).variants

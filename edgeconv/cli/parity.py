@@ -24,9 +24,11 @@ from edgeconv.errors import EmitError, ParityError, RecipeError, printable
 from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:
+    from edgeconv.core import Artifact
     from edgeconv.flow.foreign import Ends
     from edgeconv.flow.proof import Proof
     from edgeconv.flow.prove import MakeProof, Rebuild
+    from edgeconv.flow.rebuilt import Rebuilt
     from edgeconv.flow.source import Source
     from edgeconv.progress import Progress
     from edgeconv.report import Report
@@ -181,13 +183,12 @@ class _FromRecipe(TypedDict, total=False):
 
 
 def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progress: Progress) -> _FromRecipe:
-    """The recipe's source and proof, and the graphs that it quantizes, as arguments of `repeat`.
+    """The recipe's source and proof, and the graphs that it gives, as arguments of `repeat`.
 
-    An .onnx file in a recipe's place does not say which inputs it was proven on: the stored ones are used. Nor does it
-    say how the variants were quantized, unless it is quantized itself.
+    An .onnx file in a recipe's place does not say which inputs it was proven on: the stored ones are used.
     """
     from edgeconv.flow.job import job_of, proof_of
-    from edgeconv.flow.pipeline import rebuilt_variants
+    from edgeconv.flow.rebuilt import rebuilt
 
     of_file = is_onnx(recipe_path)
     read = recipe_of(recipe_path, shapes, fixed)
@@ -197,10 +198,10 @@ def _from_recipe(recipe_path: Path, shapes: list[str], fixed: list[str], progres
         proof = proof_of(read, source, variants)
         return dataclasses.replace(proof, samples=()) if of_file else proof
 
-    arguments: _FromRecipe = {"source": source, "make_proof": make_proof}
-    if not of_file or source.variant:
-        arguments["rebuild"] = lambda artifacts, report: rebuilt_variants(read, artifacts, report, progress)
-    return arguments
+    def rebuild(artifacts: Sequence[Artifact], report: Report) -> Rebuilt:
+        return rebuilt(read, artifacts, report, progress)
+
+    return {"source": source, "make_proof": make_proof, "rebuild": rebuild}
 
 
 def _stated_ends(matches: list[str], layout: str) -> Ends:

@@ -18,7 +18,6 @@ from edgeconv import errors
 from edgeconv.capture import NOTE, PRECISION, open_onnx, settled_shapes
 from edgeconv.core import NHWC, Artifact, Emitted, GraphSummary, Sample, values
 from edgeconv.core.search_target import Target
-from edgeconv.core.variants import MIXED
 from edgeconv.errors import Caller, CaptureError, QuantizeError, RecipeError, telling
 from edgeconv.flow.arguments import (
     batched_inputs,
@@ -42,7 +41,7 @@ from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
 from edgeconv.flow.target import with_confirmation, with_target, with_thresholds
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.variants import Quantization, variants_of
-from edgeconv.flow.writing import emit_file, intermediates_of, write_c, write_file, write_plans
+from edgeconv.flow.writing import emit_file, write_c, write_file, write_plans
 from edgeconv.graph.edit import ROUNDED_WEIGHTS
 from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
@@ -288,7 +287,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     with failing_as_a_file(job.source), staged(out) as staging:
         # 1. One graph, captured and rewritten; of it a graph per variant.
         model, rewriting, graphs = rewritten(job.source, job.skip_rewrites, progress, is_proved=job.proof is not None)
-        job, variants = _variants(job, model, progress)
+        job, variants = variants_of_job(job, model, progress)
         # 2. A file per variant, format and layout; plans and C source beside them.
         written = [
             write_file(staging, variant, job, format_, layout, progress)
@@ -338,40 +337,7 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     return ExportResult(artifacts, graphs, (*told, *removal.late), report, tuple(removal.late))
 
 
-def rebuilt_variants(
-    recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progress: Progress, *, floats: bool = False
-) -> tuple[Variant, ...]:
-    """The variants that a recipe says files of an earlier export were written from; nothing is written.
-
-    Args:
-        recipe: that the files were exported from, by what it states itself.
-        artifacts: the files; the variants come with the intermediates that these would have if written now.
-        report: the earlier one; its target, if any, is searched for again, without the rewrites that it left out.
-        progress: notified of the stages.
-        floats: fp32 and fp16, too, and not those of integers alone.
-
-    Raises:
-        EdgeconvError: as `export_recipe`.
-    """
-    from edgeconv.report import LEFT_OUT
-
-    variants = [item.variant for item in artifacts if floats or item.variant not in ("fp32", "fp16")]
-    if not variants:
-        return ()
-    formats = tuple(format_ for format_ in FORMATS if any(item.format == format_ for item in artifacts))
-    left_out = [name for name in str(report.environment.get(LEFT_OUT, "")).split(", ") if name]
-    job = job_of(recipe, formats=formats, variants=tuple(dict.fromkeys(variants)), skip_rewrites=tuple(left_out))
-    target_search = report.target_search
-    # The target of int8-mixed follows from the recipe's own thresholds (`with_thresholds`); another was an argument.
-    if target_search is not None and target_search.variant != MIXED:
-        job = with_target(job, recipe, Target(sqnr_db=target_search.sqnr_db, agreement=target_search.agreement))
-    with failing_as_a_file(job.source):
-        model, *_ = rewritten(job.source, job.skip_rewrites, progress, is_proved=False)
-        job, rebuilt = _variants(job, model, progress)
-        return tuple(dataclasses.replace(variant, intermediates=intermediates_of(job, variant)) for variant in rebuilt)
-
-
-def _variants(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
+def variants_of_job(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
     """The job's variants; with a target, the job gets a check that the files reach it on the devices, too."""
     job = with_thresholds(job, model)
     job = with_confirmation(job, partial(emit_file, job, {}), model.graph)

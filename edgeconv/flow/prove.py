@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,13 +28,14 @@ from edgeconv.errors import DEVICES, ParityError
 from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import with_coverage
 from edgeconv.flow.environment import proof_environment
-from edgeconv.flow.file_names import golden_name, plan_name
+from edgeconv.flow.file_names import golden_name
 from edgeconv.flow.judge import judge, with_float32
 from edgeconv.flow.layers import carried_over, judged_by_layer
 from edgeconv.flow.links import with_links
 from edgeconv.flow.output import Staging, staged
 from edgeconv.flow.own_steps import own_steps, told_steps
 from edgeconv.flow.proof import Proof, check_devices
+from edgeconv.flow.rebuilt import Rebuilt
 from edgeconv.flow.record import read_report, require_unchanged, write_report
 from edgeconv.flow.rewriting import Rewriting
 from edgeconv.flow.source import OnnxSource, Source
@@ -50,7 +51,7 @@ from edgeconv.parity import (
 )
 from edgeconv.parity.coverage import Reach
 from edgeconv.progress import Progress
-from edgeconv.report import GOLDEN_SHA256, TIMEOUT, Report, TargetSearch, seconds_of
+from edgeconv.report import GOLDEN_SHA256, OWN_INTEGERS, TIMEOUT, Report, TargetSearch, seconds_of
 
 _ALTERED = "were judged by several bounds: it was altered"
 _NAME_IT = "name the recipe, whose own bounds decide, or export again"
@@ -59,8 +60,8 @@ _OTHER_RECIPE = "give the recipe that the folder was exported from, and what --s
 
 MakeProof = Callable[[tuple[str, ...]], Proof]
 """Makes the proof for variants, by their names."""
-Rebuild = Callable[[Sequence[Artifact], Report], tuple[Variant, ...]]
-"""Makes anew the variants of integers that files of an earlier report were written from, with their intermediates."""
+Rebuild = Callable[[Sequence[Artifact], Report], Rebuilt]
+"""Makes anew the graphs that files of an earlier report were written from."""
 
 
 def prove(
@@ -107,8 +108,9 @@ def prove(
         # 3. Devices: link 4 and the outputs.
         comparisons, devices = judge(artifacts, golden, proof, source, progress, own_run=own_run, sessions=sessions)
     comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
-    trained = {variant.name for variant in variants if variant.plan is None} & {*integers}
+    trained = _own_integers(variants, integers)
     comparisons = told_steps(comparisons, artifacts, trained)
+    stated = {OWN_INTEGERS: ", ".join(sorted(trained))} if trained else {}
     report = Report(
         model=name,
         description=description,
@@ -116,7 +118,7 @@ def prove(
         artifacts=tuple(artifacts),
         comparisons=comparisons,
         graphs=graphs,
-        environment=first_environment(proof, "the export's own bounds", source, data, devices),
+        environment={**first_environment(proof, "the export's own bounds", source, data, devices), **stated},
         golden=golden_file,
         notes=(*notes, *own),
         target_search=target_search,
@@ -172,8 +174,8 @@ def repeat(
         out: where the new report goes; over the old one by default.
         make_proof: makes the proof (bounds, time limit, samples) of these variants, in place of the report's; its
             samples must equal the stored ones (empty: the stored ones are used).
-        rebuild: makes the quantized graphs anew. Their outputs replace the stored integers, and layers are judged anew;
-            without it, both are taken from the report.
+        rebuild: makes the graphs anew. Links 1 to 3 and the layers of their files are judged anew, and what quantized
+            graphs compute replaces the stored integers; without it, all of this is taken from the report.
 
     Raises:
         ParityError: the report cannot be read, a file changed since it was written or while the devices ran, or the
@@ -194,29 +196,20 @@ def repeat(
             golden = _own_values(source, proof.samples, golden, folder / old.golden)
         with Sessions() as sessions:
             golden, own_run = with_float32(golden, source, proof, progress, sessions)
-    # 3. Graphs made anew give their integers and links 1 to 3 anew.
-    variants = rebuild(artifacts, old) if rebuild is not None else ()
-    if variants:
-        graph = variants[0].model.graph
-        reached: dict[str, Reach] = {}
-        integers = _integers(variants, proof.samples, reached, progress)
-        golden = replace(golden, integers=integers, joints=joints_of(graph), indices=indices_of(graph))
-        artifacts = _with_intermediates(artifacts, variants)
-        artifacts = with_links(artifacts, variants, golden, progress)
-        artifacts, derived = with_coverage(artifacts, variants, golden, reached, progress)
-        golden = replace(golden, derived={**golden.derived, **derived})
+    # 3. Graphs that are made anew give their integers and links 1 to 3 anew.
+    again = rebuild(artifacts, old) if rebuild is not None else Rebuilt()
+    artifacts, golden = _links_again(artifacts, again, golden, progress)
     # 4. Rows of devices that are not run again stay, if the same bounds judged them.
     stored_rows = tuple(row for row in old.comparisons if not _is_run_again(row, names, source))
     _require_bound(stored_rows, artifacts, proof, folder)
     artifacts = with_certificates(artifacts, golden, progress)
     own = [row for row in stored_rows if not row.artifact]
     comparisons, devices_now = judge(artifacts, golden, proof, source, progress, own=own, own_run=own_run)
-    if rebuild is None:
-        comparisons = carried_over(comparisons, old.comparisons, devices_now, old.environment)
-    else:
-        comparisons = judged_by_layer(comparisons, artifacts, variants, golden, proof.timeout_s, progress)
-    own_integers = {name for name in golden.integers if not (folder / plan_name(old.model, name)).exists()}
-    comparisons = told_steps(comparisons, artifacts, own_integers)
+    layers = [row for row in old.comparisons if _variant_of(row, artifacts) not in again.names]
+    comparisons = carried_over(comparisons, layers, devices_now, old.environment)
+    comparisons = judged_by_layer(comparisons, artifacts, again.variants, golden, proof.timeout_s, progress)
+    stated = {*filter(None, str(old.environment.get(OWN_INTEGERS, "")).split(", "))} - again.names
+    comparisons = told_steps(comparisons, artifacts, stated | _own_integers(again.variants, golden.integers))
     report = replace(
         old,
         artifacts=artifacts,
@@ -239,6 +232,24 @@ def _proof_again(make_proof: MakeProof | None, old: Report, golden: Golden, devi
         return Proof(golden.samples, devices, _tolerance(old), _bounds(old), _timeout_s(old))
     proof = make_proof(tuple(dict.fromkeys(artifact.variant for artifact in old.artifacts)))
     return replace(proof, samples=proof.samples or golden.samples, devices=devices)
+
+
+def _links_again(
+    artifacts: tuple[Artifact, ...], again: Rebuilt, golden: Golden, progress: Progress
+) -> tuple[tuple[Artifact, ...], Golden]:
+    """Links 1 to 3 of the files whose graphs are at hand, and the golden values with the integers of these graphs."""
+    variants = again.variants
+    if not variants:
+        return artifacts, golden
+    graph = variants[0].model.graph
+    reached: dict[str, Reach] = {}
+    integers = _integers(variants, golden.samples, reached, progress)
+    stored = {name: item for name, item in golden.integers.items() if name not in again.names}
+    golden = replace(golden, integers={**stored, **integers}, joints=joints_of(graph), indices=indices_of(graph))
+    artifacts = _with_intermediates(artifacts, variants)
+    artifacts = with_links(artifacts, variants, golden, progress, again.rewriting)
+    artifacts, derived = with_coverage(artifacts, variants, golden, reached, progress)
+    return artifacts, replace(golden, derived={**golden.derived, **derived})
 
 
 def _with_intermediates(artifacts: Sequence[Artifact], variants: Sequence[Variant]) -> tuple[Artifact, ...]:
@@ -312,6 +323,16 @@ def _integers(
             if integers is not None:
                 by_variant[variant.name], reached[variant.name] = integers, reach
     return by_variant
+
+
+def _own_integers(variants: Sequence[Variant], integers: Collection[str]) -> set[str]:
+    """The variants whose integers are the source's, which has chosen them itself: they have no plan."""
+    return {variant.name for variant in variants if variant.plan is None} & {*integers}
+
+
+def _variant_of(row: Comparison, artifacts: Sequence[Artifact]) -> str:
+    """The variant of a row's artifact; empty for the source's own."""
+    return next((artifact.variant for artifact in artifacts if artifact.path.name == row.artifact), "")
 
 
 def _selecting_device(row: Comparison) -> str:

@@ -5,7 +5,8 @@ The value::
     Report        what one export proved, with its verdict
     TargetSearch  what was tried for a target, one TargetPoint each
     excess_of     the used share of a row's bound
-    TIMEOUT, GOLDEN_SHA256, LEFT_OUT    keys of its environment that are read again; seconds_of reads the first
+    TIMEOUT, GOLDEN_SHA256, LEFT_OUT, OWN_INTEGERS
+                  keys of its environment that are read again; seconds_of reads the first
 
 The files::
 
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from edgeconv.core.package import on_first_use
 
 if TYPE_CHECKING:
-    from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, TIMEOUT, seconds_of
+    from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, OWN_INTEGERS, TIMEOUT, seconds_of
     from edgeconv.report._html import to_html
     from edgeconv.report._json import from_json, to_json
     from edgeconv.report._junit import to_junit
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GOLDEN_SHA256",
     "LEFT_OUT",
+    "OWN_INTEGERS",
     "TIMEOUT",
     "TargetSearch",
     "TargetPoint",
@@ -46,7 +48,7 @@ __all__ = [
 
 # Each comes on first use: the files need pydantic, jinja2 and Pillow, and an export without proof writes none.
 _PLACES = {
-    "_fields": ("GOLDEN_SHA256", "LEFT_OUT", "TIMEOUT", "seconds_of"),
+    "_fields": ("GOLDEN_SHA256", "LEFT_OUT", "OWN_INTEGERS", "TIMEOUT", "seconds_of"),
     "_html": ("to_html",),
     "_json": ("from_json", "to_json"),
     "_junit": ("to_junit",),

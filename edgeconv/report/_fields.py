@@ -29,6 +29,7 @@ from edgeconv.devices.agent import DTYPES
 TIMEOUT = "timeout, s"
 GOLDEN_SHA256 = "golden sha256"
 LEFT_OUT = "rewrites left out"
+OWN_INTEGERS = "variants that the source quantized"
 """Keys of a report's environment that edgeconv reads again."""
 
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -111,8 +112,9 @@ Title = _written_as(r"^[\s\S]{1,200}$", "should be a name of 1 to 200 characters
 def _checked_environment(value: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:
     if TIMEOUT in value:
         seconds_of(value[TIMEOUT])
-    if isinstance(value.get(LEFT_OUT), dict):
-        raise ValueError(f"{LEFT_OUT!r} should be a string")  # noqa: TRY004  (which pydantic does not take)
+    for key in (LEFT_OUT, OWN_INTEGERS):
+        if isinstance(value.get(key), dict):
+            raise ValueError(f"{key!r} should be a string")  # noqa: TRY004  (which pydantic does not take)
     if GOLDEN_SHA256 in value:
         checksum = value[GOLDEN_SHA256]
         if not isinstance(checksum, str) or not re.fullmatch(_SHA256, checksum):

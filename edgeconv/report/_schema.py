@@ -378,7 +378,8 @@ class ReportNode(Node):
     graphs: Several[GraphNode] = Field(description="The graph along the flow, the captured one first.")
     environment: Environment = Field(
         description="Versions, CPU, seeds; a nested object is a group, e.g. what a device tells about itself. "
-        "'rewrites left out' names those of --no-rewrite, joined by commas, which `edgeconv parity --recipe` repeats."
+        "'rewrites left out' names those of --no-rewrite, joined by commas, which `edgeconv parity --recipe` repeats; "
+        "'variants that the source quantized' names those that have no plan of edgeconv's."
     )
     notes: Several[str] = Field(description="What the reader should know, one line each.")
     golden: Golden = Field(description="Name of the file with the inputs and reference values; empty: none.")

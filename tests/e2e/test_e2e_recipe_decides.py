@@ -19,7 +19,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from flatbuffers import Builder
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeconv.cli import run
 from edgeconv.parity import Golden, golden_bytes, load_golden
@@ -127,6 +127,40 @@ def test_changed_golden_integers_do_not_pass_a_wrong_file(folder: Path, without_
     assert _with_recipe(folder) == 1
     (row,) = json.loads((folder / "parity.json").read_text())["comparisons"]
     assert row["verdict"] == "fail"
+
+
+def _by_an_ulp(path: Path) -> None:
+    """The first weight of an .onnx file, in the next larger number."""
+    model = onnx.load(path)
+    weight = next(item for item in model.graph.initializer if len(item.dims) == 4)
+    numbers = numpy_helper.to_array(weight).copy()
+    numbers.flat[0] = np.nextafter(numbers.flat[0], np.float32(np.inf))
+    weight.CopyFrom(numpy_helper.from_array(numbers, weight.name))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("of_file", [False, True])
+def test_links_of_float_files_are_judged_anew(of_file: bool, tmp_path: Path) -> None:
+    source = tmp_path / "block.toml"
+    source.write_text(RECIPE)
+    options = ("--variant", "fp32", "--format", "onnx", "--device", "onnxruntime", "-q")
+    assert run(["export", str(source), "--out", str(tmp_path), *options]) == 0
+    if of_file:
+        source = tmp_path / "block" / "block.fp32.onnx"
+        source = source.rename(tmp_path / "source.onnx")
+        assert run(["export", str(source), "--out", str(tmp_path), *options]) == 0
+    folder = tmp_path / source.stem
+    assert _parity(folder, "--recipe", str(source)) == 0
+    _by_an_ulp(folder / f"{source.stem}.fp32.onnx")
+    plain = json.loads((folder / "parity.json").read_text())
+    data = (folder / f"{source.stem}.fp32.onnx").read_bytes()
+    plain["artifacts"][0]["sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "parity.json").write_text(json.dumps(plain))
+    assert _parity(folder) == 0, "one ulp is within what a runtime may be off"
+    assert _parity(folder, "--recipe", str(source)) == 1
+    links = {link["link"]: link for link in json.loads((folder / "parity.json").read_text())["artifacts"][0]["links"]}
+    assert [links[name]["verdict"] for name in ("rewrites", "writing")] == ["pass", "fail"]
+    assert "1 ulp" in links["writing"]["reason"]
 
 
 NET = """from torch import nn
