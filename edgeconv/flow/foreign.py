@@ -26,6 +26,7 @@ from edgeconv.flow.job import job_of
 from edgeconv.flow.judge import judge, with_float32
 from edgeconv.flow.links import not_judged
 from edgeconv.flow.output import Staging, staged
+from edgeconv.flow.own_file import beside_recipe, with_own
 from edgeconv.flow.proof import Proof, check_devices
 from edgeconv.flow.prove import first_environment, reference_of
 from edgeconv.flow.record import read_report, write_report
@@ -112,7 +113,7 @@ def judge_file(
     proof = replace(proof, samples=_fitting(proof.samples, artifact))
     with staged(out) as staging:
         artifact = _copied(staging, artifact)
-        report = _judged(staging, artifact, file, model, proof, source, progress)
+        report = _judged(staging, artifact, file, model, recipe, proof, source, progress)
         report = replace(
             report,
             model=job.name,
@@ -130,6 +131,7 @@ def _judged(
     artifact: Artifact,
     file: ReadBack,
     model: ir.Model,
+    recipe: Recipe,
     proof: Proof,
     source: Source,
     progress: Progress,
@@ -145,10 +147,13 @@ def _judged(
         golden, own_run = with_float32(golden, source, proof, progress, sessions)
     own_run = own_run and _in_widths_of(artifact, own_run)
     with progress.stage(f"{artifact.path.name} read back"):
-        link = _writing(artifact, file, model, rewritten, golden, proof)
+        own = beside_recipe(artifact, file, recipe, golden, progress)
+        link = _writing(artifact, file, model, rewritten, golden, proof, by_layers=own.writing is None)
     with progress.stage("the module's graph, what the inputs reach of it"):
         coverage, kinds = coverage_of(model, golden.of(artifact.variant), artifact.variant)
-    (artifact,) = with_certificates([replace(artifact, links=(link,), coverage=coverage)], golden, progress)
+    (artifact,) = with_certificates(
+        [replace(artifact, links=tuple(with_own(link, own)), coverage=coverage)], golden, progress
+    )
     golden = replace(golden, derived={artifact.variant: kinds} if kinds else {})
     name, data = golden_name(artifact.path.stem), golden_bytes(golden)
     staging.write(name, data)
@@ -180,9 +185,20 @@ def _in_widths_of(artifact: Artifact, run: Run) -> Run:
 
 
 def _writing(
-    artifact: Artifact, file: ReadBack, captured: ir.Model, rewritten: ir.Model, golden: Golden, proof: Proof
+    artifact: Artifact,
+    file: ReadBack,
+    captured: ir.Model,
+    rewritten: ir.Model,
+    golden: Golden,
+    proof: Proof,
+    *,
+    by_layers: bool,
 ) -> LinkResult:
-    """Link 3 of the file; skipped where the reference lacks an operator of it."""
+    """Link 3 of the file; skipped where the reference lacks an operator of it.
+
+    Args:
+        by_layers: whether the layers and constants of a file of integers are looked for in the module's graphs.
+    """
     from edgeconv.parity.writing import with_faults
 
     if file.unknown:
@@ -190,7 +206,7 @@ def _writing(
     bound = proof.bounds.get(artifact.variant)  # None for float32: rounding its constants has to explain all
     try:
         if bound is not None:
-            faults = _faults(artifact, file, captured, rewritten, golden)
+            faults = _faults(artifact, file, captured, rewritten, golden) if by_layers else ()
             try:
                 link = _by_threshold(artifact, file, golden.of(artifact.variant), bound)
             except EdgeconvError as error:  # an operator on integers that is computed on real numbers alone
@@ -334,9 +350,14 @@ def _artifact(path: Path, file: ReadBack, model: ir.Model, ends: Ends) -> tuple[
         ("output", file.outputs, model.graph.outputs),
     ):
         ours = {value.name or "": _shape_of(value) for value in values}
+        stored = {value.name for value in values if value.dtype is not None and value.dtype.is_integer()}
         matched = matched_specs(
             specs, ours, side=side, titles=file.titles, stated=ends.names, layout=ends.layout, where=str(path)
         )
+        if path.suffix.lower() == ".onnx":  # integers of the module's own are what they are
+            matched = tuple(
+                replace(spec, scale=None, zero_point=0) if spec.name in stored else spec for spec in matched
+            )
         remarks += match_notes(specs, matched)
         sides.append(matched)
     data = read_named(path, kind=path.suffix, error=ParityError)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._caches import OperandCache
 from edgeconv.parity.writing._constants import Matching, half_steps
+from edgeconv.parity.writing._contents import Changes
 from edgeconv.parity.writing._ends import (
     GAMMA,
     HALF_UNIT,
@@ -46,6 +47,7 @@ __all__ = [
     "HALF_UNIT",
     "UNDERFLOW",
     "Beside",
+    "Changes",
     "Ends",
     "File",
     "Graph",

@@ -18,7 +18,15 @@ from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import misread, spell_out
 from edgeconv.parity.writing._borders import onnx_faults
+from edgeconv.parity.writing._contents import (
+    Contents,
+    contents_of_onnx,
+    contents_of_tflite,
+    writer_of_onnx,
+    writer_of_tflite,
+)
 from edgeconv.parity.writing._held import Graph
+from edgeconv.parity.writing._integer_borders import border_scales
 from edgeconv.parity.writing._node_order import IN_ORDER, misplaced
 from edgeconv.parity.writing._real_file import RealFile, real_onnx, real_tflite
 from edgeconv.parity.writing._tflite_integers import tflite_integers, tflite_misread
@@ -40,6 +48,8 @@ class ReadBack(Protocol):
         real: the file on real numbers; None where it is not read so.
         misread: tensors whose integers are read as other numbers than they were written as, with one line each.
         unknown: its operators that the reference does not compute.
+        writer: what edgeconv says of a file that it wrote: ``"variant"``, ``"layout"``, …; nothing of any other.
+        contents: all of its numbers.
     """
 
     @property
@@ -60,6 +70,10 @@ class ReadBack(Protocol):
     def misread(self) -> tuple[tuple[str, str], ...]: ...
     @property
     def unknown(self) -> tuple[str, ...]: ...
+    @property
+    def writer(self) -> Mapping[str, str]: ...
+    @property
+    def contents(self) -> Contents: ...
 
     def computed(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Its outputs, in its order: real numbers in float64, integers as they are stored.
@@ -106,18 +120,24 @@ class _Onnx:
         if why := misplaced(model.graph):
             raise ParityError(why, where=str(path), hint=IN_ORDER)
         ir.external_data.set_base_dir(model.graph, path.parent)
+        self.writer = writer_of_onnx(model)
         kinds = {node.op_type for node in model.graph.all_nodes()}
         spell_out(model, all_of_them=True)  # QLinearConv and its like, in operators that the reference knows
         self._model = model
         graph = model.graph
-        self.inputs = tuple(onnx_spec(value) for value in graph.inputs if not value.is_initializer())
-        self.outputs = tuple(map(onnx_spec, graph.outputs))
+        scales = border_scales(graph)
+        self.inputs = tuple(_scaled(onnx_spec(x), scales) for x in graph.inputs if not x.is_initializer())
+        self.outputs = tuple(_scaled(onnx_spec(x), scales) for x in graph.outputs)
         self.titles: Mapping[str, str] = {}
         parts: list[ir.Graph | ir.Function] = [graph, *model.functions.values()]
         called = {node.op_type for part in parts for node in part.all_nodes()}
         functions = {name for _, name, _ in model.functions}
         self.unknown = tuple(sorted(called - functions - OPERATORS.keys()))
         self.variant = _variant_of(kinds, graph.initializers.values())
+
+    @property
+    def contents(self) -> Contents:
+        return contents_of_onnx(self._model)
 
     @property
     def constants(self) -> Mapping[str, Array]:
@@ -152,6 +172,14 @@ def onnx_spec(value: ir.Value) -> TensorSpec:
     return TensorSpec(value.name or "", tuple(sizes), dtype.numpy().name)
 
 
+def _scaled(spec: TensorSpec, scales: Mapping[str, tuple[float, int]]) -> TensorSpec:
+    """A spec with scale and zero point of integers that the graph itself dequantizes, or has quantized."""
+    if spec.name not in scales:
+        return spec
+    scale, zero_point = scales[spec.name]
+    return replace(spec, scale=scale, zero_point=zero_point)
+
+
 def _variant_of(kinds: Collection[str], initializers: Collection[ir.Value]) -> str:
     """By whose thresholds a file is judged; a file that only dequantizes has weights alone in integers."""
     if "QuantizeLinear" in kinds or any(kind.startswith("QLinear") or kind.endswith("Integer") for kind in kinds):
@@ -171,7 +199,9 @@ class _Tflite:
         self.outputs = tuple(
             _with_open_axes(tflite_spec(graph.tensors[index]), index, graph) for index in graph.outputs
         )
-        self.titles = dict(signature_names(tflite.open_tflite(data), graph))
+        model = tflite.open_tflite(data)
+        self.titles = dict(signature_names(model, graph))
+        self.writer = writer_of_tflite(model)
         constants = [tensor for tensor in graph.tensors if tensor.data is not None]
         self.constants: Mapping[str, Array] = {
             tensor.name: np.asarray(tensor.data) for tensor in constants if tensor.floating
@@ -179,6 +209,10 @@ class _Tflite:
         names = {operator.name for operator in graph.operators}
         self.unknown = tuple(sorted(name for name in names if name not in tflite.OPERATORS))
         self.variant = _tflite_variant(graph)
+
+    @property
+    def contents(self) -> Contents:
+        return contents_of_tflite(self._graph)
 
     @property
     def integers(self) -> Mapping[str, tuple[Array, Array]]:
