@@ -84,8 +84,10 @@ def test_inputs_that_share_memory(network: type[nn.Module], shared: str, path: L
     assert torch.equal(X, before)
 
 
-@pytest.mark.parametrize("path", ["fast", "official"])
-@pytest.mark.parametrize("name", ["weight", "buffer", "plain", "weight.data", "weight[:]", "buffer[:]"])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    diagonal(["weight", "buffer", "plain", "weight.data", "weight[:]", "buffer[:]"], ["fast", "official"]),
+)
 def test_an_input_that_is_a_tensor_of_the_module(name: str, path: Literal["fast", "official"]) -> None:
     module = Weighted().eval()
     tensor = getattr(module, name.removesuffix("[:]").removesuffix(".data"))

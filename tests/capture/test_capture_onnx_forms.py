@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from crossed import diagonal
 from onnx import TensorProto, helper, numpy_helper
 from right_from_file import assert_right_from_file, file_of, noise, outputs_of
 from right_in_both import assert_right_in_both
@@ -48,8 +49,10 @@ def test_averages_of_volumes(tmp_path: Path, kernel: list[int], counted: int) ->
     assert_right_from_file(file_of(tmp_path, [node], (2, 4, 6, 5, 6), 19), (2, 4, 6, 5, 6), tmp_path)
 
 
-@pytest.mark.parametrize("size", [1, 3, 4, 10])
-@pytest.mark.parametrize("shape", [(2, 5), (1, 5, 6), (1, 5, 3, 4), (1, 5, 2, 3, 4), (1, 5, 2, 1, 3, 4)])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    diagonal([((2, 5),), ((1, 5, 6),), ((1, 5, 3, 4),), ((1, 5, 2, 3, 4),), ((1, 5, 2, 1, 3, 4),)], [3, 10, 1, 4]),
+)
 def test_local_responses_of_any_size_and_rank(tmp_path: Path, shape: tuple[int, ...], size: int) -> None:
     """onnxruntime has odd sizes and four axes alone."""
 

@@ -87,8 +87,9 @@ def _pad_file(folder: Path, amounts: Sequence[int], mode: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("amounts", [(-2, 3), (2, -2), (9, 0), (5, 4), (-3, 1)], ids=str)
-@pytest.mark.parametrize("mode", ["wrap", "edge"])
+@pytest.mark.parametrize(
+    ("amounts", "mode"), diagonal([((-2, 3),), ((2, -2),), ((9, 0),), ((5, 4),), ((-3, 1),)], ["wrap", "edge"]), ids=str
+)
 def test_pads_of_files_crop_before_they_repeat(mode: str, amounts: Sequence[int], tmp_path: Path) -> None:
     path = _pad_file(tmp_path, amounts, mode)
     result = edgeconv.export_onnx(path, tmp_path / "out", name="net", devices=("onnxruntime", "litert"))

@@ -19,6 +19,7 @@ import onnxruntime
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from crossed import slow_but
 from quantize_graphs import Graph, data
 from torch import Tensor, nn
 from torch.nn import functional
@@ -113,7 +114,10 @@ def _least_db(folder: Path, module: nn.Module, axis: int, io: str = "float32", *
     return found
 
 
-@pytest.mark.parametrize("name", JOINS)
+_ALIKE = ("levels", "three", "sliced behind", "rectified", "averaged", "moved behind")
+
+
+@pytest.mark.parametrize("name", slow_but([name for name in JOINS if name not in _ALIKE], JOINS))
 def test_scores_beside_pixels_live(name: str, tmp_path: Path) -> None:
     join, axis = JOINS[name]
     found = _least_db(tmp_path, Detector(join).eval(), axis)

@@ -289,8 +289,7 @@ def test_equalizing_by_data_costs_nothing(case: str, act: str, kind: str) -> Non
     assert found[1] > found[0] - 1.5
 
 
-@pytest.mark.parametrize("act", _ACTS)
-@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(("act", "per_channel"), diagonal([*_ACTS], [False, True]))
 def test_ranges_spread_a_thousandfold_come_back_by_data(act: str, per_channel: bool) -> None:
     model = spread(mobile(act=act, channels=32, blocks=2), 1000.0)
     batches, unseen = data(model, 8), data(model, 8, seed=1)

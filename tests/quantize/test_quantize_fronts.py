@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from crossed import slow_but
 from test_quantize_idioms import Of
 from torch import Tensor, nn
 from torch.nn import functional
@@ -129,7 +130,7 @@ def _exported(
     )
 
 
-@pytest.mark.parametrize("case", _FRONTS)
+@pytest.mark.parametrize("case", slow_but(["octaves", "root", "gain"], _FRONTS))
 def test_a_front_end_is_float_and_what_follows_is_not(case: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     make, function = _FRONTS[case]

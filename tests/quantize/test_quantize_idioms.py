@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from crossed import diagonal
 from torch import nn
 
 import edgeconv
@@ -125,8 +126,7 @@ _TABLES: dict[str, tuple[Of, list[_Args]]] = {
 }
 
 
-@pytest.mark.parametrize("variant", ["int8", "int16x8"])
-@pytest.mark.parametrize("case", _TABLES)
+@pytest.mark.parametrize(("case", "variant"), diagonal([*_TABLES], ["int8", "int16x8"]))
 def test_a_table_is_read_in_integers(case: str, variant: str, tmp_path: Path) -> None:
     module, samples = _TABLES[case]
     found = worst_db(tmp_path, module, samples, variant)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 import pytest
+from crossed import slow_but
 from quantize_graphs import Graph, data, mobile, outputs, sqnr_db
 
 from edgeconv.core.quantization_options import QuantizationOptions
@@ -47,7 +48,7 @@ def _searched(model, target: Target, coarse: tuple[str, ...] = (), **options: ob
     )
 
 
-@pytest.mark.parametrize("act", ["Clip", "LeakyRelu"])
+@pytest.mark.parametrize("act", slow_but(["Clip"], ["Clip", "LeakyRelu"]))
 def test_the_worst_layers_stay_float_and_no_more(act: str) -> None:
     model, coarse = mobile(seed=2, act=act, blocks=3), ("fc", "0.dw", "2.pw")
     plain = _searched(model, Target(sqnr_db=1.0), coarse)
@@ -65,9 +66,7 @@ def test_the_worst_layers_stay_float_and_no_more(act: str) -> None:
     assert all(step.measured.sqnr_db < wanted_db for step in fewer)
 
 
-@pytest.mark.parametrize(
-    "least", [pytest.param(least, marks=pytest.mark.slow if least % 2 else []) for least in range(9)]
-)
+@pytest.mark.parametrize("least", slow_but([0, 8], range(9)))
 def test_no_step_below_the_best_reaches_the_target(least: int) -> None:
     """What the graph says and what kernels make of it are two things: here these ask for more."""
     model, asked = mobile(seed=2, blocks=3), []

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from crossed import slow_but
 from test_quantize_idioms import Of
 from torch import Tensor, nn
 
@@ -174,7 +175,7 @@ _SIZES: dict[str, tuple[tuple[tuple[int, ...], ...], int, Callable[[], nn.Module
 
 
 @pytest.mark.parametrize("io", ["float32", pytest.param("uint8", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", _SIZES)
+@pytest.mark.parametrize("case", slow_but(["an image", "a volume", "a flat series", "two inputs"], _SIZES))
 def test_a_distance_beside_colors_leaves_these_what_they_vary(case: str, io: str, tmp_path: Path) -> None:
     shapes, axis, build, function = _SIZES[case]
     module, rng = _Layers(build, axis, function).eval(), np.random.default_rng(0)
