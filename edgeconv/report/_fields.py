@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 import numpy as np
 from pydantic import (
@@ -45,6 +45,35 @@ class Node(BaseModel):
     """A part of a report: frozen, read of values of the same names; keys of a later version are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
+
+
+_Core = TypeVar("_Core")
+
+
+class CoreNode(Node, Generic[_Core]):
+    """A part that stands for a value of `edgeconv.core`, whose class is stated as ``CoreNode[Class]``."""
+
+    def to_core(self) -> _Core:
+        """The value: its fields have the names of the part's."""
+        return cast(_Core, self._core_class()(**self.core_fields()))
+
+    def core_fields(self) -> dict[str, Any]:
+        """The fields of the value, by their names."""
+        return {name: _to_core(value) for name, value in self}
+
+    @classmethod
+    def _core_class(cls) -> type[Any]:
+        stated = (base.__pydantic_generic_metadata__["args"] for base in cls.__mro__ if issubclass(base, CoreNode))
+        return cast(type[Any], next(arguments for arguments in stated if arguments)[0])
+
+
+def _to_core(value: Any) -> Any:
+    """A field as the value has it, whose parts are values themselves."""
+    if isinstance(value, CoreNode):
+        return value.to_core()
+    if isinstance(value, tuple) and value and isinstance(value[0], CoreNode):
+        return tuple(part.to_core() for part in value)
+    return value
 
 
 def _check_choice(choices: Sequence[str], name: str) -> str:

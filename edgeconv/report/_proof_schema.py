@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 
 from edgeconv import core
 from edgeconv.core import verdicts
-from edgeconv.report._fields import MOST_LAYERS, Count, Drawn, Node, NotNegative, Number, Several
+from edgeconv.report._fields import MOST_LAYERS, CoreNode, Count, Drawn, NotNegative, Number, Several
 
 
-class LayerUseNode(Node):
+class LayerUseNode(CoreNode[verdicts.LayerUse]):
     """How much of its bound a layer uses on a device, given the runtime's own operands: the worst of all samples."""
 
     name: str = Field(description="The value that it gives, named after its torch module.")
@@ -22,11 +22,8 @@ class LayerUseNode(Node):
     error: Drawn = Field(description="Of the element that uses most, in the value's unit (steps, quantized). 4 digits.")
     sqnr_db: Drawn = Field(description="Signal to error over all of its elements, decibels; 'inf' when equal.")
 
-    def to_core(self) -> verdicts.LayerUse:
-        return verdicts.LayerUse(**dict(self))
 
-
-class LinkNode(Node):
+class LinkNode(CoreNode[verdicts.LinkResult]):
     """How one link of the proof holds; the chain leads from the module to a runtime's outputs."""
 
     link: verdicts.Link = Field(
@@ -52,11 +49,8 @@ class LinkNode(Node):
         max_length=MOST_LAYERS,
     )
 
-    def to_core(self) -> verdicts.LinkResult:
-        return verdicts.LinkResult(**{**dict(self), "layers": tuple(layer.to_core() for layer in self.layers)})
 
-
-class FlipCertificateNode(Node):
+class FlipCertificateNode(CoreNode[verdicts.FlipCertificate]):
     """How many inputs have a class that no correct evaluation of the file in float32 can change."""
 
     samples: Count = Field(description="How many were judged: the first ones, where there are many.")
@@ -70,11 +64,8 @@ class FlipCertificateNode(Node):
             raise ValueError(f"{self.certain} inputs are certain, of {self.samples}")
         return self
 
-    def to_core(self) -> verdicts.FlipCertificate:
-        return verdicts.FlipCertificate(**dict(self))
 
-
-class UnreachedPartNode(Node):
+class UnreachedPartNode(CoreNode[verdicts.UnreachedPart]):
     """A part of a graph that no input reached: a fault in it changes nothing that was seen."""
 
     kind: verdicts.PartKind = Field(description="'clamp', 'branch', 'padding' or 'saturation'.")
@@ -82,11 +73,8 @@ class UnreachedPartNode(Node):
     operator: str = Field(description="The ONNX operator's type, e.g. 'Clip'.")
     part: str = Field(description="Which side, branch or border: 'above 6', 'top', ….")
 
-    def to_core(self) -> verdicts.UnreachedPart:
-        return verdicts.UnreachedPart(**dict(self))
 
-
-class CoverageNode(Node):
+class CoverageNode(CoreNode[verdicts.Coverage]):
     """What of a graph the inputs of the proof reached."""
 
     counts: dict[verdicts.PartKind, Count] = Field(
@@ -111,12 +99,8 @@ class CoverageNode(Node):
                 raise ValueError(f"{count} parts of the kind {kind.value} are unreached, of {self.counts.get(kind, 0)}")
         return self
 
-    def to_core(self) -> verdicts.Coverage:
-        unreached, derived = (tuple(part.to_core() for part in parts) for parts in (self.unreached, self.derived))
-        return verdicts.Coverage(self.counts, unreached, derived)
 
-
-class GroupNode(Node):
+class GroupNode(CoreNode[verdicts.GroupUse]):
     """How a group of channels of an output, whose numbers are of one magnitude, keeps to its own scale."""
 
     axis: Count | None = Field(description="Along which the channels lie, as torch has them; null: the whole output.")
@@ -130,6 +114,3 @@ class GroupNode(Node):
     bound: NotNegative = Field(description="What it may be, for that input.")
     used: Number = Field(description="error / bound: above 1, the row fails unless every link of the proof holds.")
     sample: str = Field(description="The input's name.")
-
-    def to_core(self) -> verdicts.GroupUse:
-        return verdicts.GroupUse(**dict(self))

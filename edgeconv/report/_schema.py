@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from edgeconv import core
 from edgeconv.report._fields import (
+    CoreNode,
     Count,
     Decibels,
     Dimension,
@@ -46,7 +47,7 @@ SCHEMA_VERSION = 1
 SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
 
 
-class TensorNode(Node):
+class TensorNode(CoreNode[core.TensorSpec]):
     """One input or output of an artifact, as the file declares it."""
 
     name: str = Field(description="Its name in the file.")
@@ -70,11 +71,8 @@ class TensorNode(Node):
         checked_tensor(self.shape, self.dtype, self.layout, self.scale, self.zero_point)
         return self
 
-    def to_core(self) -> core.TensorSpec:
-        return core.TensorSpec(**dict(self))
 
-
-class ArtifactNode(Node):
+class ArtifactNode(CoreNode[core.Artifact]):
     """A deployable file that was judged."""
 
     file: FileName = Field(description="Its file name, without any folder. It lies beside the report.")
@@ -107,24 +105,13 @@ class ArtifactNode(Node):
         """Leaves the folder out: a report says the same on every machine."""
         return cls.model_validate({**vars(artifact), "file": artifact.path.name})
 
-    def to_core(self) -> core.Artifact:
-        return core.Artifact(
-            path=Path(self.file),
-            format=self.format,
-            variant=self.variant,
-            layout=self.layout,
-            sha256=self.sha256,
-            inputs=tuple(spec.to_core() for spec in self.inputs),
-            outputs=tuple(spec.to_core() for spec in self.outputs),
-            size_bytes=self.size_bytes,
-            data_sha256=self.data_sha256,
-            links=tuple(link.to_core() for link in self.links),
-            coverage=None if self.coverage is None else self.coverage.to_core(),
-            certificate=None if self.certificate is None else self.certificate.to_core(),
-        )
+    def core_fields(self) -> dict[str, Any]:
+        fields = super().core_fields()
+        fields["path"] = Path(fields.pop("file"))
+        return fields
 
 
-class MetricsNode(Node):
+class MetricsNode(CoreNode[core.Metrics]):
     """The distance of an output a from its float64 reference b; a number, or 'inf', '-inf', 'nan'."""
 
     max_abs: Number = Field(description="max |a - b|, in the output's unit.")
@@ -135,22 +122,16 @@ class MetricsNode(Node):
     sqnr_db: Number = Field(description="10*log10(sum b^2 / sum (a - b)^2), decibels; 'inf' when equal.")
     rel_floor: Number = Field(description="The floor of max_rel's denominator, in the output's unit.")
 
-    def to_core(self) -> core.Metrics:
-        return core.Metrics(**dict(self))
 
-
-class ToleranceNode(Node):
+class ToleranceNode(CoreNode[core.Tolerance]):
     """The bound, element by element: |a - b| <= s*atol + rtol*|b|, where s >= 1 is the scale of the sample's input."""
 
     atol: NotNegative = Field(description="Absolute part at scale 1, in the output's unit.")
     rtol: NotNegative = Field(description="Relative part, a ratio.")
     max_abs: NotNegative | None = Field(description="A further bound on max |a - b| / s, in its unit; null: none.")
 
-    def to_core(self) -> core.Tolerance:
-        return core.Tolerance(**dict(self))
 
-
-class FidelityNode(Node):
+class FidelityNode(CoreNode[core.Fidelity]):
     """The bound of a variant that approximates, on all samples together; null: no such bound."""
 
     sqnr_db: Decibels | None = Field(description="Least SQNR over all samples, decibels.")
@@ -168,11 +149,8 @@ class FidelityNode(Node):
         "stands there in place of sqnr_db and cosine.",
     )
 
-    def to_core(self) -> core.Fidelity:
-        return core.Fidelity(**dict(self))
 
-
-class SampleNode(Node):
+class SampleNode(CoreNode[core.SampleResult]):
     """How one parity input fared."""
 
     sample: str = Field(description="Its name, unique in the report's inputs.")
@@ -188,12 +166,8 @@ class SampleNode(Node):
     )
     metrics: MetricsNode | None = Field(description="null when there was nothing to measure.")
 
-    def to_core(self) -> core.SampleResult:
-        metrics = self.metrics.to_core() if self.metrics else None
-        return core.SampleResult(**{**dict(self), "metrics": metrics})
 
-
-class PictureNode(Node):
+class PictureNode(CoreNode[core.ErrorPicture]):
     """The error of the worst sample, to be drawn."""
 
     sample: str = Field(description="The sample's name.")
@@ -210,11 +184,8 @@ class PictureNode(Node):
         checked_picture(self.log10_edges, self.counts, self.map)
         return self
 
-    def to_core(self) -> core.ErrorPicture:
-        return core.ErrorPicture(**dict(self))
 
-
-class LayerNode(Node):
+class LayerNode(CoreNode[core.LayerSteps]):
     """How far a layer of a device is from the graph, both given the operands that the device has."""
 
     name: str = Field(description="The value that it makes, named after its torch module.")
@@ -223,11 +194,8 @@ class LayerNode(Node):
     most: Count = Field(description="Steps that its kernel may be off whatever the tolerance says; 0: none.")
     reason: str = Field(description="Why; empty where none is.")
 
-    def to_core(self) -> core.LayerSteps:
-        return core.LayerSteps(**dict(self))
 
-
-class ComparisonNode(Node):
+class ComparisonNode(CoreNode[core.Comparison]):
     """One output of one artifact on one device, against float64 torch, over all samples."""
 
     artifact: str = Field(description="The artifact's file name; empty for torch's own float32 run.")
@@ -291,21 +259,13 @@ class ComparisonNode(Node):
     samples: Several[SampleNode] = Field(description="One entry per parity input, in their order.")
     picture: PictureNode | None = Field(description="null when there was nothing to draw.")
 
-    def to_core(self) -> core.Comparison:
-        values = dict(self) | {
-            "metrics": self.metrics.to_core() if self.metrics else None,
-            "tolerance": self.tolerance.to_core(),
-            "samples": tuple(sample.to_core() for sample in self.samples),
-            "picture": self.picture.to_core() if self.picture else None,
-            "layers": tuple(layer.to_core() for layer in self.layers),
-            "links": tuple(link.to_core() for link in self.links),
-            "groups": tuple(group.to_core() for group in self.groups),
-        }
-        del values["layer_lsb"]  # it follows from the layers
-        return core.Comparison(**values)
+    def core_fields(self) -> dict[str, Any]:
+        fields = super().core_fields()
+        del fields["layer_lsb"]  # it follows from the layers
+        return fields
 
 
-class OperatorNode(Node):
+class OperatorNode(CoreNode[core.NodeSummary]):
     """One operator of a graph."""
 
     op: str = Field(description="The ONNX operator's type, e.g. 'Conv'.")
@@ -313,22 +273,16 @@ class OperatorNode(Node):
     inputs: Several[str] = Field(description="The names of its inputs.")
     shape: Several[Dimension] = Field(description="The shape of its first output, in elements, as torch has it.")
 
-    def to_core(self) -> core.NodeSummary:
-        return core.NodeSummary(**dict(self))
 
-
-class GraphNode(Node):
+class GraphNode(CoreNode[core.GraphSummary]):
     """The graph at one point of the flow."""
 
     stage: str = Field(description="'captured' before folding, 'folded' after.")
     nodes: Several[OperatorNode] = Field(description="In topological order.")
 
-    def to_core(self) -> core.GraphSummary:
-        return core.GraphSummary(stage=self.stage, nodes=tuple(node.to_core() for node in self.nodes))
-
 
 # "frontier" is the name of version 1 for what the code calls a target search.
-class FrontierPointNode(Node):
+class FrontierPointNode(CoreNode[TargetPoint]):
     """A number of layers in float, and what it costs."""
 
     kept: Count = Field(description="How many layers are in float.")
@@ -342,11 +296,8 @@ class FrontierPointNode(Node):
         default=None, description="What the SQNR is at least on other inputs like these, decibels; null: not asked for."
     )
 
-    def to_core(self) -> TargetPoint:
-        return TargetPoint(**dict(self))
 
-
-class FrontierNode(Node):
+class FrontierNode(CoreNode[TargetSearch]):
     """What was tried for a target."""
 
     variant: str = Field(description="What was quantized: 'int8', ….")
@@ -355,9 +306,6 @@ class FrontierNode(Node):
     judged_on: str = Field(description="The data that the target is about.")
     layers: Count = Field(description="How many layers there are.")
     points: Several[FrontierPointNode] = Field(description="From the fewest layers in float to all.")
-
-    def to_core(self) -> TargetSearch:
-        return TargetSearch(**{**dict(self), "points": tuple(point.to_core() for point in self.points)})
 
 
 class ReportNode(Node):
