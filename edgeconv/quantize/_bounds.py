@@ -15,24 +15,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import permutations
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.graph.constants import clip_bounds
-from edgeconv.graph.edit import constant, input_of, is_taken, producer_of
-from edgeconv.graph.gelus import gelus, spelled_out
+from edgeconv.graph.edit import constant, input_of, is_taken
 from edgeconv.graph.traits import Trait, having
 from edgeconv.quantize._calibrate import run_float
+from edgeconv.quantize._gates import ALL, COUNTS, LIMITS, Bounds, gated_by, limits, shut_below
 from edgeconv.quantize._graph import is_activation, named
 from edgeconv.quantize._steep import leads_to_steep
 
-Bounds = tuple[float, float]
-ALL: Bounds = (-math.inf, math.inf)
-
-_COUNTS = 2.0**-12  # of a softmax's or sigmoid's result: a sixteenth of a step of int8
 _MASKED = -5e3  # a row whose largest is below it is masked whole; softmax makes it uniform, as it is of equal numbers
 _EVIDENT = 3.0  # a range is cut only where it reaches this many times as far as what counts: ordinary ones stay
 
@@ -43,24 +38,7 @@ _SUMS_OF_POWERS = frozenset({"Exp", "LogSoftmax", "ReduceLogSumExp", "Softmax"})
 """Whose rows are taken from their operand; a maximum's rows are its own results."""
 _SUMS = having(Trait.ADDS_UP | Trait.REDUCES) - _SUMS_OF_POWERS
 _SELECTS = _MOVES - {"Concat"}
-_GATED = math.log(_COUNTS)  # x·sigmoid(x) and x·tanh(softplus(x)) are -0.002 there, a GELU is nearer to 0 below -3.3
-_LIMITS: Mapping[str, Bounds] = {
-    "Celu": (math.log(_COUNTS), math.inf),
-    "Elu": (math.log(_COUNTS), math.inf),
-    "Erf": (-4.0, 4.0),
-    "Gelu": (-4.0, math.inf),
-    "HardSwish": (-3.0, math.inf),
-    "Mish": (_GATED, math.inf),
-    "Relu": (0.0, math.inf),
-    "Selu": (math.log(_COUNTS), math.inf),
-    "Sigmoid": (math.log(_COUNTS), -math.log(_COUNTS)),
-    "Softplus": (math.log(_COUNTS), math.inf),
-    "Swish": (_GATED, math.inf),
-    "Tanh": (math.log(_COUNTS) / 2, -math.log(_COUNTS) / 2),
-}
-"""Beyond which an operator's results do not change, or not by what counts."""
-
-_ENDS = _PICKS | _RANKING | _SUMS_OF_POWERS | _COMPARING | set(_LIMITS) | {"Clip", "HardSigmoid"}
+_ENDS = _PICKS | _RANKING | _SUMS_OF_POWERS | _COMPARING | set(LIMITS) | {"Clip", "HardSigmoid"}
 _MONOTONE = _PICKS | _CLAMPING
 """Whose results are numbers of their operands, so that a bound on the result is one on the operands."""
 
@@ -119,10 +97,11 @@ def bounds_of(model: ir.Model, batches: Callable[[], Iterable[Mapping[str, Array
         batches: calibration data, read once where the graph masks anything.
     """
     # 1. Which values matter at all: those between a mask and an operator that ignores what is far away.
-    gated = _gated(model.graph)
+    gated = gated_by(model.graph)
     inner, ends = _region(model.graph, gated)
+    shut = dict(shut_below(model.graph, gated))
     if not ends:
-        return {}
+        return shut
     # 2. Their extremes, and the least maximum of any row, on the calibration data.
     seen, rows = {value: _Seen() for value in inner}, dict[ir.Node, Bounds]()
     shown = {end: _shown(end) for end in ends}
@@ -137,46 +116,7 @@ def bounds_of(model: ir.Model, batches: Callable[[], Iterable[Mapping[str, Array
     for value in inner:
         if (stored := constant(value)) is not None:
             seen[value].add(stored)
-    return _Backwards(model.graph, seen, rows, gated).run()
-
-
-def _gated(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Value, float]]:
-    """Nodes that multiply a value by what shuts where it is low, the value, and from where on they give nothing."""
-    gates: dict[ir.Node, tuple[ir.Value, float]] = {}
-    for node in graph:
-        for x, gate in permutations(node.inputs) if node.op_type == "Mul" else ():
-            maker = producer_of(gate)
-            # Mish is x·tanh(softplus(x)): the gate opens where the softplus inside does.
-            if maker is not None and maker.op_type == "Tanh" and (soft := _maker(maker)) is not None:
-                maker = soft if soft.op_type == "Softplus" else None
-            if x is None or maker is None or maker.inputs[0] is not x:
-                continue
-            if maker.op_type in ("Sigmoid", "Softplus"):
-                gates[node] = x, _GATED
-            elif maker.op_type == "HardSigmoid":
-                gates[node] = x, _limits(maker)[0]
-    # The last Mul of a GELU that is spelled out with Erf or Tanh.
-    spelled = gelus(graph)[0]
-    for node, last in spelled_out(graph).items():
-        if (x := spelled[last].x) in node.inputs:
-            gates[node] = x, _LIMITS["Gelu"][0]
-    return gates
-
-
-def _maker(node: ir.Node) -> ir.Node | None:
-    """The node that computes a node's first operand."""
-    value = node.inputs[0]
-    return producer_of(value)
-
-
-def _limits(node: ir.Node) -> Bounds:
-    """Beyond which an operator's results do not change, or not by what counts."""
-    if node.op_type == "Celu":
-        return node.attributes.get_float("alpha", 1.0) * math.log(_COUNTS), math.inf
-    if node.op_type != "HardSigmoid":
-        return _LIMITS[node.op_type]
-    alpha, beta = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
-    return (-beta / alpha, (1 - beta) / alpha) if alpha > 0 else ALL
+    return shut | _Backwards(model.graph, seen, rows, gated).run()
 
 
 def _axes(node: ir.Node) -> tuple[int, ...] | None:
@@ -346,8 +286,8 @@ class _Backwards:
     def _of_end(self, node: ir.Node, index: int, value: ir.Value) -> Bounds:
         if node.op_type == "Clip":
             return (clip_bounds(node) or ALL) if index == 0 else ALL
-        if node.op_type in _LIMITS or node.op_type == "HardSigmoid":
-            return _limits(node)
+        if node.op_type in LIMITS or node.op_type == "HardSigmoid":
+            return limits(node)
         if node.op_type in _COMPARING:
             return self._of_comparison(node, index, value)
         if node.op_type in _RANKING:
@@ -356,7 +296,7 @@ class _Backwards:
         # results.
         steep = _steep_readers(node) if node.op_type == "Exp" else []
         if node.op_type == "Exp" and not steep:  # its results have one scale
-            return self.seen[value].high + 2 * math.log(_COUNTS), math.inf
+            return self.seen[value].high + 2 * math.log(COUNTS), math.inf
         if node not in self.rows or (steep and _sum_of(node) is None):
             return ALL
         least, most = self.rows[node]
@@ -366,7 +306,7 @@ class _Backwards:
         sizes = shape if (axes := _axes(node)) is None else [shape[axis] for axis in axes]
         whole = [size for size in sizes if isinstance(size, int) and size]
         is_static = bool(shape) and len(whole) == len(sizes)
-        return (least + math.log(_COUNTS / math.prod(whole)), math.inf) if is_static else ALL
+        return (least + math.log(COUNTS / math.prod(whole)), math.inf) if is_static else ALL
 
     def _of_largest(self, node: ir.Node, value: ir.Value) -> Bounds:
         """For TopK and the like: the bounds of the largest values, wider where their indices are read too."""

@@ -6,6 +6,11 @@ s and those of W₂ divided by it. Relu, LeakyRelu, PRelu, max and average pooli
 none and ends the search. With s = √(r₁·r₂) / r₁, where r is the range of a channel's weights, both sides end with
 √(r₁·r₂).
 
+A SiLU, x·sigmoid(x), is no such f, but s·SiLU(x) is (s·x)·sigmoid(x): with scales that data chose, the Sigmoid reads
+the layer's channels divided by s again, and the Mul what it makes and s·x. A depthwise convolution of one tap divides:
+in integers it is rounded, which a Sigmoid hardly notices. (Five layers at 104x104 took 1.8 ms on LiteRT and 2.6
+on onnxruntime as they were, 2.8 and 3.4 equalized so, and 2.7 and 26 with a Mul by a number per channel; busy cores.)
+
 It is exact in real arithmetic. The scales are powers of two, which floating-point multiplication does not round: the
 equalized network computes the same bits but for underflow. Their ranges meet within a factor of √2.
 """
@@ -20,10 +25,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
-from edgeconv.graph.edit import constant, is_taken, only_reader
+from edgeconv.graph.edit import add_initializer, constant, graph_of, hand_on, is_taken, only_reader, stated_input
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.traits import Trait, having
-from edgeconv.quantize._graph import name_of, replace_weight, static_shape
+from edgeconv.quantize._graph import ADDED, name_of, replace_weight, static_shape
 from edgeconv.quantize._structure import Layer, layer_of
 
 _Floats = npt.NDArray[np.float64]
@@ -37,10 +42,19 @@ _WIDEST = 2.0**40  # the largest factor: keeps biases and weights within float32
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer, and the only layer that reads its channels, through positively homogeneous operators alone."""
+    """A layer, and the only layer that reads its channels, through positively homogeneous operators and SiLUs alone.
+
+    Attributes:
+        first: makes the channels.
+        second: reads them.
+        inner: what makes the values between that have the first layer's factors.
+        sigmoids: of the SiLUs between; they have to read what they read before.
+    """
 
     first: Layer
     second: Layer
+    inner: tuple[ir.Node, ...]
+    sigmoids: tuple[ir.Node, ...]
 
 
 def equalize(model: ir.Model, exponents: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
@@ -59,7 +73,7 @@ def equalize(model: ir.Model, exponents: Mapping[str, Sequence[int]] | None = No
         QuantizeError: the exponents are of no pair of this graph.
     """
     model = model.clone()
-    pairs = pairs_of(model)
+    pairs = pairs_of(model, gated=exponents is not None)
     if exponents is not None:
         # Powers of two that were chosen by data, or read from a saved plan.
         _scale({pair.first.name: pair for pair in pairs}, exponents)
@@ -87,28 +101,44 @@ def _scale(pairs: Mapping[str, Pair], exponents: Mapping[str, Sequence[int]]) ->
         scale_inputs(pairs[name].second, 1 / factors)
     for name in exponents:
         _disown(pairs[name])
+    for name, powers in exponents.items():  # last: it parts a Sigmoid from the Mul behind, by which pairs are told
+        for sigmoid in pairs[name].sigmoids:
+            _undo_before(sigmoid, 2.0 ** -np.array(powers, np.float64))
 
 
-def pairs_of(model: ir.Model) -> list[Pair]:
-    """The pairs of layers that can be equalized, in graph order."""
+def _undo_before(sigmoid: ir.Node, factors: _Floats) -> None:
+    """Multiplies the channels that a Sigmoid reads, by a depthwise convolution of one tap."""
+    value, graph = stated_input(sigmoid), graph_of(sigmoid)
+    taps = [1] * (len(value.shape or ()) - 1)
+    array = factors.reshape(-1, *taps).astype(np.float32 if value.dtype == ir.DataType.FLOAT else np.float64)
+    weight = add_initializer(graph, unique_name(graph, f"{name_of(sigmoid)}.factors"), array)
+    undone = ir.Value(name=unique_name(graph, f"{name_of(sigmoid)}.operand"), type=value.type, shape=value.shape)
+    groups = [ir.AttrInt64("group", len(factors))]
+    node = ir.Node("", "Conv", [value, weight], groups, outputs=[undone], name=undone.name)
+    node.meta[ADDED] = True
+    hand_on(sigmoid, node)
+    graph.insert_before(sigmoid, node)
+    sigmoid.replace_input_with(0, undone)
+
+
+def pairs_of(model: ir.Model, *, gated: bool = False) -> list[Pair]:
+    """The pairs of layers that can be equalized, in graph order; `gated` ones, with a SiLU between, among them."""
     pairs = []
     for node in model.graph:
         first = layer_of(node)
         # A MatMul has no bias of its own; the Add behind it is no homogeneous operator.
         if first is None or not is_own(first) or node.op_type == "MatMul":
             continue
-        second = _reader(first)
+        inner, second = _behind(first, gated and node.op_type in having(Trait.LAYER | Trait.WINDOWS))
         if second is not None and is_own(second) and _fit(first, second):
-            pairs.append(Pair(first, second))
+            gates = [_silu_of(node.outputs[0]) for node in (first.node, *inner[:-1])] if gated else []
+            pairs.append(Pair(first, second, tuple(inner), tuple(gate[0] for gate in gates if gate is not None)))
     return pairs
 
 
 def between(pair: Pair) -> list[ir.Node]:
-    """The operators from the first layer, itself included, to the second."""
-    nodes = [pair.first.node]
-    while (after := only_reader(nodes[-1].outputs[0])) is not None and after is not pair.second.node:
-        nodes.append(after)
-    return nodes
+    """The operators from the first layer, itself included, to the second, that make what has the layer's factors."""
+    return [pair.first.node, *pair.inner]
 
 
 def out_ranges(layer: Layer) -> _Floats:
@@ -180,20 +210,40 @@ def _disown(pair: Pair) -> None:
             value.meta[DISOWNED] = True
 
 
-def _reader(layer: Layer) -> Layer | None:
-    """The layer behind homogeneous operators that alone reads a layer."""
+def _behind(layer: Layer, gated: bool) -> tuple[list[ir.Node], Layer | None]:
+    """The homogeneous operators and SiLUs behind a layer, and the layer that alone reads them."""
     value: ir.Value = layer.node.outputs[0]
-    while (node := only_reader(value)) is not None:
-        if node.op_type not in having(Trait.HOMOGENEOUS):
-            return layer_of(node) if node.inputs[0] is value else None
-        # The value is a slope, or MaxPool's indices are read, too: neither can be scaled along.
-        if node.inputs[0] is not value or any(map(is_taken, node.outputs[1:])):
-            return None
-        # A slope of either sign is homogeneous, but one that is computed may depend on the value itself.
-        if node.op_type == "PRelu" and constant(node.inputs[1]) is None:
-            return None
+    inner: list[ir.Node] = []
+    while True:
+        gate = _silu_of(value) if gated else None
+        node = only_reader(value) if gate is None else gate[1]
+        if node is None:
+            return inner, None
+        if gate is None and node.op_type not in having(Trait.HOMOGENEOUS):
+            return inner, layer_of(node) if node.inputs[0] is value else None
+        if gate is None and not _passes_on(node, value):
+            return inner, None
+        inner.append(node)
         value = node.outputs[0]
-    return None
+
+
+def _passes_on(node: ir.Node, value: ir.Value) -> bool:
+    """Whether a homogeneous operator takes the value as its data, and gives all of it on in its first result."""
+    # The value is a slope, or MaxPool's indices are read, too: neither can be scaled along.
+    if node.inputs[0] is not value or any(map(is_taken, node.outputs[1:])):
+        return False
+    # A slope of either sign is homogeneous, but one that is computed may depend on the value itself.
+    return node.op_type != "PRelu" or constant(node.inputs[1]) is not None
+
+
+def _silu_of(value: ir.Value) -> tuple[ir.Node, ir.Node] | None:
+    """The Sigmoid and the Mul that alone read a value and make its SiLU."""
+    readers = {use.node for use in value.uses()}
+    sigmoid = next((node for node in readers if node.op_type == "Sigmoid"), None)
+    mul = only_reader(sigmoid.outputs[0]) if sigmoid is not None else None
+    if sigmoid is None or mul is None or mul.op_type != "Mul" or value.is_graph_output() or readers != {sigmoid, mul}:
+        return None
+    return (sigmoid, mul) if value in mul.inputs else None
 
 
 def _fit(first: Layer, second: Layer) -> bool:

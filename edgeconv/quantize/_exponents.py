@@ -28,6 +28,7 @@ _Floats = npt.NDArray[np.float64]
 _MOST = 24  # exponent of the largest factor
 _DEVIATIONS = 5.0  # a few images hold no channel's largest number; evened by what they hold, all channels clip others
 _WORTH = 0.95  # of the noise without: what gains less than this is left as it is
+_WORTH_AN_OPERATOR = 0.5  # the same across a SiLU, which takes an operator more (`edgeconv.quantize._equalize`)
 _ACTIVATION_STEPS, _WEIGHT_STEPS = 255, 127  # of a range: 8 bits from end to end; symmetric, from zero
 
 
@@ -73,7 +74,7 @@ def exponents_of(
     Raises:
         QuantizeError: the batches do not fit the model.
     """
-    pairs = pairs_of(model)
+    pairs = pairs_of(model, gated=True)
     readers = {pair.first.node: pair.second for pair in pairs}
     seen: dict[str, _Channels] = {}
     inner = {name: pair for pair in pairs for name in _quantized(pair)}
@@ -121,6 +122,7 @@ class _Choice:
         self.matters = np.ones(outputs) if reader is None else _powers(reader).reshape(outputs)
         self.reaches = [channel.reach() for channel in channels]
         self.range = np.max([high - low for low, high in self.reaches], axis=0)
+        self.worth = _WORTH_AN_OPERATOR if pair.sigmoids else _WORTH
         self.first, self.second = out_ranges(pair.first), in_ranges(pair.second)
 
     def best(self) -> npt.NDArray[np.int64]:
@@ -130,7 +132,7 @@ class _Choice:
         if not tried:
             return none
         noise, _, exponents = min(tried)
-        return exponents if noise < _WORTH * self.noise(none) else none
+        return exponents if noise < self.worth * self.noise(none) else none
 
     def noise(self, exponents: npt.NDArray[np.int64]) -> float:
         """Noise power over signal power in the second layer's outputs, with rounding taken for white noise.

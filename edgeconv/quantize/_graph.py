@@ -13,6 +13,9 @@ from edgeconv.graph.names import names_of, reserved_names, take_name
 LAYER = "edgeconv.quantize.layer"
 """Node.meta key (never serialized): the name in the plan, which the node's output loses when it is quantized."""
 
+ADDED = "edgeconv.quantize.added"
+"""Node.meta key: a node for which the graph before it was prepared has none."""
+
 
 def is_activation(value: ir.Value | None) -> bool:
     """Whether the value is a float32 tensor that is computed from the graph's inputs."""

@@ -15,7 +15,7 @@ from edgeconv.errors import QuantizeError
 from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import MODULE, only_reader
 from edgeconv.graph.origin import origin_of
-from edgeconv.quantize._graph import is_activation, name_of, named
+from edgeconv.quantize._graph import ADDED, is_activation, name_of, named
 from edgeconv.quantize._structure import bias_add
 
 T = TypeVar("T", bound=QuantizationOptions)
@@ -53,10 +53,12 @@ def matching(graph: ir.Graph, patterns: Sequence[str], where: str, inputs: Seque
 def with_names(options: T, before: ir.Graph, after: ir.Graph) -> T:
     """The options with what patterns mean in one graph by its names in another, whose nodes replace its own in order.
 
+    Those that equalization added replace none.
+
     Raises:
         QuantizeError: a name or a pattern means nothing.
     """
-    pairs = zip(before, after, strict=True)
+    pairs = zip(before, (node for node in after if not node.meta.get(ADDED)), strict=True)
     now = {node.outputs[0].name or "": replaced.outputs[0].name or "" for node, replaced in pairs}
     float_names = matching(before, options.keep_float, "keep_float")
     overrides = overrides_of(before, options.override)
