@@ -245,7 +245,9 @@ def test_operands_that_depend_on_each_other_are_not_exchanged_for_anything() -> 
     start += " { y = Neg(x) r = Relu(y) z = Abs(w) "
     before = ir.from_onnx_text(f"{start} same = Relu(y) m = Sum(same, y, r) k = Max(z, y) }}")
     after = ir.from_onnx_text(f"{start} m = Sum(r, y, r) k = Max(y, z) }}")  # as merge-common leaves it
-    assert Beside(before, after, {"y", "r", "z", "m", "k"}).apart(["m", "k"]) == ["k"]
+    beside = Beside(before, after, {"y", "r", "z", "m", "k"})
+    assert beside.apart(["m", "k"]) == ["k"]
+    assert (beside.in_the_way("m"), beside.in_the_way("k")) == ({"r"}, frozenset())  # m is a function of y alone
 
 
 def test_a_rewrite_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -396,6 +398,33 @@ def test_a_clamp_behind_numbers_of_one_sign_is_told() -> None:
     ir.convenience.replace_nodes_and_values(wrong.graph, node, [node], [clip], node.outputs, clip.outputs)
     assert case.link().verdict is Verdict.PASS
     assert "the clamp of Relu relu holds [0, 6]" in case.link(wrong).reason
+
+
+class Bright(nn.Module):
+    """Squeeze and excitation whose ReLU, of a mean of some channels, has nothing to do on any usual image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.reduce, self.expand = nn.Conv2d(6, 4, 1), nn.Conv2d(4, 6, 1)
+        nn.init.constant_(self.reduce.bias, 9.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.softmax(x, 1)
+        gate = self.expand(functional.relu(self.reduce(x.mean((2, 3), keepdim=True))))
+        return x * torch.sigmoid(gate)
+
+
+def test_an_activation_that_is_passed_by_is_told_where_no_input_reaches_its_kink() -> None:
+    case = Case(Bright().eval(), (1, 6, 4, 4))
+    wrong = case.rewritten.clone()
+    (node,) = [node for node in wrong.graph if node.op_type == "Relu"]
+    for use in list(node.outputs[0].uses()):  # both graphs have the value of the ReLU, and one reads the value before
+        use.node.replace_input_with(use.idx, node.inputs[0])
+    assert case.link().verdict is Verdict.PASS
+    link = case.link(wrong)
+    assert (link.verdict, link.where) == (Verdict.FAIL, "expand")
+    assert "cause: Relu relu is left out" in link.reason
 
 
 class Far(nn.Module):

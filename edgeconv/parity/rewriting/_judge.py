@@ -19,6 +19,7 @@ from edgeconv.graph.edit import constant
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.causes import Evidence, cause_of
 from edgeconv.parity.rewriting._jumps import jumping_values
+from edgeconv.parity.rewriting._operands import Operands, other_operands
 from edgeconv.parity.rewriting._place import Place, worst_of
 from edgeconv.parity.rewriting._signs import Signs, is_short
 from edgeconv.parity.writing import (
@@ -27,11 +28,8 @@ from edgeconv.parity.writing import (
     Beside,
     Graph,
     errors,
-    filled,
     half_steps,
     magnitude,
-    past_kinks,
-    reach_of_graph,
 )
 
 _DRAWS = 8  # of signs: two evaluations that fall on different sides of a jump are told apart by one draw in two
@@ -39,11 +37,6 @@ _MOST_DRAWS = 128  # as long as more of them explain more: where many elements l
 _SAFETY = 4.0  # times the largest of these, element by element
 # An error of more half units than this is explained, too, by a hypothesis that leaves a few of them.
 _MOST_EXPLAINED = 2.0**12
-# Products and sums: what they make of some operands tells them apart, and larger operands tell no more.
-_POLYNOMIAL = having_any((Trait.AFFINE, Trait.SIGNED_SUM, Trait.LAYER, Trait.MOVES, Trait.AVERAGES)) | {
-    "BatchNormalization",
-    "ReduceSum",
-}
 # Each element of the result is computed from few numbers, which are rounded a few times; and it does not jump.
 _ELEMENTWISE = having_any((Trait.FUNCTION, Trait.BROADCASTS)) - having_any((Trait.PIECEWISE_CONSTANT, Trait.COMPARES))
 _FEW = 2.0**-7  # of GAMMA: 64 roundings
@@ -56,28 +49,11 @@ _Computed = tuple[Mapping[str, Array], Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
-class _Operands:
-    """What both graphs are computed on.
-
-    Attributes:
-        inputs: by name.
-        held: arrays that the readers of inner values get in place of what was computed, by name.
-        names: the values that are compared.
-        all_finite: whether a number that is not finite on one side alone is a fault: it is, for a user's sample.
-    """
-
-    inputs: Mapping[str, Array]
-    held: Mapping[str, Array]
-    names: Sequence[str]
-    all_finite: bool = True
-
-
-@dataclass(frozen=True)
 class _Broken:
     """A value that the rewritten graph computes wrongly: its operands, and the wrong result."""
 
     after: Graph
-    operands: _Operands
+    operands: Operands
     place: Place
     actual: Array
 
@@ -219,33 +195,14 @@ class _Rewriting:
             )
             return next(filter(None, causes), "")
 
-    def _operands(self, after: Graph, beside: Beside, held: Mapping[str, Array]) -> Iterator[_Operands]:
-        """The sample's; of a float graph then others, for what these do not reach, where both sides read the same.
-
-        What clamps, saturates or has a slope on one side gets larger ones, of the same signs and of the others, and
-        without zeros. Products and sums are told apart by any operands but zeros: they get others where a channel has
-        nothing else, and the weights behind it would change nothing.
-        """
+    def _operands(self, after: Graph, beside: Beside, held: Mapping[str, Array]) -> Iterator[Operands]:
+        """The sample's; of a float graph then others, for what these do not reach."""
         changed = beside.changed()
-        yield _Operands(self.inputs, held, changed)
-        if self.before.quantizers:
-            return
-        free = held.keys() - self.before.moved - after.moved  # nothing else has the same elements
-        beside = Beside(self.before.model, after.model, free)
-        apart = beside.apart(changed)
-        linear = [name for name in apart if _POLYNOMIAL.issuperset(beside.operators(name))]
-        kinked = [name for name in apart if name not in linear]
-        if kinked:
-            reaches = [reach_of_graph(graph.model.graph) for graph in (self.before, after)]
-            values = {name: held[name] for name in free}
-            for larger, beyond in past_kinks(self.inputs, values, reaches, self.before.never_negative):
-                yield _Operands(larger, beyond, kinked, all_finite=False)
-        empty = {name for name in free if linear and _has_empty_channel(held[name])}
-        unseen = [name for name in linear if self.before.operands(name, free) & empty]
-        if unseen:
-            yield _Operands(self.inputs, {name: filled(held[name]) for name in free}, unseen, all_finite=False)
+        yield Operands(self.inputs, held, changed)
+        if not self.before.quantizers:
+            yield from other_operands(self.before, after, self.inputs, held, changed)
 
-    def _expected(self, operands: _Operands) -> Mapping[str, Array]:
+    def _expected(self, operands: Operands) -> Mapping[str, Array]:
         """What the captured graph computes of operands; of a graph of integers before it is rounded."""
         if operands.all_finite and not self.before.quantizers:
             return self.values
@@ -270,7 +227,7 @@ class _Rewriting:
             expected: the right one.
             least: the bound that is known without an evaluation.
             allowances: what is added to it, one after another, while the value is beyond.
-            all_finite: see `_Operands`.
+            all_finite: see `Operands`.
         """
         if actual.shape != expected.shape:
             return Place(sentence[0], float("inf"), 0.0, f"the shape {list(expected.shape)} that it should have")
@@ -340,18 +297,7 @@ def _repeated(graph: Graph, held: Mapping[str, Array]) -> dict[str, Array]:
     return again
 
 
-def _has_empty_channel(array: Array) -> bool:
-    """Whether all is zero at one place of an axis other than the batch's, channels or features among them."""
-    if array.dtype.kind != "f" or array.ndim < 2 or not array.size:
-        return False
-    taken = array != 0
-    return any(
-        not taken.any(axis=tuple(other for other in range(array.ndim) if other != axis)).all()
-        for axis in range(1, array.ndim)
-    )
-
-
-def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, few: float) -> Array:
+def _carried_by_part(graphs: Sequence[Graph], operands: Operands, name: str, few: float) -> Array:
     """What both graphs make of relative changes in the operands of a value and all numbers on the way: a part of it."""
     total = np.zeros(())
     sides = (operands.inputs, operands.held)
@@ -368,7 +314,7 @@ def _carried_by_part(graphs: Sequence[Graph], operands: _Operands, name: str, fe
     return few * total
 
 
-def _of_lost_numbers(before: Graph, after: Graph, operands: _Operands, name: str) -> Array:
+def _of_lost_numbers(before: Graph, after: Graph, operands: Operands, name: str) -> Array:
     """What half a unit of float32 makes of numbers that the rewrites took for others: 0.16666667 is a sixth.
 
     Each is one number, which the captured graph has before a value and the rewritten one has not.

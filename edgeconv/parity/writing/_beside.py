@@ -44,14 +44,43 @@ class Beside:
         These held values may then be anything. Of what one graph alone reads the other may read the origin, as where
         the same was computed twice; and a graph may rely on what a value is computed from.
         """
-        free = self._held | self._inputs
         chosen = []
         for name in names:
-            read, also = (_before(makers, name, free)[1] for makers in self._makers)
-            bits = sum(1 << self._places[value] for value in read if value in self._places)
-            if read == also and not any(self._origins.get(value, 0) & bits for value in read):
+            read, also = self._read(name, self._held)
+            if read == also and not self._dependent(read):
                 chosen.append(name)
         return chosen
+
+    def read(self, name: str, unheld: Collection[str] = ()) -> frozenset[str]:
+        """The held values and the inputs that either graph computes a value from, without those not held."""
+        read, also = self._read(name, self._held.difference(unheld))
+        return read | also
+
+    def in_the_way(self, name: str) -> frozenset[str]:
+        """The held values without which `apart` holds of a value, if without any: the latest first, and no more.
+
+        A node that one graph leaves out is seen only where its operand is held, and its own result is not.
+        """
+        held = self._held
+        while True:
+            read, also = self._read(name, held)
+            latest = max((read ^ also | self._dependent(read | also)) & held, key=self._place, default=None)
+            if latest is None:
+                return self._held - held
+            held -= {latest}
+
+    def _read(self, name: str, held: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """What each graph computes a value from directly, of held values and inputs."""
+        before, after = (_before(makers, name, held | self._inputs)[1] for makers in self._makers)
+        return before, after
+
+    def _dependent(self, names: Collection[str]) -> frozenset[str]:
+        """Those that are computed from others of them."""
+        bits = sum(1 << self._places[name] for name in names if name in self._places)
+        return frozenset(name for name in names if self._origins.get(name, 0) & bits)
+
+    def _place(self, name: str) -> int:
+        return self._places.get(name, len(self._places))
 
     @cached_property
     def _places(self) -> dict[str, int]:
