@@ -206,7 +206,8 @@ class _Rewriting:
         """What the captured graph computes of operands; of a graph of integers before it is rounded."""
         if operands.all_finite and not self.before.quantizers:
             return self.values
-        held = {**operands.held, **_repeated(self.before, operands.held)}
+        again = _repeated(self.before, operands.held)
+        held = {**operands.held, **again} if again else operands.held
         return self.before.held(operands.inputs, held, {}, operands.names)
 
     def _place(

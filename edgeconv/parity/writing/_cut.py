@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx_ir as ir
 
+from edgeconv.core import Array
 from edgeconv.graph.names import names_of, reserved_names, take_name
 from edgeconv.parity.causes import HELD
 from edgeconv.parity.writing._steps import Steps
@@ -73,6 +74,14 @@ class Cut:
         result.shape, result.type = source.shape, source.type
         graph.insert_before(graph[0], clip) if maker is None else graph.insert_after(maker, clip)
         return result
+
+    def feeds(
+        self, read: Collection[ir.Value], arrays: Mapping[str, Array], values: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """What is read of arrays by their own name, and of held values, by the name of the input in their place."""
+        readable = {value.name or "" for value in read}
+        fed = {name: array for name, array in arrays.items() if name in readable}
+        return fed | {inner: values[name] for name, inner in self.inputs.items() if inner in readable}
 
     def part(self, names: frozenset[str]) -> ir.Model:
         """What some values are computed from, alone: most values have few operators behind the held ones."""

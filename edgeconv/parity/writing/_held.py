@@ -268,11 +268,10 @@ class Graph:
             return {}
         cut = self._cut(frozenset(values))
         part = cut.part(frozenset(names))
-        fed = {**inputs, **changed, **{inner: values[name] for name, inner in cut.inputs.items()}}
-        readable = {value.name for value in part.graph.inputs} | part.graph.initializers.keys()
+        readable = [*part.graph.inputs, *part.graph.initializers.values()]
+        feeds = cut.feeds(readable, {**inputs, **changed}, values)
         ends = {name: cut.ends[name] for name in names}
         with one_thread():
-            feeds = {name: fed[name] for name in fed.keys() & readable}
             results = evaluate(part, feeds, keep=set(ends.values()), altered=altered)
         return {name: self._saturated(name, results[end]) for name, end in ends.items()}
 
@@ -300,9 +299,9 @@ class Graph:
             RewriteError: the reference cannot compute it by itself.
         """
         cut = self._cut(frozenset(values))
-        feeds = {**inputs, **changed, **{inner: values[outer] for outer, inner in cut.inputs.items()}}
         nodes = list(cut.part(frozenset([name])).graph)
         read = {value for node in nodes for value in node.inputs if value is not None}
+        feeds = cut.feeds(read, {**inputs, **changed}, values)
         arrays = {value: feeds[value.name] for value in read if value.name in feeds}
         arrays |= {
             value: value.const_value.numpy() for value in read if value not in arrays and value.const_value is not None
@@ -348,10 +347,12 @@ class Graph:
         return {name: self.steps(name) for name in self.saturates}
 
     def _cut(self, names: frozenset[str]) -> Cut:
-        if names not in self._cuts:
+        cut = self._cuts.pop(names, None)
+        if cut is None:
             cut = Cut(self.model, names, frozenset(self.quantizers), self._limits)
-            self._cuts = {names: cut}  # one, as they weigh
-        return self._cuts[names]
+        # Two, as they weigh: what both sides read, and what of it has been compared so far.
+        self._cuts = {**dict(list(self._cuts.items())[-1:]), names: cut}
+        return cut
 
 
 def _elements(shape: ir.Shape | None) -> int:

@@ -31,6 +31,7 @@ from edgeconv.parity.writing._ends import (
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._judged import Judged, judged_end
+from edgeconv.parity.writing._on_demand import NotComputedError, OnDemand
 from edgeconv.parity.writing._operands import Source
 from edgeconv.parity.writing._parameters import parameter_faults
 from edgeconv.parity.writing._ratios import exact_ratios
@@ -70,6 +71,8 @@ def writing(
     for operands in work.operands(inputs):
         try:
             judged += work.judged(operands)
+        except NotComputedError:
+            raise
         except (RewriteError, EmitError) as error:
             faults.append((str(error.where), f"the file cannot be evaluated: {error}"))
             break
@@ -202,9 +205,11 @@ class _Writing:
             of = compared(end.actual, end.expected, operands, is_known=is_known)
             least = max(GAMMA * of.magnitude, UNDERFLOW) if end.expected.dtype.kind == "f" else 0.0
             signal, noise = signal + of.signal, noise + of.noise
-            judged.append(Judged(end, operands, of.distance, least))
+            judged.append(Judged(end, operands, of.distance, least).settled())
         self.energies = (signal, noise)
-        return [self._closer(item) if item.used > 1 else item for item in judged]
+        for at, item in enumerate(judged):  # one by one: what holds needs its arrays no longer
+            judged[at] = self._closer(item).settled() if item.used > 1 else item
+        return judged
 
     def _closer(self, item: Judged) -> Judged:
         """With the bound that needs more evaluations."""
@@ -271,7 +276,8 @@ class _Writing:
                 total += HALF_UNIT * np.abs(end.expected)
                 continue
             value = compute(held, names=[name])[name] * (1 + HALF_UNIT)
-            total += errors(end.arranged(compute({**held, name: value}, names=[end.value])[end.value]), end.expected)
+            (moved,) = compute(OnDemand.over(held, {name: value}), names=[end.value]).values()
+            total += errors(end.arranged(moved), end.expected)
         return total
 
     def _of_ranges(self, end: End) -> Array:
@@ -317,7 +323,7 @@ class _Writing:
         generator = np.random.default_rng(0)
         held = self._held(operands)
         read = sorted(self.graph.operands(end.value, held))
-        held |= {name: _changed(held[name], generator) for name in read if name in held}
+        held = OnDemand.over(held, {name: _changed(held[name], generator) for name in read if name in held})
         inputs = {name: _changed(array, generator) for name, array in operands.inputs.items() if name in read}
         (result,) = self.graph.held(inputs, held, self.matching.rounded, [end.value]).values()
         return magnitude(errors(result, operands.expected[end.value])) / _CHANGE
@@ -365,7 +371,7 @@ class _Writing:
             return self._mended(item, bound)
         relative = bound / (magnitude(end.expected) or 1.0)
         stored = {name: self.file.constants[name] for name in self.file.constants_before(end.tensor)}
-        others = {name: array for name, array in operands.expected.items() if name != end.value}
+        others = OnDemand.among(operands.expected, operands.expected.keys() - {end.value})
         with one_thread():
             steps, unread = self.graph.constant_steps, {*self.file.unused}
             evidence = Evidence(actual, bound, relative)
@@ -421,9 +427,9 @@ class _Writing:
             return end.expected
         return end.arranged(result) if result.size == end.expected.size else end.expected
 
-    def _held(self, operands: Operands) -> dict[str, Array]:
+    def _held(self, operands: Operands) -> Mapping[str, Array]:
         """The values that both sides read in place of what they compute."""
-        return {name: array for name, array in operands.values.items() if name in self.compared}
+        return OnDemand.among(operands.values, self.compared)
 
 
 def _share(steps: Array, array: Array) -> float:

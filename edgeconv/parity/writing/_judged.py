@@ -11,6 +11,9 @@ from edgeconv.parity.writing._distances import distance_of
 from edgeconv.parity.writing._ends import UNDERFLOW, End, Operands, share
 from edgeconv.parity.writing._telling import told_of_end
 
+_NONE = np.zeros(0)
+_NO_OPERANDS = Operands({}, {}, {})
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -29,6 +32,12 @@ class Judged:
     @property
     def used(self) -> float:
         return share(self.error, self.bound)
+
+    def settled(self) -> Judged:
+        """Without its arrays where it holds: nothing asks for them, and those of a network fill gigabytes."""
+        if self.used > 1:
+            return self
+        return replace(self, end=replace(self.end, actual=_NONE, expected=_NONE), operands=_NO_OPERANDS)
 
     def told(self, sample: str) -> str:
         """One line on a part of the file that computes something else, of this input."""

@@ -20,6 +20,7 @@ from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import reach_of_graph
 from edgeconv.parity.writing._narrowed import left_open, narrowed, rounded
 from edgeconv.parity.writing._node_order import IN_ORDER, POSITIVE, misplaced, without_scale
+from edgeconv.parity.writing._on_demand import OnDemand, held_on_demand
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
 from edgeconv.reference import OPERATORS
@@ -143,8 +144,8 @@ class OnnxFile:
     ) -> Iterator[End]:
         """Evaluates the file; what reads a held value reads the graph's. Parameters as of `TfliteFile.compare`."""
         names = [name for name in self._in_order() if name in expected]
-        self._fed = (inputs, {name: values[name] for name in self._in_order() if name in values})
-        results = self._file.held(*self._fed, {}, [name for name in names if name not in known])
+        self._fed = (inputs, OnDemand.among(values, self.names))
+        results = held_on_demand(self._file, *self._fed, {}, [name for name in names if name not in known])
         for name in names:
             due = expected[name]
             yield End(name, name, self._operators.get(name, ""), results.get(name, due), due, (*range(due.ndim),))
@@ -163,10 +164,11 @@ class OnnxFile:
         layers = (piece := self._file.piece(tensor, inputs, values, {})).layers
         names = [[(value.name or "").removesuffix(HELD) for value in layer.node.outputs] for layer in layers]
 
-        def readable(at: int) -> dict[str, Array]:
+        def readable(at: int) -> Mapping[str, Array]:
             inner = [zip(names[place], layers[place].results, strict=True) for place in reversed(range(at))]
             after = {name for place in range(at, len(names)) for name in names[place]}
-            return {**dict(itertools.chain(*inner)), **{name: values[name] for name in values.keys() - after}, **inputs}
+            before = OnDemand.over(OnDemand.among(values, values.keys() - after), inputs)
+            return OnDemand.over(dict(itertools.chain(*inner)), before)
 
         def reading(name: str, array: Array) -> Array:
             return piece.with_constants({name: array})

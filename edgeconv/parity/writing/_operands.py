@@ -14,6 +14,7 @@ from edgeconv.parity.writing._ends import Operands, filled, lowered, mixed, nega
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import LARGER, reach_of_graph
+from edgeconv.parity.writing._on_demand import NotComputedError, OnDemand, held_on_demand
 
 _Arrays = Mapping[str, Array]
 _MOST_SHARED = 1 << 23  # elements of held values: 64 MB, several times over
@@ -36,13 +37,19 @@ def past_kinks(
     """
     for reach in sorted({LARGER, *reaches}):
         larger = {name: raised(array, reach) for name, array in inputs.items()}
-        beyond = {name: raised(array, reach) for name, array in values.items()}
+        beyond = OnDemand.of_each(values, partial(_raised, values, reach))
         yield larger, beyond
-        signs = {name: array if name in never_negative else negated(array) for name, array in beyond.items()}
-        yield (
-            {name: filled(negated(array)) for name, array in larger.items()},
-            {name: filled(array) for name, array in signs.items()},
-        )
+        others = {name: filled(negated(array)) for name, array in larger.items()}
+        yield others, OnDemand.of_each(values, partial(_of_other_sign, beyond, never_negative))
+
+
+def _raised(values: _Arrays, reach: float, name: str) -> Array:
+    return raised(values[name], reach)
+
+
+def _of_other_sign(values: _Arrays, never_negative: Collection[str], name: str) -> Array:
+    """A value of the other sign where it may be negative, and without zeros."""
+    return filled(values[name] if name in never_negative else negated(values[name]))
 
 
 def _one_sided(graph: ir.Graph) -> list[float]:
@@ -98,53 +105,64 @@ class Source:
     def _others(self, inputs: _Arrays, values: _Arrays, names: Collection[str], reach: float) -> Iterator[Operands]:
         """The operands that do not follow from the sample's inputs: values in another order, and beyond all kinks."""
         others = {name: mixed(array) for name, array in inputs.items()}
-        mixed_values = {name: mixed(array) for name, array in values.items()}
-        for changed_inputs, changed in self._beyond(others, mixed_values, reach):
-            expected = self._graph.held(changed_inputs, changed, self._rounded, names)
+        mixed_values = OnDemand.of_each(values, lambda name: mixed(values[name]))
+        shapes = {name: array.shape for name, array in values.items()}
+        for changed_inputs, changed in self._beyond(others, mixed_values, shapes, reach):
+            expected = self._held(changed_inputs, changed, names)
             yield Operands(changed_inputs, changed, expected, all_finite=False)
 
-    def _beyond(self, inputs: _Arrays, values: _Arrays, reach: float) -> Iterator[tuple[_Arrays, _Arrays]]:
+    def _beyond(
+        self, inputs: _Arrays, values: _Arrays, shapes: Mapping[str, tuple[int, ...]], reach: float
+    ) -> Iterator[tuple[_Arrays, _Arrays]]:
         """Inputs and held values that pass the kinks which the sample's own numbers do not."""
         graph = self._graph
-        spread = {
-            name: graph.steps(name).spread(array.shape, negative=name not in graph.never_negative)
-            for name, array in values.items()
-            if name in graph.quantizers
-        }
+        integers = [name for name in values if name in graph.quantizers]
+        spread = OnDemand.of_each(
+            integers,
+            lambda name: graph.steps(name).spread(shapes[name], negative=name not in graph.never_negative),
+        )
         # What is quantized saturates; a layer that stays float between others is past its kinks as a float graph's is.
-        floats = {name: array for name, array in values.items() if name not in spread}
+        floats = OnDemand.among(values, values.keys() - {*integers})
         free_inputs = {name: array for name, array in inputs.items() if name not in graph.quantized_inputs}
         if graph.quantizers:
             yield inputs, values
         for sign in _one_sided(graph.model.graph):
             one_sided = {name: _signed(array, sign) for name, array in free_inputs.items()}
-            changed = {
-                name: array if name in graph.never_negative else _signed(array, sign) for name, array in values.items()
-            }
-            changed |= {name: graph.steps(name).nearest(changed[name]) for name in spread}
-            yield {**inputs, **one_sided}, changed
+            yield {**inputs, **one_sided}, OnDemand.of_each(values, partial(self._one_sign, values, sign))
         if not floats and not free_inputs:
             yield inputs, spread
             return
         reaches = (reach, reach_of_graph(graph.model.graph))
         for larger, beyond in past_kinks(free_inputs, floats, reaches, graph.never_negative):
-            yield {**inputs, **larger}, {**beyond, **spread}
+            changed = OnDemand.over(beyond, spread)
+            yield {**inputs, **larger}, changed
             within = graph.positions & (inputs.keys() | values.keys())
             if within:  # an image is read at no place beyond its border
-                places = {name: array for name, array in values.items() if name in within}
                 own = {name: array for name, array in inputs.items() if name in within}
-                yield {**inputs, **larger, **own}, {**beyond, **spread, **places}
+                yield {**inputs, **larger, **own}, OnDemand.over(changed, OnDemand.among(values, within))
+
+    def _one_sign(self, values: _Arrays, sign: float, name: str) -> Array:
+        """A value whose numbers have one sign where they may; integers are the nearest ones."""
+        graph = self._graph
+        array = values[name] if name in graph.never_negative else _signed(values[name], sign)
+        return graph.steps(name).nearest(array) if name in graph.quantizers else array
 
     def small(self, inputs: Mapping[str, Array]) -> Operands:
         """The sample's numbers in another order, and so small that what is added to a variance counts."""
         graph, rounded = self._graph, self._rounded
         values = graph.values(inputs, rounded, self._names)
         free = sorted(values.keys() & self._file.read - self._moved)
-        changed = {name: lowered(mixed(values[name])) for name in free}
-        changed |= {name: of.nearest(changed[name]) for name, of in self._file.looked_up.items() if name in changed}
+        looked_up = self._file.looked_up
+
+        def small(name: str) -> Array:
+            array = lowered(mixed(values[name]))
+            return looked_up[name].nearest(array) if name in looked_up else array
+
+        changed = OnDemand.of_each(free, small)
         others = {name: lowered(mixed(array)) for name, array in inputs.items()}
         names = self._names - self._alike(free)
-        return Operands(others, changed, graph.held(others, changed, rounded, names), all_finite=False)
+        expected = self._held(others, changed, names)
+        return Operands(others, changed, expected, all_finite=False)
 
     def following(self, inputs: Mapping[str, Array]) -> Operands:
         """Those that follow from inputs, each from the ones before it."""
@@ -156,7 +174,12 @@ class Source:
         """The values that the graph makes of inputs."""
         if not self._graph.quantizers:
             return Operands(inputs, values, values, known=known)
-        return Operands(inputs, values, self._graph.held(inputs, values, self._rounded, list(values)), known=known)
+        expected = self._held(inputs, values, values.keys())
+        return Operands(inputs, values, expected, known=known)
+
+    def _held(self, inputs: _Arrays, values: _Arrays, names: Collection[str]) -> _Arrays:
+        """What the graph computes of operands; one that it cannot compute is no fault of the file."""
+        return held_on_demand(self._graph, inputs, values, self._rounded, names, NotComputedError)
 
     def _alike(self, held: Collection[str]) -> frozenset[str]:
         """What both sides compute alike of held values; of constants that the file has rounded, nothing is."""

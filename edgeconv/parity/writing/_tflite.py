@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from edgeconv.parity.writing._real_file import as_stored, in_real_numbers, range
 from edgeconv.parity.writing._rounded_before import rounded_before_moves
 from edgeconv.parity.writing._solved import is_quantized, is_rounded
 from edgeconv.parity.writing._steps import Steps
+from edgeconv.parity.writing._tensors import Tensors
 from edgeconv.parity.writing._tflite_integers import parameters_of, real_numbers, tflite_misread
 from edgeconv.parity.writing._tflite_part import part_of_file
 from edgeconv.reference.tflite import OPERATORS, Operator, Tensor, TfliteGraph, evaluate_operator
@@ -86,10 +88,10 @@ class TfliteFile:
         self._holders = self._held_values(graph, intermediates)
         held = {index: holder.name for index, holder in self._holders.items()}
         self.saturated = rounded_before_moves(file, held, graph)
-        self._values: dict[int, Array] = {}
+        self._values = Tensors({})
         self._cut: set[int] = set()
         self._axes = Axes()
-        self._evaluated: tuple[int, list[Operator], dict[int, Array]] | None = None
+        self._evaluated: tuple[int, list[Operator], Tensors] | None = None
         read = {index for operator in file.operators for index in operator.inputs} | set(file.outputs)
         constants = {index: tensor for index, tensor in enumerate(self._real.tensors) if tensor.data is not None}
         self.constants = {tensor.name: np.asarray(tensor.data) for tensor in constants.values() if tensor.floating}
@@ -256,7 +258,7 @@ class TfliteFile:
             known: values that are the expected ones, of `alike`.
         """
         self._cut, self._axes.of, self._evaluated = set(), {}, None
-        self._values = self._real.kept
+        self._values = Tensors(self._real.kept)
         for index, spec in zip(self._stated.inputs, self._inputs, strict=True):
             holder = self._holders.get(index)
             array = values.get(holder.name, inputs[spec.name]) if holder is not None else inputs[spec.name]
@@ -267,7 +269,7 @@ class TfliteFile:
             results = self._computed(operator, self._values)
             for index in operator.inputs:
                 if last[index] is operator and index in self._makers and index not in self._cut:
-                    self._values.pop(index, None)
+                    self._values.drop(index)
             for index, array in results:
                 self._values[index] = array
                 self._axes.follow(operator, index, array.ndim)
@@ -294,7 +296,9 @@ class TfliteFile:
                 yield End(holder.name, tensor.name, operator.name, compared, arranged(due, axes, array), axes)
                 self._axes.of[index] = axes
                 if holder.name in values:
-                    self._values[index] = arranged(values[holder.name], axes, array).astype(array.dtype)
+                    self._values.read_from(
+                        index, partial(_arranged, values, holder.name, axes, array.shape, array.dtype)
+                    )
                     self._cut.add(index)
 
     def again(self, tensor: str, changed: Mapping[str, Array], ranges: Mapping[str, float] | None = None) -> Array:
@@ -309,7 +313,7 @@ class TfliteFile:
         others = {self._index[name]: array for name, array in changed.items()}
         factors = {self._index[name]: factor for name, factor in (ranges or {}).items()}
         operators, unchanged = self._evaluated_before(target)
-        values, moved = unchanged | others, {*others}
+        values, moved = unchanged.with_others(others), {*others}
         # A recurrence that is written out step by step is hundreds of operators, most of which read nothing that moved.
         for operator in operators:
             if not moved.isdisjoint(operator.inputs) or not factors.keys().isdisjoint(operator.outputs):
@@ -317,10 +321,10 @@ class TfliteFile:
                 moved.update(operator.outputs)
         return self._compared(target, values[target])
 
-    def _evaluated_before(self, target: int) -> tuple[list[Operator], dict[int, Array]]:
+    def _evaluated_before(self, target: int) -> tuple[list[Operator], Tensors]:
         """The operators before a tensor, and the values of their results; kept for the one that was asked for last."""
         if self._evaluated is None or self._evaluated[0] != target:
-            operators, values = self._before(target), dict(self._values)
+            operators, values = self._before(target), self._values.with_others({})
             for operator in operators:
                 values.update(self._computed(operator, values))
             self._evaluated = target, operators, values
@@ -427,6 +431,13 @@ class TfliteFile:
             (index, _saturated(self._stated.tensors[index], array, (ranges or {}).get(index, 1.0)))
             for index, array in zip(operator.outputs, results, strict=False)
         ]
+
+
+def _arranged(
+    values: Mapping[str, Array], name: str, axes: Sequence[int], shape: Sequence[int], dtype: np.dtype[Any]
+) -> Array:
+    """A value of the graph as a tensor of the file has it."""
+    return values[name].transpose(axes).reshape(shape).astype(dtype, copy=False)
 
 
 def _saturated(tensor: Tensor, array: Array, factor: float = 1.0) -> Array:

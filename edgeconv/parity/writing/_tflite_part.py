@@ -10,6 +10,7 @@ from typing import Any
 from edgeconv.core import Array
 from edgeconv.errors import EmitError
 from edgeconv.parity.causes import Part, Skipped
+from edgeconv.parity.writing._on_demand import OnDemand
 from edgeconv.reference.tflite import Operator, Tensor, TfliteGraph
 
 Computed = Callable[[Operator, Mapping[int, Array]], Sequence[tuple[int, Array]]]
@@ -59,7 +60,8 @@ class _Operation:
         operator: str | None = None,
     ) -> tuple[Array, ...]:
         """Its results with other operands, options, or as another operator."""
-        inputs, values = list(self.made_of.inputs), dict(self.values)
+        inputs = list(self.made_of.inputs)
+        values = {index: self.values[index] for index in inputs if index in self.values}
         for place, array in (operands or {}).items():
             if array is None:
                 inputs[place] = -1
@@ -113,8 +115,9 @@ def part_of_file(
     def changed_from(start: int, changed: dict[int, Array]) -> Array:
         for operator in before[start:]:
             if not changed.keys().isdisjoint(operator.inputs):
-                changed.update(computed(operator, {**values, **changed}))
-        return finish(changed.get(result, values[result]))
+                read = {index: values[index] for index in operator.inputs if index in values} | changed
+                changed.update(computed(operator, read))
+        return finish(changed[result] if result in changed else values[result])
 
     def after(at: int, results: Sequence[Array]) -> Array:
         return changed_from(at + 1, dict(zip(before[at].outputs, results, strict=False)))
@@ -136,6 +139,7 @@ def part_of_file(
         earlier = [index for index in values if order.get(index, -1) < place]
         # What no operator reads is what was left out; otherwise the nearest is the likeliest.
         earlier.sort(key=lambda index: (index in read, -order.get(index, -1)))
-        return {file.tensors[index].name: values[index] for index in earlier}
+        indices = {file.tensors[index].name: index for index in earlier}
+        return OnDemand.of_each(indices, lambda name: values[indices[name]])
 
     return Part(operations, after, reading, readable, skipped)
