@@ -421,3 +421,15 @@ def test_a_matrix_of_infinite_numbers_is_looked_at_without_a_warning(number: flo
     due[1, 2] = array[1, 3] = array[2, 2] = due[2, 2] = number
     orders = list(_in_the_graphs_order(array, due, None))
     assert any(item is array or np.shares_memory(item, array) for item in orders)
+
+
+def test_a_search_is_bounded_by_its_work_and_not_by_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    actual = wrong(RNG.normal(size=KERNEL.shape))  # no hypothesis explains it
+    counts = []
+    for most in (1 << 33, 1 << 20):
+        monkeypatch.setattr("edgeconv.parity.causes._explain._MOST_WORK", most)
+        piece = convolution()
+        assert cause_of(piece, Evidence(actual, 1e-9)) == ""
+        counts.append(piece.evaluations)
+    assert counts[0] > counts[1]
+    assert "padding" in cause_of(convolution(), Evidence(wrong(pads=[0, 2, 2, 0]), 1e-9))  # among the likeliest

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from edgeconv.parity.causes._attributes import choices, factors, numbers
 from edgeconv.parity.causes._channels import joined_otherwise, moved_channels, values_in_place
 from edgeconv.parity.causes._constants import stored_otherwise
 from edgeconv.parity.causes._functions import clamped_operands, functions, saturations
-from edgeconv.parity.causes._mends import Part, mends
+from edgeconv.parity.causes._mends import Operation, Part, mends
 from edgeconv.parity.causes._normalizations import normalizations
 from edgeconv.parity.causes._operands import (
     exchanged_operands,
@@ -30,6 +31,9 @@ from edgeconv.parity.causes._stated import Stated, stated_otherwise
 from edgeconv.parity.causes._weights import misread_weights, weights_of_others
 from edgeconv.parity.causes._windows import windows
 
+_MOST_WORK = 1 << 33  # of one search: about 5 s of one core, however large a layer is
+_PER_ELEMENT = 16  # products and sums that reading an element, writing it and comparing it take the time of
+_FEWEST = 64  # hypotheses that are tried of any layer
 _NOTHING: Mapping[str, Array] = MappingProxyType({})
 _NO_NODES = Stated({}, {})
 
@@ -71,9 +75,11 @@ def cause_of(
     if not differing:
         return ""
     return (
-        _confirmed(hypotheses, evidence, differing)
+        _confirmed(hypotheses, evidence, differing, _Effort(piece.layers, lambda: piece.evaluations))
         or mended()
-        or _confirmed(_estimated(piece, evidence), evidence, differing)
+        or _confirmed(
+            _estimated(piece, evidence), evidence, differing, _Effort(piece.layers, lambda: piece.evaluations)
+        )
         or _unread(piece, unread)
     )
 
@@ -88,7 +94,8 @@ def cause_in_constants(piece: Piece, evidence: Evidence, stored: Mapping[str, Ar
     """As `cause_of`, by the file's constants alone: for where all else has been tried without them."""
     evidence = _in_numbers(evidence)
     differing = evidence.beyond(piece.expected)
-    return _confirmed(stored_otherwise(piece, stored, _NOTHING, _NOTHING), evidence, differing)
+    hypotheses = stored_otherwise(piece, stored, _NOTHING, _NOTHING)
+    return _confirmed(hypotheses, evidence, differing, _Effort(piece.layers, lambda: piece.evaluations))
 
 
 def cause_in_operators(part: Part, due: Evidence, actual: Array) -> str:
@@ -100,14 +107,57 @@ def cause_in_operators(part: Part, due: Evidence, actual: Array) -> str:
         actual: what the file computes.
     """
     due = _in_numbers(due)
-    return _confirmed(mends(part, due, actual), due, due.beyond(actual))
+    spent = 0
+
+    def counted(compute: Callable[..., Array]) -> Callable[..., Array]:
+        def again(*arguments: Any) -> Array:
+            nonlocal spent
+            spent += 1
+            return compute(*arguments)
+
+        return again
+
+    part = replace(part, after=counted(part.after), reading=counted(part.reading))
+    return _confirmed(mends(part, due, actual), due, due.beyond(actual), _Effort(part.operations, lambda: spent))
 
 
-def _confirmed(hypotheses: Iterable[Hypothesis], evidence: Evidence, differing: int) -> str:
-    """The words of the first hypothesis that is confirmed; of a result that is right, none is."""
+class _Effort:
+    """How many times some layers may be evaluated again, as `_MOST_WORK` allows: the likeliest hypotheses are tried.
+
+    Counted are the products of weights and data, and elements; a clock would give another answer each time.
+
+    Args:
+        layers: between held values and a judged one.
+        evaluations: how many times they have been so far.
+    """
+
+    def __init__(self, layers: Sequence[Operation], evaluations: Callable[[], int]) -> None:
+        work = sum(map(_work, layers))
+        self._evaluations = evaluations
+        self._most = evaluations() + max(_FEWEST, _MOST_WORK // max(work, 1))
+
+    @property
+    def is_left(self) -> bool:
+        """Whether another hypothesis may be tried."""
+        return self._evaluations() < self._most
+
+
+def _work(layer: Operation) -> int:
+    work = _PER_ELEMENT * sum(array.size for array in (*layer.operands, *layer.results) if array is not None)
+    result = layer.results[0]
+    for at, array in enumerate(layer.operands):
+        if array is not None and array.ndim > 1 and layer.is_constant(at):
+            channels = max((size for size in array.shape if size in result.shape), default=1)
+            work += result.size * (array.size // max(channels, 1))
+    return work
+
+
+def _confirmed(hypotheses: Iterable[Hypothesis], evidence: Evidence, differing: int, effort: _Effort) -> str:
+    """The words of the first hypothesis that is confirmed, as far as the effort allows; none of a right result."""
     if not differing:
         return ""
-    return next((item.words for item in hypotheses if confirmed(item, evidence, differing)), "")
+    tried = itertools.takewhile(lambda _: effort.is_left, hypotheses)
+    return next((item.words for item in tried if confirmed(item, evidence, differing)), "")
 
 
 def _unread(piece: Piece, unread: Collection[str]) -> str:

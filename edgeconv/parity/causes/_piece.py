@@ -153,6 +153,9 @@ class Piece:
         finish: what becomes of the result where it is stored (saturation).
         before: by `onnx_ir` value, what may be read in the place of one of `values`, in words and as an array.
 
+    Attributes:
+        evaluations: how many times it was computed again under another assumption.
+
     Raises:
         EdgeconvError: the reference cannot compute it.
     """
@@ -168,6 +171,7 @@ class Piece:
     ) -> None:
         self._values, self._result, self._finish = dict(values), result, finish
         self.before = before
+        self.evaluations = 0
         layers = []
         for node in nodes:
             operands = tuple(None if value is None else self._values[value] for value in node.inputs)
@@ -234,6 +238,7 @@ class Piece:
 
     def _walked(self, values: dict[ir.Value, Array], start: int) -> Array:
         """Computes the layers from `start` on again, as far as changed values reach; the others keep their results."""
+        self.evaluations += 1
         for layer in self.layers[start:]:
             replaced = {at: values[value] for at, value in enumerate(layer.node.inputs) if value in values}
             if replaced:
