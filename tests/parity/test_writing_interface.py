@@ -99,12 +99,16 @@ def _shape(graph: Any) -> None:
 
 
 FAULTS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
-    "outputs in another order": ("onnx", _of_onnx(lambda graph: _exchanged(graph.output)), "has the outputs q, p"),
+    "outputs in another order": (
+        "onnx",
+        _of_onnx(lambda graph: _exchanged(graph.output)),
+        "p, q; cause: its outputs are in another order",
+    ),
     "inputs in another order": ("onnx", _of_onnx(lambda graph: _exchanged(graph.input)), "has the inputs y, x"),
     "the type of an output": ("onnx", _of_onnx(_half), "has the type float16"),
     "the shape of an output": ("onnx", _of_onnx(_shape), "has the shape [2, 4, 6, 6]"),
-    "names of a signature": ("tflite", _signature_exchanged, "has the outputs q, p"),
-    "names of tensors": ("tflite", _tensors_exchanged, "the output p has the name of the output q"),
+    "names of a signature": ("tflite", _signature_exchanged, "cause: its outputs are in another order"),
+    "names of tensors": ("tflite", _tensors_exchanged, "cause: the names of two outputs are exchanged"),
 }
 
 

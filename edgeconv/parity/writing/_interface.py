@@ -39,10 +39,16 @@ def interface_faults(
     Raises:
         EmitError: the file cannot be read.
     """
-    held = _onnx_interface(artifact) if artifact.format == "onnx" else _tflite_interface(artifact)
+    graph = None
+    if artifact.format == "onnx":
+        held = _onnx_interface(artifact)
+    else:
+        data = read_named(artifact.path, kind=".tflite", error=EmitError)
+        graph = tflite.read(data)
+        held = _tflite_interface(artifact, graph, data)
     sides = (("input", inputs, artifact.inputs, held[0]), ("output", outputs, artifact.outputs, held[1]))
     faults = [fault for side, names, stated, specs in sides for fault in _of_side(side, names, stated, specs, scales)]
-    return faults if faults or artifact.format == "onnx" else [*_exchanged_tensors(artifact)]
+    return faults if faults or graph is None else [*_exchanged_tensors(artifact, graph)]
 
 
 def _of_side(
@@ -56,7 +62,8 @@ def _of_side(
         order = [spec.name for spec in specs]
         if order != [*names] and (specs is held or stated):
             first = next((name for name, other in zip(names, order, strict=False) if name != other), side)
-            yield first, f"the file {whose} the {side}s {', '.join(order)}, and the graph has {', '.join(names)}"
+            why = f"; cause: its {side}s are in another order" if sorted(order) == sorted(names) else ""
+            yield first, f"the file {whose} the {side}s {', '.join(order)}, and the graph has {', '.join(names)}{why}"
             return
     for spec, other in zip(stated, held, strict=False):
         due_scale = (spec.scale, spec.zero_point) if spec.scale is not None else scales.get(spec.name, (None, 0))
@@ -85,10 +92,10 @@ def _onnx_interface(artifact: Artifact) -> tuple[list[TensorSpec], list[TensorSp
     return inputs, [onnx_spec(value) for value in graph.outputs]
 
 
-def _tflite_interface(artifact: Artifact) -> tuple[list[TensorSpec], list[TensorSpec]]:
+def _tflite_interface(
+    artifact: Artifact, graph: tflite.TfliteGraph, data: bytes
+) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """By the names of the signature, which an application asks by, where the file has one."""
-    data = read_named(artifact.path, kind=".tflite", error=EmitError)
-    graph = tflite.read(data)
     named = dict(signature_names(tflite.open_tflite(data), graph))
     sides = []
     for indices, stated in ((graph.inputs, artifact.inputs), (graph.outputs, artifact.outputs)):
@@ -103,16 +110,19 @@ def _tflite_interface(artifact: Artifact) -> tuple[list[TensorSpec], list[Tensor
     return sides[0], sides[1]
 
 
-def _exchanged_tensors(artifact: Artifact) -> Iterator[_Fault]:
+def _exchanged_tensors(artifact: Artifact, graph: tflite.TfliteGraph) -> Iterator[_Fault]:
     """Tensors of a ``.tflite`` file with the name of another input or output: a caller may ask for these, too."""
-    graph = tflite.read(read_named(artifact.path, kind=".tflite", error=EmitError))
     sides = (("input", graph.inputs, artifact.inputs), ("output", graph.outputs, artifact.outputs))
     for side, indices, stated in sides:
         places = {spec.name: index for spec, index in zip(stated, indices, strict=False)}
         for spec, index in zip(stated, indices, strict=False):
             name = graph.tensors[index].name
             if name != spec.name and places.get(name, index) != index:
-                yield spec.name, f"the tensor of the {side} {spec.name} has the name of the {side} {name}"
+                yield (
+                    spec.name,
+                    f"the tensor of the {side} {spec.name} has the name of the {side} {name}; cause: the names of two "
+                    f"{side}s are exchanged",
+                )
 
 
 def _opened(shape: Sequence[int | str], stated: Sequence[int | str]) -> tuple[int | str, ...]:
