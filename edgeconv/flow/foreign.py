@@ -43,7 +43,7 @@ from edgeconv.rewrite import optimize
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeconv.parity.writing import OnValues, ReadBack
+    from edgeconv.parity.writing import IntegerFaults, OnValues, ReadBack
     from edgeconv.recipe import Recipe
 
 _MOST_READ_BACK = 32  # samples that the reference evaluates a file of integers on
@@ -199,22 +199,23 @@ def _writing(
     Args:
         by_layers: whether the layers and constants of a file of integers are looked for in the module's graphs.
     """
-    from edgeconv.parity.writing import with_faults
+    from edgeconv.parity.writing import IntegerFaults, with_faults
 
     if file.unknown:
-        return not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
+        link = not_judged(Link.WRITING, f"the reference does not compute {', '.join(file.unknown)}")
+        return with_faults(link, file.contradictions)
     bound = proof.bounds.get(artifact.variant)  # None for float32: rounding its constants has to explain all
+    judged = IntegerFaults()
     try:
-        if bound is not None:
-            faults = _faults(artifact, file, captured, rewritten, golden) if by_layers else ()
-            try:
-                link = _by_threshold(artifact, file, golden.of(artifact.variant), bound)
-            except EdgeconvError as error:  # an operator on integers that is computed on real numbers alone
-                link = not_judged(Link.WRITING, error)
-            return with_faults(link, faults)
-        return _of_floats(artifact, file, captured, rewritten, golden)
-    except EdgeconvError as error:
-        return not_judged(Link.WRITING, error)
+        if bound is None:
+            link = _of_floats(artifact, file, captured, rewritten, golden)
+        else:
+            judged = _faults(artifact, file, captured, rewritten, golden) if by_layers else judged
+            link = _by_threshold(artifact, file, golden.of(artifact.variant), bound)
+    except EdgeconvError as error:  # an operator on integers that is computed on real numbers alone, say
+        link = not_judged(Link.WRITING, error)
+    link = replace(link, reason="; ".join(filter(None, [link.reason, judged.remark])))
+    return with_faults(link, [*file.contradictions, *judged.faults])
 
 
 def _of_floats(
@@ -281,7 +282,7 @@ def _on_values(graphs: Sequence[ir.Model], golden: Golden) -> list[OnValues]:
 
 def _faults(
     artifact: Artifact, file: ReadBack, captured: ir.Model, rewritten: ir.Model, golden: Golden
-) -> Sequence[tuple[str, str]]:
+) -> IntegerFaults:
     """What is wrong with a file of integers, beside the module in each form that a converter may have it in."""
     from edgeconv.parity.writing import Ends as FileEnds
     from edgeconv.parity.writing import Graph, integer_faults
@@ -289,7 +290,7 @@ def _faults(
     graphs = _graphs_of(captured, rewritten)
     samples = _on_values(graphs, golden)
     constants = [Graph(graph).real_constants for graph in graphs]
-    return integer_faults(file, constants, samples, FileEnds(artifact.inputs, artifact.outputs)).faults
+    return integer_faults(file, constants, samples, FileEnds(artifact.inputs, artifact.outputs))
 
 
 def _times(array: Array, factor: float) -> Array:

@@ -19,7 +19,9 @@ import numpy as np
 
 from edgeconv.core import Array, TensorSpec
 from edgeconv.parity.writing._alike import Alike
+from edgeconv.parity.writing._half_constants import narrowed_constants
 from edgeconv.parity.writing._layers import LayerOff, Walk, first_wrong, first_wrong_enlarged
+from edgeconv.parity.writing._ranges import told_ranges
 from edgeconv.parity.writing._real_file import RealFile
 from edgeconv.parity.writing._weights import Orders, Rounding
 
@@ -29,6 +31,8 @@ _NEAREST, _LEARNED = 0.5, 1.0  # steps, that constants may be off
 class File(Protocol):
     """See `ReadBack`."""
 
+    @property
+    def constants(self) -> Mapping[str, Array]: ...
     @property
     def integers(self) -> Mapping[str, tuple[Array, Array]]: ...
     @property
@@ -66,11 +70,13 @@ class IntegerFaults:
         faults: tensor and one line each.
         layers: how many of its tensors were found to be a value of the module.
         used: the largest share of a bound that one of these uses.
+        remark: what the ranges of its activations cost.
     """
 
     faults: Sequence[tuple[str, str]] = field(default_factory=tuple)
     layers: int = 0
     used: float = 0.0
+    remark: str = ""
 
 
 def integer_faults(
@@ -89,11 +95,14 @@ def integer_faults(
         RewriteError: likewise.
     """
     real = file.real
-    rounding = Rounding(file.integers, constants)
+    layers_of_weights = () if real is None else (part.factors[1:] for part in real.parts)
+    weights = None if real is None else {real.names[key] for keys in layers_of_weights for key in keys}
+    rounding = Rounding(file.integers, constants, weights)
     layers: list[LayerOff] = []
     wrong: list[tuple[str, str]] = []
+    remark = ""
     if real is not None and samples:
-        nearest = rounding.to_nearest
+        nearest = rounding.to_nearest or not file.integers  # halves are rounded to the nearest
         walk = Walk(real, reach=_NEAREST if nearest else _LEARNED, factors=not nearest and real.channels_last)
         outputs = {key: Alike(spec.name, spec.axes) for key, spec in zip(real.outputs, ends.outputs, strict=True)}
         for sample in samples:
@@ -102,15 +111,18 @@ def integer_faults(
                 for key, spec in zip(real.inputs, ends.inputs, strict=True)
             }
             judged = walk.layers(inputs, sample.values, outputs)
+            if not layers:
+                remark = told_ranges(judged, real, sample.values)
             first = first_wrong_enlarged(judged, layers) if layers else first_wrong(judged, real.outputs)
             layers += judged
             if first is not None:
                 wrong.append((real.names[first.tensor], _told(first, real)))
                 break
     orders = {} if real is None else dict(_orders(layers, real))
-    faults = [*file.misread, *rounding.faults(orders), *wrong]
+    faults = [*file.misread, *rounding.faults(orders), *narrowed_constants(file.constants, constants), *wrong]
     holding = [layer for layer in layers if layer.holds]
-    return IntegerFaults(faults, len({layer.tensor for layer in holding}), max((x.used for x in holding), default=0.0))
+    used = max((layer.used for layer in holding), default=0.0)
+    return IntegerFaults(faults, len({layer.tensor for layer in holding}), used, remark)
 
 
 def _orders(layers: Sequence[LayerOff], real: RealFile) -> Iterator[tuple[str, Orders]]:

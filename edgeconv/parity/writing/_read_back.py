@@ -27,8 +27,9 @@ from edgeconv.parity.writing._contents import (
 )
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._integer_borders import border_scales
-from edgeconv.parity.writing._node_order import IN_ORDER, misplaced
+from edgeconv.parity.writing._node_order import IN_ORDER, POSITIVE, misplaced, without_scale
 from edgeconv.parity.writing._real_file import RealFile, real_onnx, real_tflite
+from edgeconv.parity.writing._specification import onnx_contradictions, tflite_contradictions
 from edgeconv.parity.writing._tflite_integers import tflite_integers, tflite_misread
 from edgeconv.reference import OPERATORS, evaluate, tflite
 
@@ -47,6 +48,7 @@ class ReadBack(Protocol):
         integers: of its quantized constants, by name: the real numbers that they stand for, and a step that broadcasts.
         real: the file on real numbers; None where it is not read so.
         misread: tensors whose integers are read as other numbers than they were written as, with one line each.
+        contradictions: what its format's specification rules out, or what it says in two ways: a name and a line each.
         unknown: its operators that the reference does not compute.
         writer: what edgeconv says of a file that it wrote: ``"variant"``, ``"layout"``, …; nothing of any other.
         contents: all of its numbers.
@@ -68,6 +70,8 @@ class ReadBack(Protocol):
     def real(self) -> RealFile | None: ...
     @property
     def misread(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def contradictions(self) -> tuple[tuple[str, str], ...]: ...
     @property
     def unknown(self) -> tuple[str, ...]: ...
     @property
@@ -92,7 +96,8 @@ def read_back(path: Path) -> ReadBack:
     """Reads a file.
 
     Raises:
-        ParityError: it has neither of the two suffixes, cannot be read, is no ONNX file, or its nodes are not in order.
+        ParityError: it has neither of the two suffixes, cannot be read, is no ONNX file, its nodes are not in order, or
+            a scale of it is no positive number.
         EmitError: it is no TFLite file, or damaged.
     """
     if is_onnx(path):
@@ -119,8 +124,11 @@ class _Onnx:
         model = ir.from_proto(proto)
         if why := misplaced(model.graph):
             raise ParityError(why, where=str(path), hint=IN_ORDER)
+        if why := without_scale(model.graph):
+            raise ParityError(why, where=str(path), hint=POSITIVE)
         ir.external_data.set_base_dir(model.graph, path.parent)
         self.writer = writer_of_onnx(model)
+        self.contradictions = tuple(onnx_contradictions(model.graph))
         kinds = {node.op_type for node in model.graph.all_nodes()}
         spell_out(model, all_of_them=True)  # QLinearConv and its like, in operators that the reference knows
         self._model = model
@@ -202,6 +210,7 @@ class _Tflite:
         model = tflite.open_tflite(data)
         self.titles = dict(signature_names(model, graph))
         self.writer = writer_of_tflite(model)
+        self.contradictions = tuple(tflite_contradictions(graph, self.titles))
         constants = [tensor for tensor in graph.tensors if tensor.data is not None]
         self.constants: Mapping[str, Array] = {
             tensor.name: np.asarray(tensor.data) for tensor in constants if tensor.floating

@@ -61,7 +61,7 @@ class RealFile:
         inputs: keys, in the file's order.
         outputs: likewise.
         constants: real numbers, and integers that are no quantized numbers, by key.
-        steps: of the quantized constants, one integer's worth of each number.
+        steps: of the quantized constants, one integer's worth of each number; of halves, their distance.
         ranges: of the quantized activations that have one scale.
         names: of all tensors, by key.
         channels_last: whether the format has them so.
@@ -86,6 +86,11 @@ def real_tflite(graph: TfliteGraph) -> RealFile:
         for at, tensor in enumerate(graph.tensors)
         if tensor.data is not None and tensor.quantization is not None and not tensor.floating
     }
+    steps |= {
+        at: _steps_of_halves(np.asarray(tensor.data))
+        for at, tensor in enumerate(graph.tensors)
+        if tensor.data is not None and tensor.dtype == "float16"
+    }
     varying = [(at, tensor) for at, tensor in enumerate(graph.tensors) if tensor.data is None]
     ranges: dict[Hashable, Steps] = {at: of for at, tensor in varying if (of := range_of(tensor))}
     parts = (_part(graph, real, operator) for operator in graph.operators)
@@ -108,8 +113,9 @@ def real_onnx(graph: Graph) -> RealFile | None:
     constants: dict[Hashable, Array] = {
         name: value.const_value.numpy() for name, value in initializers.items() if value.const_value is not None
     }
+    halves = {name: _steps_of_halves(array) for name, array in constants.items() if array.dtype == np.float16}
     constants = {name: to_float64(array) for name, array in constants.items()}
-    steps: dict[Hashable, Array] = {
+    steps: dict[Hashable, Array] = halves | {
         name: np.broadcast_to(step, constants[name].shape) for name, step in graph.constant_steps.items()
     }
     ranges: dict[Hashable, Steps] = {
@@ -178,6 +184,11 @@ def as_stored(tensor: Tensor, real: Array) -> Array:
     """The integers that stand for real numbers."""
     (scale, *_), (point, *_) = parameters_of(tensor)
     return np.asarray(np.clip(np.rint(real / scale) + point, *limits_of(str(tensor.held_as))), tensor.held_as)
+
+
+def _steps_of_halves(array: Array) -> Array:
+    """Distances between the halves around each number."""
+    return np.asarray(np.spacing(np.abs(array.astype(np.float16))), np.float64)
 
 
 def _steps_of_constant(tensor: Tensor, *, clamps: bool) -> Array:

@@ -9,7 +9,7 @@ moves them by less than the quantization itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +29,7 @@ _FURTHEST = 4  # steps that a zero point is looked for at
 _CONSTANTS = 3  # with the nearest integers throughout: then the converter is known to round so
 _MOST_SIGNS = 0.3  # of the numbers, more of the same sign than of the other
 _PAIR = 128  # the most that the magnitudes of a pair-safe pair add up to: 255 times that is 2^15 - 128
+_SCALE = 1e-3  # relative: less than 127 and 128 parts of a largest number are apart
 _REACH = 256  # steps: a sum that a converter made one layer of, and another none, has other numbers in few places
 
 Orders = tuple[Array | None, Array | None]
@@ -41,13 +42,17 @@ class Rounding:
         integers: of the file, by name: the real numbers that they stand for, and a step as it broadcasts.
         constants: of the module, by name, for each graph of it: as it was captured, and with normalizations folded in
             one way and another. Which of them a converter has is its own affair.
+        weights: names of those that layers multiply by, and of their biases: these alone are evened out, and rounded
+            as is learned. Without it, all are.
     """
 
     def __init__(
         self,
         integers: Mapping[str, tuple[Array, Array]],
         constants: Sequence[Mapping[str, Array]],
+        weights: Collection[str] | None = None,
     ) -> None:
+        self._weights = weights
         self._by_size: dict[int, list[Array]] = {}
         for graph in constants:
             for array in graph.values():
@@ -97,7 +102,7 @@ class Rounding:
         if item.agree.mean() >= _MOST_AGREE:
             if item.is_seen:
                 return ""
-            if to_nearest:
+            if to_nearest or (self._weights is not None and name not in self._weights):
                 return item.told()
             if item.wrong <= max(1, _FEW * item.held.size):
                 return item.told() if item.furthest > 1 + item.slack else ""
@@ -107,6 +112,8 @@ class Rounding:
             text = next(filter(None, (_shifted(item.held, due, item.steps) for due in layouts)), "")
             if text:
                 return text
+            if any(_exchanged_scales(item.held, due, item.steps) for due in layouts):
+                return "its integers are the module's, by the scales of other channels"
         # 3. Channels were evened out, perhaps reordered: what a factor of each does not explain is wrong.
         alike = [due for due in self._by_size.get(item.held.size, []) if due.ndim > 1]
         alike += [moved for due in alike if (moved := _reordered(due, orders)) is not None]
@@ -229,6 +236,22 @@ def _agreeing(held: Array, due: Array, steps: Array, slack: float = _NEAR) -> Ar
     cut = (np.abs(due) > np.abs(held)) & (np.abs(held) >= np.abs(held).max())
     near = np.abs(held - due) <= steps * (0.5 + slack)
     return np.asarray(near | (cut & (np.sign(due) == np.sign(held))))
+
+
+def _exchanged_scales(held: Array, due: Array, steps: Array) -> bool:
+    """Whether the integers are the module's by the scales of other channels: a share of the largest number of each."""
+    axes = [axis for axis in range(steps.ndim) if steps.shape[axis] > 1 and np.ptp(steps, axis=axis).any()]
+    if len(axes) != 1:
+        return False
+    others = tuple(axis for axis in range(steps.ndim) if axis != axes[0])
+    counts = np.rint(held / steps)
+    scales, most = steps.max(others, keepdims=True), float(np.abs(counts).max(initial=0.0))
+    if not most or np.abs(counts).max(others).min() < most - 1:
+        return False  # a channel that does not use its whole range tells no scale
+    stated = np.abs(due).max(others, keepdims=True) / most
+    if not stated.all() or not np.allclose(np.sort(scales, None), np.sort(stated, None), rtol=_SCALE, atol=0):
+        return False
+    return bool(_agreeing(counts * stated, due, stated).mean() >= _MOST_AGREE)
 
 
 def _shifted(held: Array, due: Array, steps: Array) -> str:
