@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from edgeconv.parity.writing._alike import Alike
 from edgeconv.parity.writing._layers import Walk, first_wrong
@@ -36,3 +37,16 @@ def test_what_is_made_of_constants_alone_is_no_wrong_layer_where_it_resembles_on
 def test_a_wrong_number_in_it_is_told() -> None:
     """What reads it is no value of the module then, and it is where that begins."""
     assert _first_wrong(_file(0.5)) == "anchors"
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_bias_may_be_corrected_where_a_channel_has_no_data(corrected: bool) -> None:
+    x = np.random.default_rng(5).standard_normal((200, 3)) * [1, 1, 0]
+    keys = ("x", "w", "b")
+    part = Part("CONV", keys, ("y",), lambda v: [v["x"] * v["w"] + v["b"]], keys, lambda v: [v["x"] * v["w"] + v["b"]])
+    constants = {"w": np.array([1.01, 0.99, 1.01]), "b": np.array([0.0, 0.0, 0.01])}
+    steps = {"w": np.full(3, 0.02), "b": np.full(3, 1e-5)}
+    file = RealFile((part,), ("x",), ("y",), constants, steps, {}, {})
+    walk = Walk(file, reach=0.5, factors=False, corrected=corrected)
+    (layer,) = walk.layers({"x": x}, {"y": x.copy()}, {"y": Alike("y", (0, 1))})
+    assert layer.holds == corrected

@@ -103,7 +103,8 @@ def integer_faults(
     remark = ""
     if real is not None and samples:
         nearest = rounding.to_nearest or not file.integers  # halves are rounded to the nearest
-        walk = Walk(real, reach=_NEAREST if nearest else _LEARNED, factors=not nearest and real.channels_last)
+        reach, factors = (_NEAREST, False) if nearest else (_LEARNED, real.channels_last)
+        walk = Walk(real, reach=reach, factors=factors, corrected=not nearest or rounding.corrects_biases)
         outputs = {key: Alike(spec.name, spec.axes) for key, spec in zip(real.outputs, ends.outputs, strict=True)}
         for sample in samples:
             inputs = {

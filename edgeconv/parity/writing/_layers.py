@@ -71,9 +71,14 @@ class Walk:
         reach: of the roundings of its constants, in steps.
         factors: whether its channels may have factors, and another order.
         least: what a result may be off by in any case, of its largest number.
+        corrected: whether biases may make up for the mean of what rounded weights make of a channel (Nagel et al. 2019,
+            section 4.2): where all data is zero, nothing else is off, and a channel may be zero throughout.
     """
 
-    def __init__(self, file: RealFile, *, reach: float, factors: bool, least: float = _LEAST) -> None:
+    def __init__(
+        self, file: RealFile, *, reach: float, factors: bool, least: float = _LEAST, corrected: bool = False
+    ) -> None:
+        self._corrected = corrected
         self._file, self._reach, self._factors, self._least = file, reach, factors, least
         self.alike: dict[Hashable, Alike] = {}
         generator = np.random.default_rng(0)
@@ -199,13 +204,13 @@ class Walk:
             squares = {key: np.square(np.broadcast_to(step, known[key].shape)) for key, step in moved.items()}
             squares[part.factors[0]] = np.square(known[part.factors[0]])
             (variance, *_) = part.added_up({**known, **squares})
+            if self._corrected:
+                variance = _not_below_means(variance)
             return np.asarray(self._reach * np.sqrt(variance / 3))
         if not around:
             return 0.0
         variance = np.mean([np.square(moved - array) for moved in around], axis=0)
-        channels = by_channel(variance)
-        channel = np.broadcast_to(channels.mean(0), channels.shape).reshape(variance.shape)
-        return np.asarray(np.sqrt(np.maximum(np.maximum(variance, channel), variance.mean())))
+        return np.asarray(np.sqrt(_not_below_means(variance)))
 
     def _again(
         self, part: Part, known: Mapping[Hashable, Array], noisy: list[dict[Hashable, Array]]
@@ -216,6 +221,13 @@ class Walk:
         return [
             list(part.compute({**known, **moved, **other})) for moved, other in zip(self._moved, noisy, strict=True)
         ]
+
+
+def _not_below_means(variance: Array) -> Array:
+    """Each element's variance, at least the mean of its channel, on the last axis, and that of all."""
+    channels = by_channel(variance)
+    channel = np.broadcast_to(channels.mean(0), channels.shape).reshape(variance.shape)
+    return np.asarray(np.maximum(np.maximum(variance, channel), variance.mean()))
 
 
 def _as_clamped(array: Array, steps: Steps | None) -> Array:

@@ -81,6 +81,11 @@ class Rounding:
         exact = sum(not item.wrong for item in self._nearest.values())
         return exact >= _CONSTANTS and sum(item.wrong > 0 for item in weights) <= 1
 
+    @property
+    def corrects_biases(self) -> bool:
+        """Whether biases make up for what rounding weights does (Nagel et al. 2019): one at least is another."""
+        return any(item.held.ndim < 2 and item.agree.mean() < _MOST_AGREE for item in self._nearest.values())
+
     def faults(self, orders: Mapping[str, Orders] | None = None) -> Iterator[tuple[str, str]]:
         """Name and one line of each constant that is one of the module's, but for something.
 
