@@ -14,7 +14,7 @@ from edgeconv.parity.writing import HALF_UNIT, magnitude
 from edgeconv.reference import evaluate
 
 # Numbers drawn once and read from random places on: drawing one for every element of a network took a third of
-# the links' time. A prime, so that no plane or row of a tensor meets the same ones as its neighbour.
+# the links' time. A prime, so that no plane or row of a tensor meets the same ones as its neighbor.
 _DRAWN = 65537
 
 
