@@ -35,6 +35,8 @@ _WIDENED: Mapping[torch.dtype, Mapping[torch.dtype, torch.dtype]] = {
 _NARROWED: Mapping[torch.dtype, torch.dtype] = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 _DTYPE = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]
 
+_Number = int | float | torch.Tensor
+
 
 @contextmanager
 def computing_in(kind: torch.dtype) -> Iterator[None]:
@@ -97,7 +99,8 @@ class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
         }
         wide = self._widened(arguments, written)
         try:
-            result = _kernel(func)(*wide[0], **wide[1])
+            kernel = _kernel(func) if self._kind is torch.float64 else func
+            result = kernel(*wide[0], **wide[1])
         except (RuntimeError, NotImplementedError):
             # An operator that has no kernel in this precision computes in the one that it has.
             result = func(*pytree.tree_map(_narrowed, arguments[0]), **pytree.tree_map(_narrowed, arguments[1]))
@@ -144,9 +147,13 @@ def _written_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 
 
 def _fake_quantized(
-    x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, low: int, high: int
+    x: torch.Tensor, scale: _Number, zero: _Number, low: int, high: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fake-quantizes with one scale, or several that broadcast; returns also the mask of unclipped elements."""
+    """Fake-quantizes with one scale, or several that broadcast; returns also the mask of unclipped elements.
+
+    torch's own kernel multiplies by the scale's inverse as float32 has it.
+    """
+    scale = _as_stored(x, scale)
     steps = torch.round(x / scale) + zero
     return (steps.clamp(low, high) - zero) * scale, (steps >= low) & (steps <= high)
 
@@ -154,8 +161,21 @@ def _fake_quantized(
 def _by_channel(
     x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, axis: int, low: int, high: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = [-1 if index == axis % x.ndim else 1 for index in range(x.ndim)]
-    return _fake_quantized(x, scale.view(shape), zero.view(shape), low, high)
+    scale, zero = _along(x, axis, scale, zero)
+    return _fake_quantized(x, scale, zero, low, high)
+
+
+def _enabled(
+    x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, rounds: torch.Tensor, low: int, high: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _fake_quantized(x, scale, zero, low, high) if bool(rounds.any()) else (x, torch.ones_like(x) > 0)
+
+
+def _along(x: torch.Tensor, axis: int, *parameters: torch.Tensor) -> list[torch.Tensor]:
+    """Parameters for each element of an axis, in a shape that broadcasts to x."""
+    return [
+        parameter.view([-1 if index == axis % x.ndim else 1 for index in range(x.ndim)]) for parameter in parameters
+    ]
 
 
 def _observed(
@@ -181,6 +201,45 @@ def _observed(
     return _by_channel(x, scale, zero, axis, low, high) if is_by_channel else _fake_quantized(x, scale, zero, low, high)
 
 
+def _quantized(x: torch.Tensor, scale: _Number, zero: _Number, low: Any, high: Any, dtype: torch.dtype) -> torch.Tensor:
+    """The integers of ``quantized_decomposed``, whose own kernels compute in float32 alone.
+
+    A number within float32's rounding of a tie would be at another integer there than where the rest is in float64.
+    """
+    return (torch.round(x / _as_stored(x, scale)) + zero).clamp(low, high).to(dtype)
+
+
+def _dequantized(
+    integers: torch.Tensor, scale: _Number, zero: _Number, *limits: object, out_dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    steps = integers.to(out_dtype or torch.get_default_dtype()) - zero
+    return steps * _as_stored(steps, scale)
+
+
+def _as_stored(like: torch.Tensor, scale: _Number) -> torch.Tensor:
+    """A scale as float32 holds it, which files and torch's kernels compute with."""
+    return torch.as_tensor(scale, dtype=torch.float64).float().to(like.dtype)
+
+
+def _quantized_by_channel(
+    x: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, axis: int, low: int, high: int, dtype: torch.dtype
+) -> torch.Tensor:
+    scales, zeros = _along(x, axis, scales, zeros)
+    return _quantized(x, scales, zeros, low, high, dtype)
+
+
+def _dequantized_by_channel(
+    integers: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor | None,
+    axis: int,
+    *limits: object,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    offsets = torch.zeros_like(scales) if zeros is None else zeros
+    return _dequantized(integers, *_along(integers, axis, scales, offsets), out_dtype=out_dtype)
+
+
 def _without_infinities(
     function: Any, x: torch.Tensor, nan: float | None = None, above: float | None = None, below: float | None = None
 ) -> torch.Tensor:
@@ -193,8 +252,17 @@ def _without_infinities(
 # Operators whose float64 kernels are missing, ask for float32 scales or depend on the dtype; inputs are already wide.
 _OWN: Mapping[str, Callable[..., Any]] = {
     "aten._fused_moving_avg_obs_fq_helper.default": _observed,
+    "aten.fake_quantize_per_tensor_affine_cachemask.default": _fake_quantized,
+    "aten.fake_quantize_per_tensor_affine.default": lambda *args: _fake_quantized(*args)[0],
+    "aten.fake_quantize_per_tensor_affine.tensor_qparams": lambda *args: _fake_quantized(*args)[0],
+    "aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default": _enabled,
     "aten.fake_quantize_per_channel_affine_cachemask.default": _by_channel,
     "aten.fake_quantize_per_channel_affine.default": lambda *args: _by_channel(*args)[0],
     "aten.nan_to_num.default": partial(_without_infinities, torch.ops.aten.nan_to_num.default),
     "aten.nan_to_num_.default": partial(_without_infinities, torch.ops.aten.nan_to_num_.default),
+    **{f"quantized_decomposed.quantize_per_tensor.{form}": _quantized for form in ("default", "tensor", "tensor2")},
+    **{f"quantized_decomposed.dequantize_per_tensor.{form}": _dequantized for form in ("default", "tensor", "tensor2")},
+    "quantized_decomposed.quantize_per_channel.default": _quantized_by_channel,
+    "quantized_decomposed.dequantize_per_channel.default": _dequantized_by_channel,
+    "quantized_decomposed.fake_quant_per_channel.default": lambda *args: _by_channel(*args)[0],
 }

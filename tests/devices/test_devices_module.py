@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.ao import quantization
+from torch.ao.quantization.fx import _decomposed  # noqa: F401 - registers the operators of programs
 
 from edgeconv.core import Sample, Verdict
 from edgeconv.devices import run_module
@@ -170,6 +174,54 @@ def test_a_fake_quantization_that_is_fused_with_its_observer_is_of_float64(chann
     part.apply(quantization.disable_fake_quant)
     run = run_module(module, (Sample("s", {"x": x.astype(np.float32)}),), input_names=["x"], output_names=["y"])
     np.testing.assert_array_equal(run.outputs[0]["y"], seen)
+
+
+def _programs_rounding(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, *, by_tensors: bool) -> torch.Tensor:
+    quantize, dequantize = (
+        getattr(getattr(torch.ops.quantized_decomposed, f"{name}_per_tensor"), "tensor" if by_tensors else "default")
+        for name in ("quantize", "dequantize")
+    )
+    stated = (scale, zero) if by_tensors else (float(scale), int(zero))
+    return dequantize(quantize(x, *stated, -128, 127, torch.int8), *stated, -128, 127, torch.int8)
+
+
+def _programs_rounding_by_channel(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+    operators = torch.ops.quantized_decomposed
+    stated = (scale.reshape(1), zero.reshape(1), 0, -128, 127, torch.int8)
+    return operators.dequantize_per_channel(operators.quantize_per_channel(x, *stated), *stated)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, scale, zero: torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero), -128, 127),
+        lambda x, scale, zero: torch.fake_quantize_per_tensor_affine(x, scale, zero, -128, 127),
+        lambda x, scale, zero: torch.fake_quantize_per_channel_affine(
+            x, scale.reshape(1), zero.reshape(1), 0, -128, 127
+        ),
+        partial(_programs_rounding, by_tensors=False),
+        partial(_programs_rounding, by_tensors=True),
+        _programs_rounding_by_channel,
+    ],
+    ids=["number", "tensors", "channels", "program-number", "program-tensors", "program-channels"],
+)
+def test_every_fake_quantization_of_the_reference_is_of_float64(function: Callable[..., torch.Tensor]) -> None:
+    """Beside a tie by less than float32's rounding, where torch's kernels, or their inverse of the scale, pass it."""
+    scale, zero, halves = np.float64(np.float32(0.0371)), 3, np.arange(-120, 120) + 0.5
+    x = halves[None] * scale * (1 + np.tile([1e-9, -1e-9], 120))
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return function(self.x + 0 * x, self.steps, self.zero)
+
+    module = Returning(forward)
+    module.x, module.steps = torch.from_numpy(x), torch.tensor(scale, dtype=torch.float32)
+    module.zero = torch.tensor(zero, dtype=torch.int32)
+    sample = Sample("s", {"x": np.zeros((1, 1), np.float32)})
+    run = run_module(module, (sample,), input_names=["x"], output_names=["y"])
+    assert run.verdict is not Verdict.FAIL, run.reason
+    expected = (np.clip(np.round(x / scale) + zero, -128, 127) - zero) * scale
+    np.testing.assert_allclose(run.outputs[0]["y"], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
