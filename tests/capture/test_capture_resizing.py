@@ -77,6 +77,7 @@ def test_sizes_that_stay_or_double_by_another_factor(size: tuple[int, ...], fact
 
 
 @_FEW
+@example(size=(1, 1, 11), factor=1.35, mode="nearest-exact")
 @given(
     size=st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
     factor=st.integers(100, 250).map(lambda hundredths: hundredths / 100),

@@ -232,6 +232,7 @@ TABLE: Mapping[str, Entry] = {
     "aten.upsample_nearest3d.vec": nearest,
     "aten._upsample_nearest_exact1d.vec": nearest_exact,
     "aten._upsample_nearest_exact2d.vec": nearest_exact,
+    "aten._upsample_nearest_exact3d.vec": nearest_exact,
     "aten.upsample_linear1d.vec": linear,
     "aten.upsample_bilinear2d.vec": linear,
     "aten.upsample_trilinear3d.vec": linear,
