@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class File:
     """What a file says of itself."""
 
     graph: TfliteGraph
+    constants = MappingProxyType[str, Any]({})  # floats, of which files of integers have none
 
     @property
     def integers(self) -> dict[str, tuple[Any, Any]]:

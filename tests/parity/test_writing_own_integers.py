@@ -52,10 +52,16 @@ def test_the_end_of_a_range_of_the_writer_s_own_is_rounded_as_its_scale_is(
 ) -> None:
     """Calibrated on smaller numbers than the sample's, the gate saturates at the rounded end of a range of its own."""
     made, inputs = _made(factor, variant)
-    scale = made.model.graph.initializers["y.scale"]
-    assert scale.const_value is not None
-    # Wide enough for the result, which saturates no more.
-    scale.const_value = ir.tensor(scale.const_value.numpy() * np.float32(2.7), name="y.scale")
+    quantizers = [node for node in made.model.graph if node.outputs[0].name in ("y.quantized", "y")]
+    shared = quantizers[0].inputs[1]
+    assert shared is not None
+    assert shared.const_value is not None
+    # Wide enough for the result, which saturates no more. In 16 bits the convolution may have the same one.
+    scale = ir.Value(name="y.wider", type=shared.type, shape=shared.shape)
+    scale.const_value = ir.tensor(shared.const_value.numpy() * np.float32(2.7), name="y.wider")
+    made.model.graph.register_initializer(scale)
+    for node in quantizers:
+        node.replace_input_with(1, scale)
     contents = emitted(made, "tflite")
     right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
     assert right.verdict is Verdict.PASS, right.reason
