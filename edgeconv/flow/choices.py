@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from edgeconv.core import values
+from edgeconv.core.quantization_options import QuantizationOptions
 from edgeconv.errors import INT8_ONLY, WEIGHTS_ONLY, QuantizeError
 from edgeconv.graph.edit import ROUNDED_WEIGHTS
-
-if TYPE_CHECKING:
-    from edgeconv.flow.variants import Quantization
 
 _HONORED = ("batches", "io", "keep_float", "keep_roundings", "places", "pixels")
 _OF_FLOATS = ("fp32", "fp16", "int8-weights")
 
 
-def check_choices(names: Sequence[str], quantization: Quantization) -> None:
+def check_choices(names: Sequence[str], quantization: QuantizationOptions) -> None:
     """Checks what is chosen for a graph that is quantized already: few options have a meaning there.
 
     Raises:

@@ -38,9 +38,9 @@ from edgeconv.flow.proof import check_devices
 from edgeconv.flow.record import discard_outdated
 from edgeconv.flow.rewriting import rewritten
 from edgeconv.flow.source import OnnxSource, TorchSource, failing_as_a_file
-from edgeconv.flow.target import with_confirmation, with_target, with_thresholds
+from edgeconv.flow.target import variants_of_job, with_target
 from edgeconv.flow.variant import Variant
-from edgeconv.flow.variants import Quantization, variants_of
+from edgeconv.flow.variants import Quantization
 from edgeconv.flow.writing import emit_file, write_c, write_file, write_plans
 from edgeconv.graph.edit import ROUNDED_WEIGHTS
 from edgeconv.graph.indices import indices_of
@@ -335,13 +335,6 @@ def run_job(job: Job, out: Path, progress: Progress) -> ExportResult:
     artifacts = tuple(dataclasses.replace(artifact, path=out / artifact.path.name) for artifact in artifacts)
     told = notes if report is None else report.notes  # a proof adds its own
     return ExportResult(artifacts, graphs, (*told, *removal.late), report, tuple(removal.late))
-
-
-def variants_of_job(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
-    """The job's variants; with a target, the job gets a check that the files reach it on the devices, too."""
-    job = with_thresholds(job, model)
-    job = with_confirmation(job, partial(emit_file, job, {}), model.graph)
-    return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
 
 
 def _target_search(job: Job, variants: Sequence[Variant], progress: Progress) -> TargetSearch | None:

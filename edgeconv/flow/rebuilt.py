@@ -13,10 +13,9 @@ from edgeconv.core.search_target import Target
 from edgeconv.core.variants import MIXED
 from edgeconv.flow.file_names import artifact_name
 from edgeconv.flow.job import Job, job_of
-from edgeconv.flow.pipeline import variants_of_job
 from edgeconv.flow.rewriting import Rewriting, rewritten
 from edgeconv.flow.source import failing_as_a_file
-from edgeconv.flow.target import with_target
+from edgeconv.flow.target import variants_of_job, with_target
 from edgeconv.flow.variant import Variant
 from edgeconv.flow.writing import emit_file, intermediates_of
 from edgeconv.progress import Progress

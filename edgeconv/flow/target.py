@@ -18,10 +18,11 @@ from edgeconv.flow.job import Job
 from edgeconv.flow.output import temporary
 from edgeconv.flow.proof import Proof
 from edgeconv.flow.variant import Variant
-from edgeconv.flow.variants import Batches, is_quantized
+from edgeconv.flow.variants import Batches, is_quantized, variants_of
+from edgeconv.flow.writing import emit_file
 from edgeconv.graph.indices import indices_of
 from edgeconv.graph.joints import joints_of
-from edgeconv.progress import Silent
+from edgeconv.progress import Progress, Silent
 from edgeconv.recipe import Recipe, names_data
 
 if TYPE_CHECKING:
@@ -231,3 +232,10 @@ def _inputs(samples: Sequence[Sample]) -> Iterator[Mapping[str, Array]]:
 def _every_fourth(batches: Callable[[], Batches], *, held_out: bool) -> Iterator[Mapping[str, Array]]:
     """Every fourth calibration batch if `held_out`, else the other three."""
     return (batch for index, batch in enumerate(batches()) if (index % _HELD_OUT == _HELD_OUT - 1) == held_out)
+
+
+def variants_of_job(job: Job, model: ir.Model, progress: Progress) -> tuple[Job, tuple[Variant, ...]]:
+    """The job's variants; with a target, the job gets a check that the files reach it on the devices, too."""
+    job = with_thresholds(job, model)
+    job = with_confirmation(job, partial(emit_file, job, {}), model.graph)
+    return job, tuple(variants_of(model, job.variants, job.quantization, progress, formats=job.formats))
