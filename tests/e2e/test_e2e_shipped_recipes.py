@@ -36,7 +36,8 @@ def test_the_block_in_integers(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["onnxruntime"] >= found["litert"] - 0.5
     file = tmp_path / "dsconv_3x64_224.int8.tflite"
     operators = Counter(read_tflite(file.read_bytes())["operators"])
-    assert operators.total() - sum(count for name, count in operators.items() if "QUANTIZE" in name) == 4
+    computing = {name.split()[0]: count for name, count in operators.items() if "QUANTIZE" not in name}
+    assert computing == {"CONV_2D": 2, "LEAKY_RELU": 2, "RESHAPE": 2}  # pixels beside each other are read as channels
     assert run(["inspect", "--integer-only", str(file)]) == 0
     capsys.readouterr()
 
