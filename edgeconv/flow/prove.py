@@ -51,7 +51,7 @@ from edgeconv.parity import (
 )
 from edgeconv.parity.coverage import Reach
 from edgeconv.progress import Progress
-from edgeconv.report import GOLDEN_SHA256, OWN_INTEGERS, TIMEOUT, Report, TargetSearch, seconds_of
+from edgeconv.report import GOLDEN_SHA256, OWN_INTEGERS, TIMEOUT, Report, TargetSearch, names_listed, seconds_of
 
 _ALTERED = "were judged by several bounds: it was altered"
 _NAME_IT = "name the recipe, whose own bounds decide, or export again"
@@ -208,7 +208,7 @@ def repeat(
     layers = [row for row in old.comparisons if _variant_of(row, artifacts) not in again.names]
     comparisons = carried_over(comparisons, layers, devices_now, old.environment)
     comparisons = judged_by_layer(comparisons, artifacts, again.variants, golden, proof.timeout_s, progress)
-    stated = {*filter(None, str(old.environment.get(OWN_INTEGERS, "")).split(", "))} - again.names
+    stated = {*names_listed(old.environment, OWN_INTEGERS)} - again.names
     comparisons = told_steps(comparisons, artifacts, stated | _own_integers(again.variants, golden.integers))
     report = replace(
         old,

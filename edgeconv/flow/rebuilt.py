@@ -20,7 +20,7 @@ from edgeconv.flow.variant import Variant
 from edgeconv.flow.writing import emit_file, intermediates_of
 from edgeconv.progress import Progress
 from edgeconv.recipe import FORMATS, Recipe
-from edgeconv.report import Report
+from edgeconv.report import LEFT_OUT, Report, names_listed
 
 _FLOATS = ("fp32", "fp16")  # that nothing but the source decides
 _ALONE = (*_FLOATS, "int8-weights")  # whose numbers are the same whatever else is exported
@@ -59,11 +59,9 @@ def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progr
     Raises:
         EdgeconvError: as `export_recipe`.
     """
-    from edgeconv.report import LEFT_OUT
-
     variants = tuple(dict.fromkeys(item.variant for item in artifacts))
     formats = tuple(format_ for format_ in FORMATS if any(item.format == format_ for item in artifacts))
-    left_out = tuple(name for name in str(report.environment.get(LEFT_OUT, "")).split(", ") if name)
+    left_out = names_listed(report.environment, LEFT_OUT)
     job = job_of(recipe, formats=formats, variants=variants, skip_rewrites=left_out)
     if is_onnx(recipe.path) and not job.source.variant:
         variants = tuple(name for name in variants if name in _FLOATS and job.metadata == report.source)

@@ -6,7 +6,8 @@ The value::
     TargetSearch  what was tried for a target, one TargetPoint each
     excess_of     the used share of a row's bound
     TIMEOUT, GOLDEN_SHA256, LEFT_OUT, OWN_INTEGERS
-                  keys of its environment that are read again; seconds_of reads the first
+                  keys of its environment that are read again; seconds_of reads the first, names_listed
+                  the last two
 
 The files::
 
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from edgeconv.core.package import on_first_use
 
 if TYPE_CHECKING:
-    from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, OWN_INTEGERS, TIMEOUT, seconds_of
+    from edgeconv.report._fields import GOLDEN_SHA256, LEFT_OUT, OWN_INTEGERS, TIMEOUT, names_listed, seconds_of
     from edgeconv.report._html import to_html
     from edgeconv.report._json import from_json, to_json
     from edgeconv.report._junit import to_junit
@@ -40,6 +41,7 @@ __all__ = [
     "Report",
     "excess_of",
     "from_json",
+    "names_listed",
     "seconds_of",
     "to_html",
     "to_json",
@@ -48,7 +50,7 @@ __all__ = [
 
 # Each comes on first use: the files need pydantic, jinja2 and Pillow, and an export without proof writes none.
 _PLACES = {
-    "_fields": ("GOLDEN_SHA256", "LEFT_OUT", "OWN_INTEGERS", "TIMEOUT", "seconds_of"),
+    "_fields": ("GOLDEN_SHA256", "LEFT_OUT", "OWN_INTEGERS", "TIMEOUT", "names_listed", "seconds_of"),
     "_html": ("to_html",),
     "_json": ("from_json", "to_json"),
     "_junit": ("to_junit",),

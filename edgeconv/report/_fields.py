@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 import numpy as np
@@ -167,6 +167,11 @@ def seconds_of(text: object) -> float:
     if not 0 < seconds <= LONGEST_TIMEOUT_S:
         raise ValueError(f"{TIMEOUT!r} is no number of seconds up to {LONGEST_TIMEOUT_S:g}")
     return seconds
+
+
+def names_listed(environment: Mapping[str, str | Mapping[str, str]], key: str) -> tuple[str, ...]:
+    """The names that a report's environment lists under a key, as ``"int8, int16x8"``; none if it lacks the key."""
+    return tuple(filter(None, str(environment.get(key, "")).split(", ")))
 
 
 def checked_tensor(shape: Sequence[int | str], dtype: str, layout: str, scale: float | None, zero_point: int) -> None:
