@@ -17,11 +17,13 @@ from typing import Any
 import torch
 import torch.fx.config
 from torch._export.verifier import SpecViolationError
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
 from edgeconv.capture.normalize._silent import silent
 from edgeconv.capture.torch._borders import export_errors
+from edgeconv.capture.torch._covariance import Covariances
 from edgeconv.capture.torch._holdings import Change, Holdings, restored_after
 from edgeconv.capture.torch._operation import apart, copied
 from edgeconv.capture.torch._state import check_stateless, drop_void_writes
@@ -38,11 +40,14 @@ def export_program(
         CaptureError: torch cannot trace the module with these inputs, or what it returns depends on earlier calls.
     """
     args, kwargs = pytree.tree_map(apart, (args, dict(kwargs)))
-    with restored_after(module) as holdings, quiet(), export_errors(module):
+    with restored_after(module) as holdings, quiet(), export_errors(module), contextlib.ExitStack() as forms:
         try:
             program, changes = _traced(module, args, kwargs, holdings)
         except SpecViolationError:  # the forward stores an input itself as a buffer; see `_view`
             program, changes = _traced(module, args, kwargs, holdings, see=_view)
+        except DataDependentOutputException:  # of torch.cov, or the module's own
+            forms.enter_context(Covariances())
+            program, changes = _traced(module, args, kwargs, holdings)
         # Two calls with equal numbers in tensors of their own: shared ones would tie the calls together.
         calls = ((args, kwargs), pytree.tree_map(copied, (args, dict(kwargs))))
         check_stateless(module, program, changes, calls, _flat)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
+from edgeconv.capture.torch._aten.reduction import vector_norm
 from edgeconv.capture.torch._builder import Builder, Entry, Unsupported, sizes_of
 
 
@@ -120,16 +122,23 @@ def _product(
 
 
 def cdist(b: Builder, x1: ir.Value, x2: ir.Value, p: float, compute_mode: object) -> ir.Value:
-    """Distances of order 1 or 2 between all rows of x1 (…, P, M) and of x2 (…, R, M): (…, P, R), from differences.
+    """Distances of any order between all rows of x1 (…, P, M) and of x2 (…, R, M): (…, P, R), from differences.
 
     torch's form for many rows, |a|² + |b|² - 2ab, loses digits where rows are near each other.
     """
-    if p not in (1, 2):
-        raise Unsupported(f"order {p}")
     first, second = sizes_of(x1), sizes_of(x2)
     rows = b.reshape(x1, (*first[:-1], 1, first[-1]))
     columns = b.reshape(x2, (*second[:-2], 1, *second[-2:]))
-    return b.reduce(f"ReduceL{int(p)}", b.add("Sub", rows, columns), [-1], keepdims=False)
+    return vector_norm(b, b.add("Sub", rows, columns), p, [-1], False, None)
+
+
+def pdist(b: Builder, x: ir.Value, p: float) -> ir.Value:
+    """Distances of any order between the pairs of rows of x (N, M): (N(N-1)/2), the upper triangle row by row."""
+    first, second = np.triu_indices(sizes_of(x)[0], 1)
+    if not first.size:
+        raise Unsupported("the distances of a single row")
+    rows = [b.add("Gather", x, b.ints(*side), shape=(len(side), sizes_of(x)[1]), axis=0) for side in (first, second)]
+    return vector_norm(b, b.add("Sub", *rows), p, [-1], False, None)
 
 
 def cosine_similarity(b: Builder, x1: ir.Value, x2: ir.Value, dim: int, eps: float) -> ir.Value:
@@ -147,5 +156,7 @@ TABLE: Mapping[str, Entry] = {
     "aten.einsum.default": einsum,
     "aten.cdist.default": cdist,
     "aten._cdist_forward.default": cdist,
+    "aten.pdist.default": pdist,
+    "aten._pdist_forward.default": pdist,
     "aten.cosine_similarity.default": cosine_similarity,
 }

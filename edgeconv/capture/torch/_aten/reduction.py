@@ -114,13 +114,23 @@ def with_mean(spread: Entry) -> Entry:
 
 
 def vector_norm(b: Builder, x: ir.Value, ord: float, dim: Axes, keepdim: bool, dtype: object) -> ir.Value:  # noqa: A002
-    """The norm over axes: of order 1 and 2 ReduceL1 and ReduceL2, of ±infinity ReduceMax or ReduceMin of Abs."""
+    """The norm over axes: of order 1 and 2 ReduceL1 and ReduceL2, of ±infinity ReduceMax or ReduceMin of Abs.
+
+    Of order 0 it is the number of elements that are not 0, of any other order p the p-th root of the sum of Abs to the
+    p-th power; as for float16, these powers are intermediates (`Builder.write_out`).
+    """
     x, axes = b.cast(x, b.dtype), axes_of(x, dim)
     if ord in (1, 2):
         return b.reduce(f"ReduceL{int(ord)}", x, axes, keepdims=keepdim) if axes else b.add("Abs", x)
-    if ord not in (math.inf, -math.inf):
-        raise Unsupported(f"order {ord}")
-    return b.reduce("ReduceMax" if ord > 0 else "ReduceMin", b.add("Abs", x), axes, keepdims=keepdim)
+    if ord == 0:
+        is_counted = b.add("Not", b.add("Equal", x, b.scalar(0), dtype=ir.DataType.BOOL))
+        return b.reduce("ReduceSum", b.cast(is_counted, b.dtype), axes, keepdims=keepdim)
+    lengths = b.add("Abs", x)
+    if ord in (math.inf, -math.inf):
+        return b.reduce("ReduceMax" if ord > 0 else "ReduceMin", lengths, axes, keepdims=keepdim)
+    b.write_out()
+    powers = b.reduce("ReduceSum", b.add("Pow", lengths, b.scalar(ord)), axes, keepdims=keepdim)
+    return b.add("Pow", powers, b.scalar(1 / ord))
 
 
 def norm(b: Builder, x: ir.Value, p: float | None = 2, dim: Axes = None, keepdim: bool = False) -> ir.Value:
