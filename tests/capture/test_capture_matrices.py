@@ -3,7 +3,7 @@
 Members thought of: one to four rows, batches and single matrices, by every name that torch has for them; solutions for
 matrices, vectors and from the right; signs and logarithms; elements whose products leave float16, and float32, in
 rows of one size and of several; a row of zeros; the same in files of halves; cross products along any axis, of one
-vector with many.
+vector with many. Matrices of powers (rising, falling, of integers, of one power), outer products that are added.
 """
 
 from __future__ import annotations
@@ -74,6 +74,27 @@ class _Large(nn.Module):
 def test_an_inverse_of_more_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(edgeconv.CaptureError, match="linalg_inv of 5 rows has no ONNX form, up to 4 rows have"):
         edgeconv.export(_Large(), (torch.eye(5),), tmp_path, name="n")
+
+
+def _powers(x: Tensor) -> tuple[Tensor, ...]:
+    line, numbers = x[0], (x[0] * 3).long()
+    falling = torch.vander(line), torch.vander(numbers, N=6), torch.vander(line, N=1)
+    return *falling, torch.vander(line, N=3, increasing=True), *(torch.linalg.vander(x, N=count) for count in (2, 3, 7))
+
+
+def test_matrices_of_powers_are_right_in_both_formats(tmp_path: Path) -> None:
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(2))
+    assert_right_in_both(Of(_powers), (x,), tmp_path)
+
+
+def test_outer_products_are_added_in_both_formats(tmp_path: Path) -> None:
+    def forward(x: Tensor) -> tuple[Tensor, ...]:
+        column, row, whole = x[:, 0], x[0], (x * 9).long()
+        integers = torch.addr(whole, whole[:, 0], whole[0], alpha=2)
+        forms = torch.addr(x, column, row, beta=0.5, alpha=2), torch.addr(x / 0, column, row, beta=0)
+        return *forms, torch.addr(row, column, row), integers
+
+    assert_right_in_both(Of(forward), (torch.randn(5, 4, generator=torch.Generator().manual_seed(2)),), tmp_path)
 
 
 def _crossed(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:

@@ -53,12 +53,19 @@ def addmm(b: Builder, x: ir.Value, mat1: ir.Value, mat2: ir.Value, beta: float, 
 
 def baddbmm(b: Builder, x: ir.Value, batch1: ir.Value, batch2: ir.Value, beta: float, alpha: float) -> ir.Value:
     """beta · x + alpha · batch1 · batch2, of batches of matrices: MatMul, Mul and Add, without factors of 1."""
-    product = b.matmul(batch1, batch2)
-    if alpha != 1:
-        product = b.add("Mul", product, b.scalar(alpha))
-    if beta == 0:
-        return product
-    return b.add("Add", product, x if beta == 1 else b.add("Mul", x, b.scalar(beta)))
+    product = _times(b, b.matmul(batch1, batch2), alpha)
+    return product if beta == 0 else b.add("Add", product, _times(b, x, beta))
+
+
+def addr(b: Builder, x: ir.Value, vec1: ir.Value, vec2: ir.Value, beta: float, alpha: float) -> ir.Value:
+    """beta · x + alpha · vec1 · vec2ᵀ, the outer product of two vectors as a Mul; without factors of 1."""
+    column = b.reshape(b.cast(vec1, b.dtype), (*sizes_of(vec1), 1))
+    product = _times(b, b.add("Mul", column, b.cast(vec2, b.dtype)), alpha)
+    return product if beta == 0 else b.add("Add", product, _times(b, b.cast(x, b.dtype), beta), shape=b.shape)
+
+
+def _times(b: Builder, x: ir.Value, factor: float) -> ir.Value:
+    return x if factor == 1 else b.add("Mul", x, b.scalar(factor))
 
 
 TABLE: Mapping[str, Entry] = {
@@ -70,4 +77,5 @@ TABLE: Mapping[str, Entry] = {
     "aten.dot.default": renamed(matmul, tensor="other"),
     "aten.addmm.default": addmm,
     "aten.baddbmm.default": baddbmm,
+    "aten.addr.default": addr,
 }

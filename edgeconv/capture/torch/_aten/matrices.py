@@ -1,4 +1,4 @@
-"""Determinants, inverses and linear systems of small matrices, by their minors; cross products.
+"""Determinants, inverses and linear systems of small matrices, by their minors; cross products; matrices of powers.
 
 ONNX has Det but no inverse, TFLite neither. Up to four rows, Laplace's expansion (Golub and Van Loan, Matrix
 Computations, 2.1) takes few operators. Larger matrices would need elimination with pivots, which depend on values.
@@ -194,6 +194,33 @@ def cross(b: Builder, x: ir.Value, other: ir.Value, dim: int) -> ir.Value:
     return b.add("Sub", b.add("Mul", next_ones[0], after_next[1]), b.add("Mul", after_next[0], next_ones[1]))
 
 
+def vandermonde(b: Builder, x: ir.Value, N: int | None) -> ir.Value:  # noqa: N803 torch's name
+    """The powers 0 to N-1 of each element of x (…, n), as many as elements by default: (…, n, N).
+
+    Each step multiplies the powers so far by the largest of them, so that N powers take log2(N) products.
+    """
+    count = b.shape[-1]
+    powers = b.reshape(b.cast(x, b.dtype), (*sizes_of(x), 1))
+    ones = b.filled(1, *sizes_of(powers))
+    if count < 2:
+        return b.add("Expand", ones, b.ints(*b.shape), shape=b.shape)
+    b.write_out()
+    while (width := sizes_of(powers)[-1]) < count - 1:
+        largest = b.slice(powers, -1, width - 1, width)
+        next_ones = b.slice(powers, -1, 0, min(width, count - 1 - width))
+        powers = b.concat([powers, b.add("Mul", next_ones, largest)], len(b.shape) - 1)
+    return b.concat([ones, powers], len(b.shape) - 1)
+
+
+def vander(b: Builder, x: ir.Value, N: int | None, increasing: bool) -> ir.Value:  # noqa: N803 torch's name
+    """``torch.vander`` of a vector: `vandermonde`, from the largest power unless ``increasing``."""
+    powers = vandermonde(b, x, N)
+    count = b.shape[-1]
+    if increasing or count < 2:
+        return powers
+    return b.add("Gather", powers, b.ints(*reversed(range(count))), shape=b.shape, axis=1)
+
+
 TABLE: Mapping[str, Entry] = {
     "aten.linalg_cross.default": cross,
     "aten.cross.default": cross,
@@ -206,4 +233,6 @@ TABLE: Mapping[str, Entry] = {
     "aten.slogdet.default": renamed(log_determinant, x="A"),
     "aten.logdet.default": logarithm,
     "aten.linalg_solve.default": solve,
+    "aten.linalg_vander.default": vandermonde,
+    "aten.vander.default": vander,
 }
