@@ -2,8 +2,8 @@
 
 Members thought of: cumulative products, maxima and minima with the places where they were met (also equal ones), along
 every axis, of one element, of integers, of halves; medians and k-th values from either end, of odd and even numbers,
-of all. `scatter_reduce` by every reduction, with and without the tensor itself, of places that nothing comes to, of a
-larger source. Adaptive pools of volumes whose windows differ.
+of all, among NaN; most frequent elements. `scatter_reduce` and its kin by every reduction, with and without the tensor
+itself, of places that nothing comes to, of a larger source. Adaptive pools of volumes whose windows differ, and places.
 """
 
 from __future__ import annotations
@@ -46,6 +46,31 @@ def test_ranked_elements_are_right_in_both_formats(tmp_path: Path) -> None:
     assert_right_in_both(Of(forward), (_noise(2, 7, 4),), tmp_path)
 
 
+def test_the_most_frequent_elements(tmp_path: Path) -> None:
+    def forward(x: Tensor) -> tuple[Tensor, ...]:
+        whole, steps = x.round(), (x * 2).round()
+        kinds = steps.long().mode(1)[0], steps.int().mode()[0]
+        return whole.mode(1)[0], whole.mode(0, keepdim=True)[0], *kinds
+
+    assert_right_in_both(Of(forward), (_noise(3, 9, 4),), tmp_path)
+
+
+def test_medians_among_nan(tmp_path: Path) -> None:
+    def forward(x: Tensor, low: Tensor) -> tuple[Tensor, ...]:
+        some, none = torch.where(x > 0.4, torch.nan, x), torch.where(x > low, torch.nan, x)
+        ranked = some.nanmedian(1)[0], some.nanmedian(-1, keepdim=True)[0], none.nanmedian(0)[0], x.nanmedian(1)[0]
+        return some.nanmedian(), (x * 3).int().nanmedian(1)[0], *ranked
+
+    assert_right_in_both(Of(forward), (_noise(3, 8, 4), torch.tensor([-9.0, 9, 0, 1])), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mode", "nanmedian"])
+def test_places_that_no_two_runs_agree_on_are_refused(name: str, tmp_path: Path) -> None:
+    module = Of(lambda x: getattr(x, name)(1))
+    with pytest.raises(edgeconv.CaptureError, match=f"aten.{name}.* no ONNX form"):
+        edgeconv.export(module, (_noise(2, 3),), tmp_path, name="n")
+
+
 _PLACES = torch.tensor([[0, 0, 3, 3, 3], [1, 1, 1, 1, 1]])
 
 
@@ -65,6 +90,27 @@ def test_reductions_that_onnx_alone_has(reduce: str, tmp_path: Path) -> None:
     assert_right_in_both(Of(forward), (_noise(2, 4), _PLACES, _noise(2, 6)), tmp_path, formats=("onnx",))
 
 
+def test_what_is_added_at_places(tmp_path: Path) -> None:
+    def forward(x: Tensor, places: Tensor, source: Tensor) -> tuple[Tensor, ...]:
+        lines = torch.tensor([0, 2, 0])
+        means = (x.index_reduce(1, lines, source[:, :3], "mean", include_self=self) for self in (True, False))
+        added = x.scatter(1, places, source, reduce="add"), x.scatter(1, places, 2, reduce="add")
+        put = x.put(torch.tensor([0, 5, -2]), source[0, :3]), x.put(places - 3, source[:, :5], accumulate=True)
+        single = x[0].index_reduce(0, lines, source[0, :3], "mean")
+        return *means, *added, *put, single
+
+    assert_right_in_both(Of(forward), (_noise(2, 4), _PLACES, _noise(2, 6)), tmp_path)
+
+
+def test_what_is_multiplied_at_places_which_onnx_alone_has(tmp_path: Path) -> None:
+    def forward(x: Tensor, places: Tensor, source: Tensor) -> tuple[Tensor, ...]:
+        lines = torch.tensor([0, 2, 0])
+        slices = (x.index_reduce(1, lines, source[:, :3], how) for how in ("prod", "amax", "amin"))
+        return *slices, x.scatter(1, places, source, reduce="multiply")
+
+    assert_right_in_both(Of(forward), (_noise(2, 4), _PLACES, _noise(2, 6)), tmp_path, formats=("onnx",))
+
+
 def test_the_mean_of_integers_is_refused(tmp_path: Path) -> None:
     module = Of(lambda x, places: x.scatter_reduce(1, places, places, "mean"))
     with pytest.raises(edgeconv.CaptureError, match="scatter_reduce of means"):
@@ -75,6 +121,16 @@ def test_adaptive_pools_of_volumes(tmp_path: Path) -> None:
     def forward(x: Tensor) -> tuple[Tensor, ...]:
         sizes = (2, 3, 4), (3, 5, 7), (5, 2, 3)
         return *(F.adaptive_avg_pool3d(x, size) for size in sizes), *(F.adaptive_max_pool3d(x, size) for size in sizes)
+
+    assert_right_in_both(Of(forward), (_noise(2, 3, 5, 6, 7),), tmp_path)
+
+
+def test_places_of_the_maxima_of_adaptive_pools(tmp_path: Path) -> None:
+    def forward(x: Tensor) -> tuple[Tensor, ...]:
+        volumes = (F.adaptive_max_pool3d(x, size, return_indices=True) for size in ((2, 3, 4), (5, 6, 7), (1, 1, 1)))
+        equal = F.adaptive_max_pool2d(x[0].round(), (4, 3), return_indices=True)
+        line = F.adaptive_max_pool1d(x[0, :, 0, 0], 4, return_indices=True)
+        return *(tensor for pair in volumes for tensor in pair), *equal, *line
 
     assert_right_in_both(Of(forward), (_noise(2, 3, 5, 6, 7),), tmp_path)
 

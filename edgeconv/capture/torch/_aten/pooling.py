@@ -112,9 +112,10 @@ def adaptive_avg_pool(b: Builder, x: ir.Value, output_size: Ints) -> ir.Value:
 def adaptive_max_pool(b: Builder, x: ir.Value, output_size: Ints) -> Result:
     """Maxima of a given number of windows per axis: ReduceMax for 1, MaxPool if the number divides the size.
 
-    Otherwise see `_uneven_maximum`. A module that uses the indices of the maxima is refused.
+    Otherwise see `_uneven_maximum`, and with the indices of the maxima `_placed_maximum`.
     """
-    _check_no_indices(b)
+    if b.is_used(1):
+        return _placed_maximum(b, x, b.shape[-len(output_size) :])
     rank = len(output_size)
     output_sizes = b.shape[-rank:]
     if all(size == 1 for size in output_sizes):
@@ -140,6 +141,32 @@ def _uneven_maximum(b: Builder, x: ir.Value, output_sizes: Ints) -> ir.Value:
         x = b.add("Gather", x, b.ints(*places), shape=(*lead, out * width, *behind), axis=axis)
         x = b.reduce("ReduceMax", b.reshape(x, (*lead, out, width, *behind)), [axis + 1], keepdims=False)
     return x
+
+
+def _placed_maximum(b: Builder, x: ir.Value, output_sizes: Ints) -> Result:
+    """Maxima of windows of any sizes, and their int64 positions within each plane; of equal maxima the first.
+
+    All windows are gathered from the flattened planes at the size of the largest; what a smaller one lacks is its last
+    row or column once more, which is behind the first maximum.
+    """
+    sizes, rank = sizes_of(x), len(output_sizes)
+    table = np.zeros((1, 1), np.int64)  # the place of each element of each window within the plane
+    for size, out in zip(sizes[-rank:], output_sizes, strict=True):
+        starts = np.arange(out) * size // out
+        ends = -(-(np.arange(out) + 1) * size // out)
+        line = np.minimum(starts[:, None] + np.arange((ends - starts).max()), ends[:, None] - 1)
+        grid = table[:, None, :, None] * size + line[None, :, None, :]
+        table = grid.reshape(table.shape[0] * out, -1)
+    front = (*sizes[:-rank], len(table))
+    plane = b.reshape(x, (*sizes[:-rank], math.prod(sizes[-rank:])))
+    windows = b.add("Gather", plane, b.constant(table), shape=(*front, table.shape[1]), axis=len(front) - 1)
+    maxima = b.reduce("ReduceMax", windows, [-1], keepdims=False)
+    taps = b.add(
+        "ArgMax", windows, shape=front, dtype=ir.DataType.INT64, axis=-1, keepdims=0, select_last_index=0
+    )  # fmt: skip
+    within = b.add("Add", taps, b.ints(*(row * table.shape[1] for row in range(len(table)))))
+    places = b.add("Gather", b.ints(*table.reshape(-1)), within, shape=front, axis=0)
+    return [b.reshape(value, b.shape) for value in (maxima, places)]
 
 
 def _uneven_average(b: Builder, x: ir.Value, output_sizes: Ints) -> ir.Value:
@@ -189,11 +216,6 @@ def _windows(
         return list(numbers) * rank if len(numbers) == 1 else list(numbers)
 
     return per_axis(kernel), per_axis(stride or kernel), per_axis(padding), per_axis(dilation)
-
-
-def _check_no_indices(b: Builder) -> None:
-    if b.is_used(1):
-        raise Unsupported("indices of the maxima")
 
 
 TABLE: Mapping[str, Entry] = {
