@@ -193,6 +193,7 @@ def _rows(
         joints=golden.joints,
         indices=golden.indices,
         scales=scales,
+        variant=variant,
     )
 
 

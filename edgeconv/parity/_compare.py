@@ -33,6 +33,7 @@ def compare(
     joints: Mapping[str, Sequence[Parts]] = MappingProxyType({}),
     indices: Collection[str] = (),
     scales: Mapping[str, OwnScale] | None = None,
+    variant: str = "",
 ) -> tuple[Comparison, ...]:
     """Compares a run with the float64 reference.
 
@@ -48,6 +49,7 @@ def compare(
         joints: of what parts outputs are joined, by name.
         indices: the outputs that hold indices: an approximation of these is judged by how many are equal.
         scales: the groups of channels of each output, by name; by default what the reference alone tells of them.
+        variant: of the artifact, for advice that depends on it.
 
     Returns:
         One Comparison per output name.
@@ -79,7 +81,8 @@ def compare(
         else:
             row = _with_steps(row, run, integers)
             scale = (scales or {}).get(name)
-            rows.append(_compared(row, run, reference, samples, joints.get(name, ()), scale, indices=name in indices))
+            parts, is_index = joints.get(name, ()), name in indices
+            rows.append(_compared(row, run, reference, samples, parts, scale, indices=is_index, variant=variant))
     return tuple(rows)
 
 
@@ -141,11 +144,12 @@ def _compared(
     scale: OwnScale | None,
     *,
     indices: bool,
+    variant: str,
 ) -> Comparison:
     pairs = [(a[row.output], b[row.output]) for a, b in zip(run.outputs, reference.outputs, strict=True)]
     if isinstance(row.tolerance, Fidelity):
         top1 = {} if indices else _top1(samples, pairs, of_reference=True)
-        judged = judge_together(row, row.tolerance, samples, pairs, top1, joints, indices=indices)
+        judged = judge_together(row, row.tolerance, samples, pairs, top1, joints, indices=indices, variant=variant)
         return judged if indices or scale is None else _with_what_float32_is_off(judged, samples, pairs, scale)
     bound = row.tolerance
     results = [_result(sample, a, b, bound) for sample, (a, b) in zip(samples, pairs, strict=True)]

@@ -21,6 +21,12 @@ from edgeconv.parity._picture import picture
 
 _MOST_STEPS = 255  # of 8 bits, from end to end
 _NAMED = 4  # channels
+_KEEPS_MORE = {
+    "int8": "--variant int8-mixed gives more",
+    "int8-mixed": "a higher sqnr_db in [parity.fidelity.int8-mixed] keeps more layers in float",
+}
+_HOLDS_BOUND = {"int8": ", or export int8-mixed, whose bound is held to it"}
+"""What brings a variant nearer, where another one does."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ def judge_together(
     joints: Sequence[Parts] = (),
     *,
     indices: bool = False,
+    variant: str = "",
 ) -> Comparison:
     """Fills in a row: metrics, the used share of the bound, and the verdict.
 
@@ -59,6 +66,7 @@ def judge_together(
         top1: counts of right and of agreeing classes; empty for outputs that are no classes.
         joints: of what parts the output is joined, by axis.
         indices: whether the output holds indices, between which there is no distance.
+        variant: of the artifact, for advice; empty where it is not known.
     """
     differences = [check(a, b) for a, b in pairs]
     measurements = [None if a.shape != b.shape else measure(a, b, Tolerance(), 1.0) for a, b in pairs]
@@ -80,12 +88,12 @@ def judge_together(
     else:
         found = says_nothing(pairs, joints) if pairs[0][1].dtype.kind == "f" else SaysNothing()
         row = replace(row, parts=_counts(found), sqnr_bound_db=_bound_of(whole, bound))
-        remark, weak = _told(found), _weak(found)
+        remark, weak = _told(found), _weak(found, variant)
     shares = dict(_shares(row, bound, len(samples)))
     excess = used_share(row, bound)
     reason = "; ".join(text for text, share in shares.items() if not share <= 1.0)
     if not reason:
-        remark = "; ".join(filter(None, [remark, weak, _doubt(row, bound, len(whole))]))
+        remark = "; ".join(filter(None, [remark, weak, _doubt(row, bound, len(whole), variant)]))
     return replace(
         row,
         verdict=Verdict.FAIL if reason else Verdict.PASS,
@@ -102,14 +110,14 @@ def _bound_of(measurements: Sequence[Measured], bound: Fidelity) -> float | None
     return sqnr_bound(signals, noises, SQNR_CONFIDENCE)
 
 
-def _doubt(row: Comparison, bound: Fidelity, count: int) -> str:
+def _doubt(row: Comparison, bound: Fidelity, count: int, variant: str) -> str:
     """What few inputs leave open of a threshold that they meet."""
     least, due = row.sqnr_bound_db, bound.sqnr_db
     if least is None or due is None or least >= due:
         return ""
     return (
-        f"with {count} judged inputs, the 95 % bound of the SQNR is {least:.1f} dB: below {due:g}; judge more inputs, "
-        "or export int8-mixed, whose bound is held to it"
+        f"with {count} judged inputs, the 95 % bound of the SQNR is {least:.1f} dB: below {due:g}; judge more inputs"
+        f"{_HOLDS_BOUND.get(variant, '')}"
     )
 
 
@@ -137,13 +145,14 @@ def _told(found: SaysNothing) -> str:
     return f"what says nothing is {' and '.join(which)}: {why}"
 
 
-def _weak(found: SaysNothing) -> str:
+def _weak(found: SaysNothing, variant: str) -> str:
     """Channels that pass, and that a user would look at."""
     if not found.weak:
         return ""
     names = [f"{channel} ({left:.1f} dB)" for channel, left in found.weak]
     which = f"{'channel' if len(names) == 1 else 'channels'} {listed(names, _NAMED)} of {found.channels}"
-    return f"of what {which} vary less than {SAYS_LITTLE_DB:g} dB are left; --variant int8-mixed gives more"
+    advice = f"; {_KEEPS_MORE[variant]}" if variant in _KEEPS_MORE else ""
+    return f"of what {which} vary less than {SAYS_LITTLE_DB:g} dB are left{advice}"
 
 
 def used_share(row: Comparison, bound: Fidelity) -> float:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgeconv.core import Array, Comparison, Fidelity, Parts, Run, Sample, TensorSpec, Verdict
+from edgeconv.core.variation import SaysNothing
 from edgeconv.parity import Integers, compare, held_to_all
-from edgeconv.parity._fidelity import used_share
+from edgeconv.parity._fidelity import _weak, used_share
 from edgeconv.parity._groups import Group, OwnScale
 
 COUNT, CLASSES = 40, 5
@@ -73,6 +74,23 @@ def test_a_threshold_that_few_inputs_hold_by_chance_is_told_and_no_failure() -> 
     assert (sure.reason, 20.0 < (sure.sqnr_bound_db or 0.0) < 30.0) == ("", True)
     failed = row(noisy(19.0), Fidelity(sqnr_db=20.0))
     assert "bound" not in failed.reason
+
+
+@pytest.mark.parametrize(
+    ("variant", "advice"),
+    [
+        ("int8", "; judge more inputs, or export int8-mixed, whose bound is held to it"),
+        ("int8-mixed", "; judge more inputs"),
+        ("fp16", "; judge more inputs"),
+    ],
+)
+def test_no_variant_is_told_to_become_itself(variant: str, advice: str) -> None:
+    uneven = LOGITS.copy()
+    uneven[::8] += (noisy(11.8) - LOGITS)[::8]
+    assert row(uneven, Fidelity(sqnr_db=20.0), variant=variant).reason.endswith(f"dB: below 20{advice}")
+    weak = SaysNothing(channels=8, count=64, weak=((3, 5.0),))
+    advised = {"int8": "; --variant int8-mixed gives more", "int8-mixed": "keeps more layers in float", "fp16": "left"}
+    assert _weak(weak, variant).endswith(advised[variant])
 
 
 def test_nothing_is_said_of_one_input_or_where_no_ratio_is_asked_for() -> None:
