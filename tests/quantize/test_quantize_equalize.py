@@ -26,6 +26,7 @@ from edgeconv.quantize import (
     make_plan,
     round_weights,
 )
+from edgeconv.quantize._equalize import pairs_of
 from edgeconv.reference import evaluate
 
 _ACTS = ("Relu", "LeakyRelu", "PRelu")
@@ -340,6 +341,72 @@ def test_a_silu_is_crossed_by_data_bit_for_bit(kind: str) -> None:
     alike = _gated(kind, spread=0)
     assert exponents_of(alike, data(alike, 8)) == {}
     assert [node.op_type for node in equalize(model).graph] == [node.op_type for node in model.graph]
+
+
+_FIRST = ("dense", "depthwise", "transposed", "transposed groups")
+_SECOND = ("dense", "grouped", "multiplier", "transposed")
+_ACTIVATIONS = ("silu", "relu", "silu twice", "silu, relu", "silu, pool", "leaky, silu")
+_READ_ELSEWHERE = ("", "a", "gate", "between", "output")
+
+
+def _activated(g: Graph, x: str, kinds: str) -> str:
+    """Activations between two layers, the operands of the Mul of a SiLU in either order."""
+    for index, kind in enumerate(("silu, silu" if kinds == "silu twice" else kinds).split(", ")):
+        name = f"{kind}.{index}"
+        if kind == "silu":
+            gate = g.add("Sigmoid", [x], "gate" if "gate" not in {node.name for node in g.nodes} else f"gate.{index}")
+            x = g.add("Mul", [x, gate] if g.rng.integers(2) else [gate, x], name)
+        elif kind == "pool":
+            x = g.add("MaxPool", [x], name, kernel_shape=[2, 2])
+        else:
+            x = g.add({"relu": "Relu", "leaky": "LeakyRelu"}[kind], [x], name)
+    return x
+
+
+def _layer(g: Graph, x: str, name: str, kind: str, channels: int) -> str:
+    """A layer that reads and makes so many channels; twice as many with a multiplier."""
+    groups = {"depthwise": channels, "multiplier": channels, "grouped": 2, "transposed groups": 2}.get(kind, 1)
+    if kind.startswith("transposed"):
+        weight = g.rng.normal(size=(channels, channels // groups, 2, 2)).astype(np.float32)
+        operands = [g.constant(f"{name}.weight", weight), g.constant(f"{name}.bias", weight.reshape(-1)[:channels])]
+        return g.add("ConvTranspose", [x, *operands], name, group=groups)
+    wide = 2 * channels if kind == "multiplier" else channels
+    return g.conv(x, name, (wide, channels // groups, 1, 1), group=groups)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    first=st.sampled_from(_FIRST),
+    between=st.sampled_from(_ACTIVATIONS),
+    second=st.sampled_from(_SECOND),
+    elsewhere=st.sampled_from(_READ_ELSEWHERE),
+    batch=st.sampled_from([2, "n"]),
+)
+def test_gated_graphs_compute_the_same_bits(
+    seed: int, first: str, between: str, second: str, elsewhere: str, batch: int | str
+) -> None:
+    channels = 4
+    g = Graph(seed, input=(batch, channels, 6, 5))  # type: ignore[arg-type]  # a name leaves the batch open
+    x = _activated(g, _layer(g, "input", "a", first, channels), between)
+    y = _layer(g, x, "c", second, channels)
+    outputs = [y]
+    if elsewhere:
+        read = {"a": "a", "gate": "gate", "between": x, "output": x}[elsewhere]
+        if read in {node.output[0] for node in g.nodes}:
+            outputs.append(read if elsewhere == "output" else g.add("Neg", [read], "elsewhere"))
+    model = g.model(*outputs)
+    pairs = {pair.first.name: pair for pair in pairs_of(model, gated=True)}
+    assert ("a" in pairs) == (len(outputs) == 1)  # what others read must not be scaled
+    exponents = {name: g.rng.integers(-12, 13, channels).tolist() for name in pairs}
+    equalized = equalize(model, exponents)
+    feeds = {"input": g.rng.normal(size=(2, channels, 6, 5)).astype(np.float32)}
+    before, after = evaluate(model, feeds), evaluate(equalized, feeds)
+    for old, new in zip(model.graph.outputs, equalized.graph.outputs, strict=True):
+        np.testing.assert_array_equal(after[str(new.name)], before[str(old.name)])
+    # A value that goes by its name still is what it was; others say that they are something else.
+    for name in {value.name for node in equalized.graph for value in node.outputs} & before.keys():
+        np.testing.assert_array_equal(after[name], before[name])
 
 
 def test_integers_are_for_what_shows_of_a_silu() -> None:
