@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 from torch.ao import quantization
+from torch.ao.quantization.quantize_fx import prepare_qat_fx
+from torch.nn import functional
 
 import edgeconv
 from edgeconv.core import Artifact, Comparison, Fidelity, Verdict
 from edgeconv.flow import prove
 from edgeconv.flow.own_steps import told_steps
 from edgeconv.progress import Silent
+from edgeconv.quantize import with_integer_biases
+from edgeconv.reference import evaluate
 
 
 def _row(steps: dict[int, int], verdict: Verdict = Verdict.PASS) -> Comparison:
@@ -69,3 +77,43 @@ def test_a_proof_tells_it_of_trained_variants_alone_and_tells_it_anew(
     edgeconv.export(nn.Conv2d(3, 4, 3).eval(), (x,), tmp_path / "plan", quantization=data, **options)
     prove.repeat(tmp_path / "plan", devices=None, progress=Silent())
     assert asked == [{"int8"}, {"int8"}, set(), set()]
+
+
+class _Mixer(nn.Module):
+    """Linear layers, a LayerNorm before and behind them, and a residual sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(16, 32), nn.LayerNorm(32)
+        self.wide, self.narrow = nn.Linear(32, 64), nn.Linear(64, 32)
+        self.last_norm, self.last = nn.LayerNorm(32), nn.Linear(32, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = x + self.narrow(functional.relu(self.wide(self.norm(x))))
+        result: torch.Tensor = self.last(self.last_norm(x))
+        return result
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["qnnpack", "x86"])
+def test_rounded_biases_are_all_that_is_off_in_linear_layers(backend: str, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    x = torch.randn(64, 5, 16)
+    prepared: Any = prepare_qat_fx(_Mixer().train(), quantization.get_default_qat_qconfig_mapping(backend), (x,))
+    for _ in range(4):
+        prepared(torch.randn(64, 5, 16))
+    prepared.eval().apply(quantization.disable_observer)
+    result = edgeconv.export(prepared, (x,), tmp_path, name="net", variants="int8", formats=("onnx", "tflite"))
+    (path,) = (artifact.path for artifact in result.artifacts if artifact.format == "onnx")
+    (file,) = (artifact for artifact in result.artifacts if artifact.format == "tflite")
+    interpreter = Interpreter(str(file.path), num_threads=1)
+    (computed,) = interpreter.get_signature_runner()(**{file.inputs[0].name: x.numpy()}).values()
+    graph, name = ir.load(path), file.outputs[0].name
+    with_floats, with_integers = (
+        evaluate(model, {file.inputs[0].name: x.numpy()}, keep=[name])[name]
+        for model in (graph, with_integer_biases(graph))
+    )
+    step = np.diff(np.unique(computed)).min()
+    assert np.abs(with_floats - computed).max() > step / 2  # a LayerNorm carries one number to its whole row
+    np.testing.assert_allclose(computed, with_integers, rtol=0, atol=step / 1000)
