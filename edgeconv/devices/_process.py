@@ -158,6 +158,7 @@ class AgentProcess:
                 self._frames.put(frame)
                 if self._frames.qsize() > _MOST_UNASKED:  # it is refused as soon as anybody asks; nothing is piled up
                     return
+                del frame  # its arrays are the caller's, and the next frame may be long in coming
             self._frames.put(None)
         except ProtocolError as error:
             # Half a frame from a process that died is reported as its death, not as a protocol error.

@@ -410,6 +410,7 @@ class Agent:
             if frame is None or frame.type == "quit":
                 return 0
             self._answer(runtime, frame)
+            del frame  # its arrays need not be in memory while the next request is waited for
 
     def _answer(self, runtime: Any, frame: Frame) -> None:
         try:

@@ -7,12 +7,13 @@ import os
 import sys
 import textwrap
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeconv.core import Artifact, Run, Sample, TensorSpec, Verdict
+from edgeconv.core import Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices import AGENT, Device, run_artifact, start
 from edgeconv.errors import DeviceError
 
@@ -248,6 +249,22 @@ def test_large_arrays_pass_both_ways(artifact: Artifact) -> None:
     assert run.reason == ""
     for outputs in run.outputs:
         np.testing.assert_array_equal(outputs["y"], array * 2)
+
+
+def test_a_waiting_session_holds_no_answer_of_before(artifact: Artifact) -> None:
+    with start(runtime("")) as session:
+        run = session.run(artifact, SAMPLES, timeout_s=30)
+        answers = [weakref.ref(_owner(outputs["y"])) for outputs in run.outputs]
+        del run
+        limit = time.monotonic() + 10  # of the thread that reads what a device sends
+        while any(answer() is not None for answer in answers) and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert all(answer() is None for answer in answers)
+
+
+def _owner(array: Array) -> Array:
+    """The array whose memory a view shows."""
+    return _owner(array.base) if isinstance(array.base, np.ndarray) else array
 
 
 def test_an_agent_that_does_not_read_is_held_to_the_time_limit(artifact: Artifact) -> None:
