@@ -16,7 +16,7 @@ from edgeconv.errors import QuantizeError
 from edgeconv.graph.divisions import sizes_at_batch_1
 from edgeconv.quantize._apply import apply_only
 from edgeconv.quantize._calibrate import mapped, session_of
-from edgeconv.quantize._graph import is_activation, name_of, static_shape
+from edgeconv.quantize._graph import ADDED, is_activation, name_of, static_shape
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import layer_of, structure_of
 
@@ -52,7 +52,9 @@ def sensitivity(
     """Quantizes one layer at a time, its weight and its output, and measures the graph's outputs.
 
     The sum of the shares is a good guess of the whole where errors are small; keeping the first n in float takes about
-    their shares away.
+    their shares away. (The steps of a SiLU behind a layer belong to no share. Counted as the layer's they did not make
+    a better order: YOLOX-Nano with a quarter, a third and a half of the layers' float time in float had 15.2, 17.4 and
+    21.4 dB so, and 16.0, 18.2 and 21.5 without.)
 
     Args:
         model: the float graph, with the weights that will be quantized.
@@ -67,12 +69,15 @@ def sensitivity(
         QuantizeError: the plan does not fit the model, or the batches do not.
     """
     exact = _Exact(session_of(model, (), optimized=False), batches)
-    names = list(structure_of(model, plan.kept_float).layers)
+    structure = structure_of(model, plan.kept_float)
+    names = [name for name, layer in structure.layers.items() if not layer.node.meta.get(ADDED)]
     noises = {}
     for number, name in enumerate(names, start=1):
         if progress is not None:
             progress(f"sensitivity, layer {number} of {len(names)}")
-        noises[name] = _noise(exact, session_of(_only(model, plan, name), (), optimized=False))
+        # What the layer reads is quantized with whoever makes it.
+        alone = apply_only(model, plan, {name, structure.layers[name].output.name or name})
+        noises[name] = _noise(exact, session_of(alone, (), optimized=False))
     total = sum(noises.values()) or 1.0
     layers = [Sensitivity(name, noise / total) for name, noise in noises.items()]
     return tuple(sorted(layers, key=lambda item: -item.share))
@@ -103,9 +108,11 @@ def _elements(value: ir.Value) -> int:
 def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: str) -> Plan:
     """The plan with some layers left in float, and what reads them and float alone: operators without weights.
 
-    Otherwise they would quantize a result that was just computed in float.
+    Otherwise they would quantize a result that was just computed in float. A layer that equalization added between
+    another and its SiLU goes with that one.
     """
     structure = structure_of(model, plan.kept_float)
+    layer_names = {name for name, layer in structure.layers.items() if not layer.node.meta.get(ADDED)}
     kept_float = dict(plan.kept_float)
     for name in layers:
         if name not in structure.layers:
@@ -117,7 +124,7 @@ def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: st
         makers = [_name(value.producer()) for value in node.inputs if is_activation(value) and value is not None]
         # What reads nothing but operators that were float before is as it was: integers behind a LayerNormalization.
         alone = not added.isdisjoint(makers) and all(maker in kept_float for maker in makers)
-        if alone and name_of(node) not in structure.layers and name_of(node) not in kept_float:
+        if alone and name_of(node) not in layer_names and name_of(node) not in kept_float:
             kept_float[name_of(node)] = reason
             added.add(name_of(node))
     weights = {name: item for name, item in plan.weights.items() if name not in kept_float}
@@ -165,9 +172,3 @@ def _noise(exact: _Exact, coarse: onnxruntime.InferenceSession) -> float:
     if not noises:
         raise QuantizeError("there is no data", where="sensitivity", hint="give at least one batch")
     return sum(noises)
-
-
-def _only(model: ir.Model, plan: Plan, name: str) -> ir.Model:
-    """The graph with one layer's weight and output quantized; what it reads is quantized with whoever makes it."""
-    structure = structure_of(model, plan.kept_float)
-    return apply_only(model, plan, {name, structure.layers[name].output.name or name})

@@ -187,6 +187,22 @@ def test_a_layer_kept_in_float_takes_its_share_of_the_error_away() -> None:
     assert sqnr_db(wanted, outputs(evaluate, quantized, unseen)) > before + 0.3
 
 
+def test_what_equalization_added_is_no_layer_to_choose_and_follows_the_one_before() -> None:
+    g = Graph(3, input=(1, 3, 8, 8))
+    x = g.conv("input", "a", (4, 3, 1, 1))
+    x = g.add("Mul", [x, g.add("Sigmoid", [x], "gate")], "silu")
+    g.add("Relu", [g.conv(x, "b", (4, 4, 1, 1))], "c")
+    g.conv("c", "d", (4, 4, 1, 1))
+    model = equalize(g.model("d"), {"a": (0, 3, 1, 0)})
+    plan = _planned(model)
+    layers = {item.layer for item in sensitivity(model, plan, lambda: data(model, 4))}
+    assert (layers, plan.weights.keys()) == ({"a.equalized", "b", "d"}, {*layers, "gate.operand"})
+    mixed = keep_in_float(model, plan, ["a.equalized"], "the worst")
+    in_float = {"a.equalized", "gate.operand", "gate", "silu.equalized"}
+    assert (mixed.kept_float.keys(), mixed.weights.keys()) == (in_float, {"b", "d"})
+    assert keep_in_float(model, plan, ["b"], "the worst").weights.keys() == {"a.equalized", "gate.operand", "d"}
+
+
 def test_shared_parameters_and_prescribed_ones() -> None:
     g = Graph(0, input=(1, 4, 8, 8))
     g.conv("input", "a", (4, 4, 1, 1))
