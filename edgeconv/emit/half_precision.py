@@ -69,6 +69,9 @@ _TELLING = having_any([Trait.COMPARES, Trait.PIECEWISE_CONSTANT])
 """Operators whose results jump where their operands differ by a rounding error."""
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
+_LIMITING = having(Trait.COMPARES) | {"Clip", "Max", "Min", "Where"}
+"""Operators whose constants may be limits: a difference from them may be what a quotient or a logarithm is of."""
+
 _BOUNDS = {"Clip": (1, 2), "Max": None, "Min": None}
 """Operands (by index; None: all) that are bounds: one beyond float16's range bounds nothing in it, and may be."""
 
@@ -86,6 +89,12 @@ def is_held(array: Array, *, bound: bool = False) -> bool:
         largest <= FLOAT16_LARGEST
         and float(np.max(np.abs(finite - to_float16(finite)), initial=0.0)) <= _LOST * largest
     )
+
+
+def is_limit_beside_one(array: Array) -> bool:
+    """Whether a constant is a number beside 1 or -1 that float16 makes 1: as a limit it keeps 1 - x from being 0."""
+    numbers = np.unique(np.abs(array))
+    return numbers.size == 1 and float(numbers[0]) != 1 and float(to_float16(numbers)[0]) == 1
 
 
 def float32_region(graph: ir.Graph, *, tflite: bool = False) -> dict[ir.Node, str]:
@@ -257,6 +266,8 @@ def _why(node: ir.Node, tflite: bool) -> str:
         array = constant(value)
         if array is None or array.dtype != np.float32:
             continue
+        if node.op_type in _LIMITING and is_limit_beside_one(array):
+            return f"float16 makes 1 of its constant {value.name if value else ''!r}"
         # A bound of 1e9 is as good as float16's end; a factor of 1e9 is not.
         if not is_held(array, bound=places is None or index in places):
             largest = float(np.max(np.abs(array[np.isfinite(array)]), initial=0.0))

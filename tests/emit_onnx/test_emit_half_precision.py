@@ -3,8 +3,8 @@
 Members: guards of normalize (1e-12; p = 1 and 2; by max, clamp, a sum), of logarithms, of quotients, of RMSNorm,
 LayerNorm, InstanceNorm and GroupNorm, of standard deviations and of cosines; exponentials and what is written with
 them; sums, means, products and squares beyond 65504; constants, weights and statistics that float16 does not hold,
-large and small; masks of -1e9 and -inf, constant and computed. And what needs none of it: no cast, and the metadata
-that XNNPACK asks for.
+large, small and beside 1; masks of -1e9 and -inf, constant and computed. And what needs none of it: no cast, and the
+metadata that XNNPACK asks for.
 """
 
 from __future__ import annotations
@@ -109,6 +109,17 @@ _CASES: dict[str, tuple[Callable[..., torch.Tensor], dict[str, Any]]] = {
     "covariances": (lambda m, x: _similarity(x.view(1, 1, 8, 8), x.view(1, 1, 8, 8) / 2 + 0.1), {}),
     "a product": (lambda m, x: (x.abs() * 4 + 1).prod(-1).log(), {}),
     "large constants": (lambda m, x: (x * 1e6 + 2e5) / 1e6, {}),
+    "a quotient by what is left of one": (
+        lambda m, x: x / (1 - (x.abs() * 9).clamp(max=1 - 1e-6)) * 1e-6,
+        {},
+    ),
+    "a logarithm of what is left of one": (lambda m, x: torch.log(1 - (x * 20).sigmoid().clamp(max=1 - 1e-6)), {}),
+    "logit": (lambda m, x: torch.logit((x * 20).sigmoid(), 1e-6), {}),
+    "artanh": (lambda m, x: torch.atanh((x * 9).clamp(-1 + 1e-6, 1 - 1e-6)), {}),
+    "a choice beside one": (
+        lambda m, x: 1 / (1 - torch.where(x.abs() * 9 > 0.99999, 0.99999, x * 0)) * 1e-5,
+        {},
+    ),
     "large bounds": (lambda m, x: x.clamp(-1e9, 1e9), {}),
     "small weights": (lambda m, x: m.l(x) * 1e7, {"l": _linear(1e-7)}),
     "large weights": (lambda m, x: m.l(x) * 1e-5, {"l": _linear(1e6)}),

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeconv.core.precision import to_float16
-from edgeconv.emit.half_precision import is_held
+from edgeconv.emit.half_precision import is_held, is_limit_beside_one
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite.simplify._shared_memory import copy_shared
 from edgeconv.errors import EmitError
 
 _WEIGHTS = ("float32", "float16")
+_LIMITING = frozenset({"EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "MAXIMUM", "MINIMUM", "NOT_EQUAL"})
+_LIMITING |= {"SELECT", "SELECT_V2"}
 _IO = ("float32", "int8", "uint8", "int16")
 
 
@@ -114,7 +116,7 @@ def _store_halves(graph: Graph) -> bool:
         for index, tensor in enumerate(operator.inputs):
             if tensor.data is None or tensor.dtype != _FLOAT or operator.places:
                 continue
-            if not is_held(tensor.data):
+            if not is_held(tensor.data) or (operator.code in _LIMITING and is_limit_beside_one(tensor.data)):
                 whole = False
                 continue
             if tensor not in behind:
