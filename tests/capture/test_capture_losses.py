@@ -1,7 +1,8 @@
 """Losses of classes are right in both formats, and weigh, smooth and leave out what torch does.
 
 Members thought of: logits by rows, of images, of a single sample; targets as numbers and as probabilities, ignored
-ones, int32 ones; with and without weights of classes and smoothed labels; every reduction; files of halves.
+ones, int32 ones; with and without weights of classes and smoothed labels; every reduction; files of halves. Two
+classes: logits whose sigmoid is 0 or 1, weights of the positive one and of elements.
 """
 
 from __future__ import annotations
@@ -68,3 +69,15 @@ def test_logarithms_that_are_given(tmp_path: Path) -> None:
     assert_right_in_both(
         Of(F.cross_entropy), (_noise(5, 4), TARGETS.abs() % 4), tmp_path, variants=("fp16",), tolerance=2e-3
     )
+
+
+@pytest.mark.parametrize("variant", ["fp32", "fp16"])
+def test_losses_of_two_classes_whose_sigmoid_is_zero(variant: str, tmp_path: Path) -> None:
+    def forward(x: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        plain = (F.binary_cross_entropy_with_logits(x, target, reduction=reduction) for reduction in REDUCTIONS)
+        return *plain, F.binary_cross_entropy_with_logits(x, target, WEIGHT, reduction="none", pos_weight=WEIGHT)
+
+    x = _noise(5, 4) * 100
+    arguments = (x, _noise(5, 4, seed=2).sigmoid())
+    tolerance = 2e-5 if variant == "fp32" else 2e-3
+    assert_right_in_both(Of(forward), arguments, tmp_path, variants=(variant,), tolerance=tolerance)

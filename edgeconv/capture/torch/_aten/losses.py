@@ -1,6 +1,7 @@
-"""Losses of classes: ``cross_entropy`` and ``nll_loss``, by LogSoftmax, GatherElements and sums.
+"""Losses of classes: ``cross_entropy`` and ``nll_loss``, by LogSoftmax, GatherElements and sums; of two, by Softplus.
 
-torch's own exporter writes one operator for them, which TFLite has not.
+torch's own exporter writes one operator for the first two, which TFLite has not, and for the other a logarithm of a
+sigmoid, which is -inf where that is 0.
 """
 
 from __future__ import annotations
@@ -49,6 +50,20 @@ def nll_loss(
     """
     picked, counted = _chosen(b, x, target, weight, ignore_index)
     return _reduced(b, b.add("Neg", b.add("Mul", picked, counted)), counted, reduction)
+
+
+def binary_cross_entropy(
+    b: Builder, x: ir.Value, target: ir.Value, weight: ir.Value | None, pos_weight: ir.Value | None, reduction: int
+) -> ir.Value:
+    """The loss of logits x of any shape: (1 - target) · x + softplus(-x) · (1 + (pos_weight - 1) · target)."""
+    target = b.cast(target, b.dtype)
+    near = b.add("Softplus", b.add("Neg", x))
+    if pos_weight is not None:
+        more = b.add("Mul", b.add("Sub", pos_weight, b.scalar(1)), target)
+        near = b.add("Mul", near, b.add("Add", more, b.scalar(1)))
+    loss = b.add("Add", b.add("Mul", b.add("Sub", b.scalar(1), target), x), near)
+    loss = loss if weight is None else b.add("Mul", loss, weight)
+    return _reduced(b, loss, b.filled(1, *sizes_of(loss)), reduction)
 
 
 def _chosen(
@@ -112,4 +127,5 @@ TABLE: Mapping[str, Entry] = {
     "aten.nll_loss_nd.default": nll_loss,
     "aten.nll_loss.default": nll_loss,
     "aten.nll_loss2d.default": nll_loss,
+    "aten.binary_cross_entropy_with_logits.default": binary_cross_entropy,
 }
