@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -19,6 +19,7 @@ from edgeconv.flow.output import settle
 
 if TYPE_CHECKING:
     from edgeconv.flow.bisect import Rebuild
+    from edgeconv.flow.source import Source
     from edgeconv.progress import Progress
 
 _FOLDER = "bisect"
@@ -52,16 +53,27 @@ def command(
     where = out if out is not None else subfolder(directory, _FOLDER, error=EmitError)
     writes_to(where)
     with results_only(when=quiet):
-        rebuild = None if recipe is None else _rebuild(recipe, fixed or [], progress_for(silent=quiet))
-        written = bisect(directory, where, layer=layer, rebuild=rebuild)
+        by_recipe: _ByRecipe = {} if recipe is None else _by_recipe(recipe, fixed or [], progress_for(silent=quiet))
+        written = bisect(directory, where, layer=layer, **by_recipe)
     for item in () if quiet else written:
         say(printable(f"{item.artifact}: layer {item.layer}" + (f": {item.why}" if item.why else "")))
         say(printable(f"  python {item.script} (what is expected is {item.expected})"))
     return OK
 
 
-def _rebuild(path: Path, fixed: list[str], progress: Progress) -> Rebuild:
+class _ByRecipe(TypedDict, total=False):
+    """The arguments of `bisect` that a recipe gives."""
+
+    rebuild: Rebuild
+    source: Source
+
+
+def _by_recipe(path: Path, fixed: list[str], progress: Progress) -> _ByRecipe:
+    from edgeconv.flow.job import job_of
     from edgeconv.flow.rebuilt import rebuilt
 
     recipe = recipe_of(path, [], fixed)
-    return lambda artifacts, report: rebuilt(recipe, artifacts, report, progress).variants
+    return {
+        "rebuild": lambda artifacts, report: rebuilt(recipe, artifacts, report, progress).variants,
+        "source": job_of(recipe, prove=False).source,
+    }

@@ -17,7 +17,9 @@ from edgeconv.devices import file_inputs
 from edgeconv.errors import ParityError
 from edgeconv.flow.cut import Layers, open_layers
 from edgeconv.flow.output import staged
+from edgeconv.flow.prove import require_own_values
 from edgeconv.flow.record import read_report
+from edgeconv.flow.source import Source
 from edgeconv.flow.variant import Variant
 from edgeconv.parity import load_golden
 from edgeconv.parity.chain import diagnosis
@@ -91,7 +93,12 @@ class _Place:
 
 
 def bisect(
-    folder: Path, out: Path, *, layer: str | None = None, rebuild: Rebuild | None = None
+    folder: Path,
+    out: Path,
+    *,
+    layer: str | None = None,
+    rebuild: Rebuild | None = None,
+    source: Source | None = None,
 ) -> tuple[Reproduction, ...]:
     """Cuts the first broken layer, or a named one, out of each file of an export that has it.
 
@@ -101,10 +108,11 @@ def bisect(
         layer: in place of the first broken one: the name of a value, or of its torch module.
         rebuild: makes the graphs that the files were written from; their results are the expected ones then, else those
             of the file itself, read back.
+        source: of the recipe that `rebuild` goes by; it has to give the stored values.
 
     Raises:
         ParityError: the report cannot be read or a file changed; no link of a layer is broken; no file has the layer;
-            link 3 is broken, and the graph is not at hand.
+            link 3 is broken, and the graph is not at hand; the source gives other values.
         CaptureError: a file is damaged.
         EmitError: the files cannot be written.
     """
@@ -116,6 +124,9 @@ def bisect(
         raise ParityError(what, where=str(folder), hint="name one with --layer")
     golden = load_golden(folder / report.golden)
     graphs = {variant.name: variant for variant in rebuild(artifacts, report)} if rebuild is not None else {}
+    if source is not None:
+        graph = next((variant.model.graph for variant in graphs.values()), None)
+        require_own_values(source, graph, golden, folder / report.golden)
     # All files appear at once, or none: a crash in the middle leaves no half of a reproduction.
     written = []
     with staged(out) as staging:

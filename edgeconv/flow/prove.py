@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import onnx_ir as ir
 
 from edgeconv.core import (
     Array,
@@ -279,6 +280,35 @@ def _own_values(source: Source, samples: tuple[Sample, ...], golden: Golden, pat
     run = source.run(samples, tuple(golden.reference.outputs[0]), "float64")
     _require_same(run, golden.reference, samples, path)
     return replace(golden, samples=samples, reference=replace(golden.reference, outputs=run.outputs))
+
+
+def require_own_values(source: Source, graph: ir.Graph | None, golden: Golden, path: Path) -> None:
+    """Refuses a source that does not give the stored values of the first sample: the files are of something else.
+
+    Args:
+        source: of the recipe.
+        graph: of the source, whose inputs and outputs are compared first; None where there is none.
+        golden: the stored values.
+        path: of the file that they were read from.
+
+    Raises:
+        ParityError: it gives others, or does not run.
+    """
+    samples, stored = golden.samples[:1], replace(golden.reference, outputs=golden.reference.outputs[:1])
+    ends = (
+        ()
+        if graph is None
+        else ((graph.inputs, samples[0].inputs, "input"), (graph.outputs, stored.outputs[0], "output"))
+    )
+    for values, arrays, end in ends:
+        # The first dimension may be open.
+        own = {str(value.name): list(value.shape or ())[1:] for value in values}
+        theirs = {name: list(array.shape[1:]) for name, array in arrays.items()}
+        wrong = next((name for name in {**theirs, **own} if own.get(name) != theirs.get(name)), None)
+        if wrong is not None:
+            what = f"the recipe's model does not have the {end} {wrong!r} of these values, or of another shape"
+            raise ParityError(what, where=str(path), hint=_OTHER_RECIPE)
+    _require_same(source.run(samples, tuple(stored.outputs[0]), "float64"), stored, samples, path)
 
 
 def _is_same_sample(sample: Sample | None, stored: Sample | None) -> bool:

@@ -65,9 +65,9 @@ def rebuilt(recipe: Recipe, artifacts: Sequence[Artifact], report: Report, progr
     job = job_of(recipe, formats=formats, variants=variants, skip_rewrites=left_out)
     if is_onnx(recipe.path) and not job.source.variant:
         variants = tuple(name for name in variants if name in _FLOATS and job.metadata == report.source)
+        if not variants:
+            return Rebuilt()
         job = dataclasses.replace(job, variants=variants)
-    if not variants:
-        return Rebuilt()
     target_search = report.target_search
     # The target of int8-mixed follows from the recipe's own thresholds (`with_thresholds`); another was an argument.
     if target_search is not None and target_search.variant != MIXED:

@@ -209,3 +209,36 @@ def test_a_damaged_file_is_told_in_one_line(name: str, folder: Path, capsys: pyt
     (line,) = capsys.readouterr().err.splitlines()
     assert code == 2
     assert line.startswith("edgeconv: error: ")
+
+
+@pytest.mark.parametrize(
+    ("stated", "other"),
+    [("out_channels = 8", "out_channels = 9"), ('"input"', '"x"'), ("16, 20", "18, 20"), ('["output"]', '["y"]')],
+    ids=["module", "input", "shape", "output"],
+)
+def test_a_recipe_of_something_else_is_refused(
+    stated: str, other: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = folder.parent / "other.toml"
+    recipe.write_text(RECIPE.replace(stated, other))
+    assert run(["bisect", str(folder), "--layer", "output", "--recipe", str(recipe)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the recipe's model does not" in line
+    assert "give the recipe that the folder was exported from" in line
+
+
+def test_a_recipe_of_other_samples_is_taken(folder: Path) -> None:
+    recipe = folder.parent / "other.toml"
+    recipe.write_text(RECIPE.replace("seed = 0", "seed = 1"))
+    assert run(["bisect", str(folder), "--layer", "output", "--recipe", str(recipe), "-q"]) == 0
+
+
+@pytest.mark.parametrize("verb", [["parity"], ["bisect", "--layer", "output"]], ids=["parity", "bisect"])
+def test_a_file_in_the_place_of_a_recipe_says_nothing_of_integers(
+    verb: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = folder / "block.fp32.onnx", folder.parent / "again"
+    devices = ["--device", "onnxruntime", "--device", "litert"]
+    assert run(["export", str(file), "--out", str(out), "--variant", "int8-weights", *devices, "-q"]) == 0
+    assert run([*verb, str(out / "block.fp32"), "--recipe", str(file), "-q"]) == 0
+    assert not capsys.readouterr().err
