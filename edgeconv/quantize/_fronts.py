@@ -286,12 +286,12 @@ def _cut(model: ir.Model, entering: Iterable[str], result: str) -> ir.Model:
     """The part of a graph from some values to one, which are its inputs now; other inputs stay where it reads them."""
     part = model.clone()
     values = {value.name: value for node in part.graph for value in node.outputs}
+    part.graph.outputs[:] = [values[result]]  # before any value is replaced: what enters may be an output itself
     for name in entering:
         old = values[name]
         new = ir.Value(name=f"{name}.entering", shape=old.shape, type=old.type)
         ir.convenience.replace_all_uses_with(old, new)
         part.graph.inputs.append(new)
-    part.graph.outputs[:] = [values[result]]
     RemoveUnusedNodesPass()(part)
     part.graph.inputs[:] = [value for value in part.graph.inputs if value.uses()]
     for value in part.graph.inputs:

@@ -195,3 +195,30 @@ def test_a_layer_is_one_operator_with_the_clamp_or_bias_behind_it(behind: str, t
     )
     assert len(result.artifacts) == 2
     assert any(note.startswith("int8: layer") and "stays float" in note for note in result.notes), result.notes
+
+
+def test_what_enters_a_steep_function_may_be_an_output(tmp_path: Path) -> None:
+    """An export to int8 ended in a traceback."""
+
+    class Feature(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm, self.last = nn.Conv2d(3, 8, 1), nn.LocalResponseNorm(3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            feature = self.layer(x).relu()
+            return self.last(self.norm(feature).tanh()), feature
+
+    torch.manual_seed(0)
+    data = [{"x": torch.randn(1, 3, 8, 8).numpy()} for _ in range(2)]
+    quantization = edgeconv.Quantization(batches=lambda: data)
+    result = edgeconv.export(
+        Feature().eval(),
+        (torch.from_numpy(data[0]["x"]),),
+        tmp_path,
+        name="net",
+        variants="int8",
+        quantization=quantization,
+        devices=(),
+    )
+    assert len(result.artifacts) == 2
