@@ -240,6 +240,19 @@ def test_a_constant_of_the_writers_with_many_zeros_is_not_taken_for_one_of_the_g
     assert match(graph, {"bias": bias, "shift": altered}, half_steps_of(altered)).faults
 
 
+def test_a_constant_times_a_factor_of_the_writers_is_not_that_constant_altered() -> None:
+    """Scales of a normalization whose variances are all 1 are its weight times 1 / sqrt(1 + eps)."""
+    weight = np.random.default_rng(0).uniform(0.5, 1.5, 16).astype(np.float32)
+    scale = (weight / np.sqrt(1 + 1e-5)).astype(np.float32)
+    matching = match({"weight": weight}, {"norm/scale": scale}, half_steps_of(scale))
+    assert not matching.faults
+    assert matching.own == {"norm/scale"}
+    assert match({"weight": weight}, {"weight": scale}, half_steps_of(scale)).faults
+    altered = np.nextafter(scale, np.where(np.arange(16) % 2, np.float32(9), np.float32(0)))
+    altered = np.nextafter(altered, np.where(np.arange(16) % 2, np.float32(9), np.float32(0)))
+    assert match({"weight": weight}, {"norm/scale": altered}, half_steps_of(scale)).faults
+
+
 def test_a_number_that_occurs_elsewhere_is_as_wrong_in_its_place() -> None:
     weight = np.random.default_rng(0).integers(-127, 128, (8, 4, 3, 3)) * 0.25  # of integers: float64
     held = weight.transpose(0, 2, 3, 1).copy()

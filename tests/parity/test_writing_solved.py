@@ -263,3 +263,46 @@ def test_one_unit_of_the_scale_of_a_constant_in_other_integers_is_told(
     link = judged(made, inputs, contents, wrong, tmp_path / "net.tflite")
     assert link.verdict is Verdict.FAIL
     assert f"constant {name.decode()}: its scale is" in link.reason
+
+
+EPS = 1e-3
+
+
+def _between_two_floats(count: int) -> np.ndarray:
+    """Factors of a normalization that are rounded to one float32 with the eps that is stated, and to the next with the
+    nearest float32 to that eps."""
+    factors = np.random.default_rng(0).uniform(0.5, 1.5, 1_000_000).astype(np.float32)
+    exact, rounded = ((factors / np.sqrt(1 + eps)).astype(np.float32) for eps in (EPS, np.float64(np.float32(EPS))))
+    return factors[exact != rounded][:count]
+
+
+class Unfolded(nn.Module):
+    """A normalization between two activations, which no layer takes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16, eps=EPS), nn.Conv2d(16, 4, 1)
+        self.norm.weight.data = torch.from_numpy(_between_two_floats(16))
+        self.norm.bias.data.uniform_(-0.5, 0.5)
+        self.norm.running_mean.uniform_(-0.5, 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.first(x).relu()).tanh())
+
+
+@pytest.mark.parametrize("direction", [0, 1, -1])
+def test_a_number_made_of_an_eps_is_rounded_once_and_the_eps_is_not(direction: int, tmp_path: Path) -> None:
+    """An `.onnx` file has the eps in float32, and a product of it in a `.tflite` file was called wrong by a unit."""
+    torch.manual_seed(0)
+    data = torch.randn(1, 3, 8, 8)
+    graph = optimize(capture(Unfolded().eval(), (data,), input_names=["x"], output_names=["y"]))
+    (made,) = variants_of(graph, ("fp32",), Quantization(), Silent())
+    contents = emitted(made, "tflite")
+    scale = (_between_two_floats(16) / np.sqrt(1 + EPS)).astype(np.float32)
+    assert contents.data.count(scale.tobytes()) == 1
+    other = scale.copy()
+    if direction:  # either neighbor of the first number: with the rounded eps one of them would be right
+        other[0] = np.nextafter(other[0], np.float32(direction * np.inf))
+    wrong = contents.data.replace(scale.tobytes(), other.tobytes())
+    link = judged(made, {"x": data.numpy()}, contents, wrong, tmp_path / "net.tflite")
+    assert link.verdict is (Verdict.FAIL if direction else Verdict.PASS), link.reason

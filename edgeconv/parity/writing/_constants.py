@@ -16,12 +16,11 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.core.precision import to_float16, to_float64
 from edgeconv.parity.writing._ends import HALF_UNIT
-from edgeconv.parity.writing._numbers import ORDERS, TRIVIAL, Pool, of_these
+from edgeconv.parity.writing._numbers import ORDERS, TRIVIAL, Pool, are_multiples, chance, of_these
 from edgeconv.parity.writing._orders import moved_back
 from edgeconv.parity.writing._pieces import piece
 from edgeconv.parity.writing._telling import told_in_place, units_apart
 
-_NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
 _CHANCE = 1e-9  # numbers that are as near by chance are the writer's own: a file has up to a million pairs of constants
 _CHANCE_OF_SAME_SIZE = 1e-6
 _FEW = 3  # numbers that may agree by chance
@@ -264,6 +263,7 @@ class _Match:
         same = self.graph.get(name)
         if same is not None and same.size == array.size:
             return self._told(name, numbers, name, np.unique(same))
+        lost = {other: absent for other, absent in lost.items() if not are_multiples(array, self.graph[other])}
         for other in sorted(lost, key=lambda candidate: candidate != name):
             if self.graph[other].size == array.size and self._is_altered(name, numbers, other, lost[other]):
                 return self._told(name, numbers, other, lost[other])
@@ -271,7 +271,7 @@ class _Match:
             return self._told_of_none(name, numbers)
         if array.size == 1 or array.dtype == np.float64:
             return ""  # a product or a reciprocal of the writer's may be near to anything
-        near = [(other, absent) for other, absent in lost.items() if _chance(numbers, absent) < _CHANCE]
+        near = [(other, absent) for other, absent in lost.items() if chance(numbers, absent) < _CHANCE]
         return self._told(name, numbers, *near[0]) if near else ""
 
     def _is_altered(self, name: str, numbers: Array, other: str, absent: Array) -> bool:
@@ -281,7 +281,7 @@ class _Match:
             strange = ~np.isin(array, in_precision(self.graph[other], array.dtype))
         telling = int(np.count_nonzero(~np.isin(array, TRIVIAL)))  # zeros agree by chance: of silent channels, say
         most_agree = telling > _FEW and 2 * int(np.count_nonzero(strange)) < telling
-        return name == other or most_agree or _chance(numbers, absent) < _CHANCE_OF_SAME_SIZE
+        return name == other or most_agree or chance(numbers, absent) < _CHANCE_OF_SAME_SIZE
 
     def _told(self, name: str, numbers: Array, other: str, absent: Array) -> str:
         array = self.file[name]
@@ -429,21 +429,3 @@ def _are_all_in(array: Array, pool: Pool) -> bool:
 def _ordered(arrays: Collection[Array], dtype: np.dtype[np.generic]) -> Array:
     trivial = np.array(TRIVIAL, dtype)
     return np.unique(np.concatenate([trivial, *(array.reshape(-1).astype(dtype) for array in arrays)]))
-
-
-def _chance(numbers: Array, absent: Array) -> float:
-    """How likely numbers that have nothing to do with those that are absent lie as near to them.
-
-    A number x lies within d of one of n that are spread over [x/2, 2x] with a probability of about 2dn / 1.5x.
-    """
-    ordered = absent.astype(np.float64)  # ascending
-    altered = numbers.astype(np.float64)
-    places = np.searchsorted(ordered, altered)
-    sides = [ordered[np.clip(places + step, 0, len(ordered) - 1)] for step in (-1, 0)]
-    distance = np.minimum(*(np.abs(side - altered) for side in sides))
-    if not (distance <= _NEAR * np.abs(altered)).all():
-        return 1.0
-    ends = np.sort(np.stack([altered / 2, altered * 2]), axis=0)
-    count = np.searchsorted(ordered, ends[1], side="right") - np.searchsorted(ordered, ends[0])
-    likely = 2 * distance * count / (1.5 * np.abs(altered))
-    return float(min(1.0, likely.max())) ** len(altered)

@@ -29,6 +29,9 @@ UNDERFLOW = 2.0**-1009
 whole (Higham, section 2.3). A saturated sigmoid or softmax is there, and no float32 constant moves a result so little.
 """
 
+NUDGE = 2.0**-26
+"""Relative: what operands are changed by, far above float64's rounding; its square is far below."""
+
 _FEW = 256  # elements, looked at first: two arrays that differ do so there already
 _MOST_KEPT = 1 << 23  # elements of orders: 64 MB
 _SMALLER = 2.0**-8  # what operands are lowered to: their variance is then about the eps of normalizations
@@ -118,6 +121,12 @@ def magnitude(array: Array) -> float:
     return largest if np.isfinite(largest) else float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
 
+def largest_share(steps: Array, array: Array) -> float:
+    """The most that steps are of the numbers of an array."""
+    magnitudes = np.abs(array.astype(np.float64))
+    return float(np.divide(steps, magnitudes, out=np.zeros(array.shape), where=magnitudes > 0).max(initial=0.0))
+
+
 def is_equal(actual: Array, expected: Array, largest: float) -> bool:
     """Whether two arrays agree by the rounding of the largest number of theirs, as `magnitude` gives it."""
     most = max(GAMMA * largest, UNDERFLOW)
@@ -177,6 +186,13 @@ def mixed(array: Array) -> Array:
     if array.dtype.kind != "f":
         return array
     return np.asarray(array.reshape(-1)[_ORDERS.of(array.size)].reshape(array.shape))
+
+
+def nudged(array: Array, generator: np.random.Generator) -> Array:
+    """Real numbers, each changed by the relative change, up or down."""
+    if array.dtype.kind != "f":
+        return array
+    return np.asarray(array * (1 + NUDGE * generator.choice([-1.0, 1.0], array.shape)))
 
 
 class _Orders:

@@ -22,18 +22,18 @@ from edgeconv.core.threads import one_thread
 from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import unrounded_copy
 from edgeconv.graph.edit import is_taken, tensor_of
-from edgeconv.graph.names import unique_name
 from edgeconv.graph.signs import never_negative
 from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.causes import Piece
+from edgeconv.parity.writing._attributes import rounded_attributes
 from edgeconv.parity.writing._caches import EvaluationCache, OperandCache
 from edgeconv.parity.writing._constants import half_steps
-from edgeconv.parity.writing._cut import Cut, redirect
+from edgeconv.parity.writing._cut import Cut
 from edgeconv.parity.writing._ends import HALF_UNIT
 from edgeconv.parity.writing._steps import Steps, steps_of
+from edgeconv.parity.writing._stored import store_real_numbers
 from edgeconv.reference import evaluate
 
-_STORED = "/stored"
 _FURTHEST = 127.5 + 1e-3  # steps from -1/2, of what is among -128 to 127
 _MOST_ELEMENTS = 40_000_000  # of float64, on both sides
 _MOST_LEFT_OUT = 3  # nodes behind each other
@@ -61,9 +61,9 @@ class Graph:
     """
 
     def __init__(self, model: ir.Model, *, unrounded: bool = False, computed: Collection[str] = ()) -> None:
-        self.model = unrounded_copy(model) if unrounded else _rounded_attributes(model)
+        self.model, self._exact_attributes = (unrounded_copy(model), {}) if unrounded else rounded_attributes(model)
         self.terms = frozenset(_terms(self.model.graph))
-        self.constant_steps = _store_real_numbers(self.model, computed)
+        self.constant_steps = store_real_numbers(self.model, computed)
         beyond = {name for name, step in self.constant_steps.items() if _is_beyond(self.constants.get(name), step)}
         self.rounded_again = frozenset(self.terms & self.constant_steps.keys() | beyond)
         self._cuts: dict[frozenset[str], Cut] = {}
@@ -75,6 +75,24 @@ class Graph:
         """The same graph, in which quantized values of these names saturate where they are not held, too."""
         other = copy.copy(self)
         other._cuts, other.saturates = {}, frozenset(names) & self.quantizers.keys()
+        return other
+
+    def with_exact_attributes(self, name: str, held: Collection[str]) -> Graph | None:
+        """The same graph with FLOAT attributes as they are before a file of its own format rounds them.
+
+        Of a product of attributes and constants a writer rounds the product alone.
+
+        Returns:
+            None where no attribute is another of what computes a value from the held ones before it.
+        """
+        nodes = self._cut(frozenset(held)).part(frozenset([name])).graph.all_nodes()
+        if self._exact_attributes.keys().isdisjoint(value.name for node in nodes for value in node.outputs):
+            return None
+        other = copy.copy(self)
+        other.model, other._cuts, other._evaluations = self.model.clone(), {}, EvaluationCache()
+        for node in other.model.graph.all_nodes():
+            for attribute in self._exact_attributes.get(node.outputs[0].name or "", ()):
+                node.attributes.add(attribute)
         return other
 
     @cached_property
@@ -364,30 +382,6 @@ def _constant(value: ir.Value | None) -> Array:
     return np.zeros(1, np.uint8) if tensor is None else tensor.numpy()
 
 
-def _store_real_numbers(model: ir.Model, computed: Collection[str]) -> dict[str, Array]:
-    """Puts the real numbers that constant integers stand for in place of the integers, as constants of float64.
-
-    Returns their steps, by the constants' names, as these broadcast. Integers of the names that are `computed` stay.
-    """
-    graph = model.graph
-    nodes = [node for node in graph if node.op_type == "DequantizeLinear" and _is_constant(node.inputs[0])]
-    nodes = [node for node in nodes if not node.outputs[0].is_graph_output()]
-    nodes = [node for node in nodes if not _is_quantized_as(node.inputs[0], computed)]
-    names = [node.outputs[0].name or "" for node in nodes]
-    arrays = evaluate(model, {}, keep=names) if names else {}
-    steps: dict[str, Array] = {}
-    for node, name in zip(nodes, names, strict=True):
-        steps[name] = _along(_constant(node.inputs[1]), node.attributes.get_int("axis", 1), arrays[name].ndim)
-        result = node.outputs[0]
-        result.name = unique_name(graph, name + _STORED)
-        stored = ir.Value(name=name, shape=result.shape, type=ir.TensorType(ir.DataType.DOUBLE))
-        stored.const_value = ir.tensor(arrays[name], name=name)
-        graph.register_initializer(stored)
-        redirect(result, stored)
-        graph.remove(node, safe=True)
-    return steps
-
-
 def _terms(graph: ir.Graph) -> set[str]:
     """The real numbers that constants of int32 stand for."""
     nodes = [node for node in graph if node.op_type == "DequantizeLinear"]
@@ -398,26 +392,6 @@ def _terms(graph: ir.Graph) -> set[str]:
 def _is_beyond(array: Array | None, step: Array) -> bool:
     """Whether some number takes more steps than int8 has on either side of zero."""
     return array is not None and bool(np.any(np.abs(array / step + 0.5) > _FURTHEST))
-
-
-def _along(scales: Array, axis: int, rank: int) -> Array:
-    """Scales of slices along an axis, or one of all, as they broadcast to an array; float64."""
-    shape = [-1 if place == axis % max(rank, 1) else 1 for place in range(rank)] if scales.size > 1 else []
-    return scales.astype(np.float64).reshape(shape)
-
-
-def _is_constant(value: ir.Value | None) -> bool:
-    """Whether it is stored, or quantized from what is stored."""
-    maker = value.producer() if value is not None else None
-    if maker is not None and maker.op_type == "QuantizeLinear":
-        value = maker.inputs[0]
-    return tensor_of(value) is not None
-
-
-def _is_quantized_as(value: ir.Value | None, names: Collection[str]) -> bool:
-    """Whether QuantizeLinear makes it, under one of some names."""
-    maker = value.producer() if value is not None else None
-    return maker is not None and maker.op_type == "QuantizeLinear" and value is not None and value.name in names
 
 
 def _is_quantized(value: ir.Value) -> bool:
@@ -435,16 +409,3 @@ def _is_whole(node: ir.Node) -> bool:
     uses = list(node.outputs[0].uses())
     readers = all(use.node.op_type == "DequantizeLinear" and use.idx == 0 for use in uses)
     return bool(uses) and readers and not node.outputs[0].is_graph_output() and _constant(node.inputs[1]).size == 1
-
-
-def _rounded_attributes(model: ir.Model) -> ir.Model:
-    """A copy of a graph whose FLOAT attributes are the float32 numbers that files hold."""
-    model = model.clone()
-    for node in model.graph.all_nodes():
-        for name, attribute in node.attributes.items():
-            if attribute.type == ir.AttributeType.FLOAT:
-                node.attributes[name] = ir.AttrFloat32(name, float(np.float32(attribute.as_float())))
-            elif attribute.type == ir.AttributeType.FLOATS:
-                numbers = [float(np.float32(number)) for number in attribute.as_floats()]
-                node.attributes[name] = ir.AttrFloat32s(name, numbers)
-    return model

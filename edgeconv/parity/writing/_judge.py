@@ -14,18 +14,21 @@ from edgeconv.core.precision import to_float32, to_float64
 from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
-from edgeconv.parity.causes import Evidence, cause_in_operators, cause_of, change_of_constant
+from edgeconv.parity.causes import Evidence, cause_in_operators, cause_of
 from edgeconv.parity.writing._constants import Matching, all_among, as_integers, in_float32, match
 from edgeconv.parity.writing._distances import compared, distance_of
 from edgeconv.parity.writing._ends import (
     GAMMA,
     HALF_UNIT,
+    NUDGE,
     SECOND_ORDER,
     UNDERFLOW,
     End,
     Operands,
     errors,
+    largest_share,
     magnitude,
+    nudged,
     shift,
 )
 from edgeconv.parity.writing._file import File
@@ -35,13 +38,13 @@ from edgeconv.parity.writing._on_demand import NotComputedError, OnDemand
 from edgeconv.parity.writing._operands import Source
 from edgeconv.parity.writing._parameters import parameter_faults
 from edgeconv.parity.writing._ratios import exact_ratios
-from edgeconv.parity.writing._solved import Solved, solve
+from edgeconv.parity.writing._solved import Solved, not_nearest, solve
+from edgeconv.parity.writing._telling import told_change
 
 _DOUBT = 0.25  # of half a unit: a solution must be nearer than that to decide which number the file should have
 _WIDER = 2.0**16  # times the range of integers: beyond what any operand makes
 _ROUNDED = 4.0  # times what rounding moves numbers of its own by, relative: what that may move a mended part by
 _MENDED = 0.01  # of an error, that a change may leave which mends it
-_CHANGE = 2.0**-26  # relative, of operands; far above float64's rounding, and its square is far below
 
 
 def matched(graph: Graph, file: File) -> Matching:
@@ -226,6 +229,8 @@ class _Writing:
         bound = self._bound(end, operands)
         readings = (judged_end(end, due, bound, operands) for due in self._readings(end, operands))
         best = min(readings, key=lambda judged: judged.used)
+        if best.used > 1 and (due := self._of_exact_attributes(end, operands)) is not None:
+            best = min(best, judged_end(end, due, bound, operands), key=lambda judged: judged.used)
         return replace(best, wrong_number=self._wrong_number(best.end, operands)) if best.used <= 1 else best
 
     def _bound(self, end: End, operands: Operands) -> Array:
@@ -240,26 +245,33 @@ class _Writing:
 
     def _wrong_number(self, end: End, operands: Operands) -> tuple[str, str] | None:
         """A constant of the writer's own that is not the nearest to what the graph demands, and one line."""
-        own = self._own(end, operands)
-        if end.tensor in self.settled or not own:
+        if end.tensor in self.settled:
             return None
+        solved = self._solved(end, operands)
+        wrong = not_nearest(solved, self.file.constants, self.file.is_stored)
+        if wrong is not None and (due := self._of_exact_attributes(end, operands)) is not None:
+            of_products = self._solved(replace(end, expected=due), operands)
+            if of_products and not_nearest(of_products, self.file.constants, self.file.is_stored) is None:
+                solved, wrong = of_products, None
+        if wrong is not None:
+            return wrong.name, wrong.told(self.file.constants[wrong.name].shape)
+        if solved and all(number.doubt <= _DOUBT * self._least_rounding(number) for number in solved):
+            self.settled.add(end.tensor)
+            self.told.update(self._own(end, operands))
+        return None
+
+    def _solved(self, end: End, operands: Operands) -> list[Solved]:
+        """The numbers of the writer's own with which the file computes what the graph does; none where none do."""
+        own = self._own(end, operands)
+        if not own:
+            return []
         constants = {name: self.file.constants[name].astype(np.float64) for name in own}
         noise = GAMMA * (magnitude(end.expected) + self._response(end, operands))
         # Elements that may saturate are no equations, nor is a polynomial in place of a function; the others are.
         exact_at = self._of_ranges(end) + self._of_approximations(end, operands) <= noise
-        solved = solve(
+        return solve(
             lambda numbers: self.file.again(end.tensor, numbers)[exact_at], constants, end.expected[exact_at], noise
         )
-        for number in solved:
-            places = number.places
-            exact, doubt = np.zeros(constants[number.name].shape), np.zeros(constants[number.name].shape)
-            exact.reshape(-1)[places], doubt.reshape(-1)[places] = number.exact, number.doubt
-            if not self.file.is_stored(number.name, exact, doubt).reshape(-1)[places].all():
-                return number.name, number.told(constants[number.name].shape)
-        if solved and all(number.doubt <= _DOUBT * self._least_rounding(number) for number in solved):
-            self.settled.add(end.tensor)
-            self.told.update(own)
-        return None
 
     def _least_rounding(self, number: Solved) -> float:
         return float(self.file.own_half_steps(number.name).reshape(-1)[number.places].min())
@@ -310,6 +322,14 @@ class _Writing:
         if ratios := {name: array for name, array in exact_ratios(self.graph.model).items() if name in before}:
             yield self._graph_again(end, operands, ratios)
 
+    def _of_exact_attributes(self, end: End, operands: Operands) -> Array | None:
+        """What the graph computes with attributes that are not rounded to float32, where one is another number then.
+
+        A writer that makes a constant of an eps and a variance rounds once, and the eps never.
+        """
+        graph = self.graph.with_exact_attributes(end.value, self._held(operands))
+        return None if graph is None else self._graph_again(end, operands, {}, graph)
+
     def _as_integers(self, end: End, name: str) -> Array | None:
         """A constant of the graph as the nearest integers that this part of the file reads, if there are any."""
         due = self.graph.constants[name]
@@ -323,10 +343,10 @@ class _Writing:
         generator = np.random.default_rng(0)
         held = self._held(operands)
         read = sorted(self.graph.operands(end.value, held))
-        held = OnDemand.over(held, {name: _changed(held[name], generator) for name in read if name in held})
-        inputs = {name: _changed(array, generator) for name, array in operands.inputs.items() if name in read}
+        held = OnDemand.over(held, {name: nudged(held[name], generator) for name in read if name in held})
+        inputs = {name: nudged(array, generator) for name, array in operands.inputs.items() if name in read}
         (result,) = self.graph.held(inputs, held, self.matching.rounded, [end.value]).values()
-        return magnitude(errors(result, operands.expected[end.value])) / _CHANGE
+        return magnitude(errors(result, operands.expected[end.value])) / NUDGE
 
     def _of_constants(self, end: End, operands: Operands) -> Array:
         """How far constants that one side alone has may have moved the result by being rounded, element by element."""
@@ -388,7 +408,7 @@ class _Writing:
         """
         end = item.end
         own = {name: self.file.constants[name] for name in self._own(end, item.operands)}
-        rounded = [HALF_UNIT, *(_share(self.file.own_half_steps(name), array) for name, array in own.items())]
+        rounded = [HALF_UNIT, *(largest_share(self.file.own_half_steps(name), array) for name, array in own.items())]
         bound = min(max(bound, _ROUNDED * max(rounded) * magnitude(end.expected)), _MENDED * item.error)
         try:
             part = self.file.part(end.tensor)
@@ -404,13 +424,9 @@ class _Writing:
         return next((line for _, line in self.parameters), "")
 
     def changed_constant(self) -> str:
-        """How the first constant that is one of the graph's altered was, in words: it may move nothing as far."""
-        for name in sorted(self.matching.faults.keys() & self.graph.constants.keys()):
-            steps = self.graph.constant_steps.get(name)
-            words = change_of_constant(self.graph.constants[name], self.file.constants[name], steps)
-            if words:
-                return f"the constant {name} {words}"
-        return ""
+        """How a constant of the graph's was altered, in words."""
+        names = self.matching.faults.keys() & self.graph.constants.keys()
+        return told_change(names, self.graph.constants, self.file.constants, self.graph.constant_steps)
 
     def _again(self, end: End, name: str, array: Array) -> Array:
         result = self.file.again(end.tensor, {name: array})
@@ -419,10 +435,12 @@ class _Writing:
     def _with_constant(self, end: End, operands: Operands, name: str, array: Array) -> Array:
         return self._graph_again(end, operands, {name: array})
 
-    def _graph_again(self, end: End, operands: Operands, constants: Mapping[str, Array]) -> Array:
+    def _graph_again(
+        self, end: End, operands: Operands, constants: Mapping[str, Array], graph: Graph | None = None
+    ) -> Array:
         changed = {**self.matching.rounded, **constants}
         try:
-            result = self.graph.held(operands.inputs, self._held(operands), changed, [end.value])[end.value]
+            result = (graph or self.graph).held(operands.inputs, self._held(operands), changed, [end.value])[end.value]
         except RewriteError:  # it decides on a size
             return end.expected
         return end.arranged(result) if result.size == end.expected.size else end.expected
@@ -430,16 +448,3 @@ class _Writing:
     def _held(self, operands: Operands) -> Mapping[str, Array]:
         """The values that both sides read in place of what they compute."""
         return OnDemand.among(operands.values, self.compared)
-
-
-def _share(steps: Array, array: Array) -> float:
-    """The most that steps are of the numbers of an array."""
-    magnitudes = np.abs(array.astype(np.float64))
-    return float(np.divide(steps, magnitudes, out=np.zeros(array.shape), where=magnitudes > 0).max(initial=0.0))
-
-
-def _changed(array: Array, generator: np.random.Generator) -> Array:
-    """Real numbers, each changed by the relative change, up or down."""
-    if array.dtype.kind != "f":
-        return array
-    return np.asarray(array * (1 + _CHANGE * generator.choice([-1.0, 1.0], array.shape)))

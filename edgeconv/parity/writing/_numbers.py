@@ -13,6 +13,8 @@ ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1), (1, 2, 0)), 4: ((0, 1, 
 TRIVIAL = (0, 1, -1)
 """Numbers that any constant may have."""
 
+_NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
+_FEW_UNITS = 2  # in the last place
 _FEW = 16  # numbers that are looked for one by one, which reads an array as often
 
 
@@ -61,3 +63,38 @@ def _among(numbers: Array, array: Array) -> Array:
     ordered = np.sort(array)
     places = np.minimum(np.searchsorted(ordered, numbers), ordered.size - 1)
     return np.asarray(ordered[places] == numbers)
+
+
+def are_multiples(array: Array, constant: Array) -> bool:
+    """Whether floats are one factor times those of a constant, in its order: a product of a writer's own.
+
+    Scales of a normalization whose variances are all 1, say. A factor so near to 1 that it is a few units in the last
+    place may be a fault of all numbers.
+    """
+    if array.size != constant.size or array.size == 1 or array.dtype == np.float64:
+        return False
+    held, stated = (numbers.reshape(-1).astype(np.float64) for numbers in (array, constant))
+    held, stated = held[stated != 0], stated[stated != 0]
+    unit = float(np.finfo(array.dtype).eps)
+    factor = float(np.median(held / stated)) if stated.size else 1.0
+    return abs(factor - 1) > _FEW_UNITS * unit and bool(
+        (np.abs(held - factor * stated) <= 2 * unit * np.abs(held)).all()
+    )
+
+
+def chance(numbers: Array, absent: Array) -> float:
+    """How likely numbers that have nothing to do with those that are absent lie as near to them.
+
+    A number x lies within d of one of n that are spread over [x/2, 2x] with a probability of about 2dn / 1.5x.
+    """
+    ordered = absent.astype(np.float64)  # ascending
+    altered = numbers.astype(np.float64)
+    places = np.searchsorted(ordered, altered)
+    sides = [ordered[np.clip(places + step, 0, len(ordered) - 1)] for step in (-1, 0)]
+    distance = np.minimum(*(np.abs(side - altered) for side in sides))
+    if not (distance <= _NEAR * np.abs(altered)).all():
+        return 1.0
+    ends = np.sort(np.stack([altered / 2, altered * 2]), axis=0)
+    count = np.searchsorted(ordered, ends[1], side="right") - np.searchsorted(ordered, ends[0])
+    likely = 2 * distance * count / (1.5 * np.abs(altered))
+    return float(min(1.0, likely.max())) ** len(altered)

@@ -9,7 +9,7 @@ nearest to it. No formula of the writer's is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ _SLACK = 2.0**-20  # relative
 _IN_NULL_SPACE = 1e-6  # share of a number that the equations leave open
 
 Compute = Callable[[Mapping[str, Array]], Array]
+IsStored = Callable[[str, Array, Array], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,23 @@ def _single(constants: Mapping[str, Array], *, zeros: bool = False) -> Iterator[
         flat = array.reshape(-1)
         usable = np.flatnonzero(((flat != 0) | (zeros and np.any(flat))) & np.isfinite(flat))
         yield from ((name, usable[at : at + 1]) for at in range(min(usable.size, _MOST_UNKNOWN + 1)))
+
+
+def not_nearest(solved: Sequence[Solved], constants: Mapping[str, Array], is_stored: IsStored) -> Solved | None:
+    """The first of some numbers that a file does not have the nearest to; None where it has all.
+
+    Args:
+        solved: of `solve`.
+        constants: the file's, by name.
+        is_stored: whether a constant of a name has the nearest in its type to exact numbers, known but for a doubt.
+    """
+    for number in solved:
+        shape, places = constants[number.name].shape, number.places
+        exact, doubt = np.zeros(shape), np.zeros(shape)
+        exact.reshape(-1)[places], doubt.reshape(-1)[places] = number.exact, number.doubt
+        if not is_stored(number.name, exact, doubt).reshape(-1)[places].all():
+            return number
+    return None
 
 
 class _System:

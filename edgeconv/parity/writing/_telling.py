@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 
 from edgeconv.core import Array
+from edgeconv.parity.causes import change_of_constant
 from edgeconv.parity.writing._ends import End
 
 
@@ -27,6 +30,21 @@ def told_in_place(name: str, other: str, array: Array, due: Array, differing: Ar
         f"constant {name}: {several} not those of the graph's {other} in the same place; {place} is {float(held):.9g}, "
         f"and the graph's is {float(stated):.9g}{units_apart(held, stated)}"
     )
+
+
+def told_change(
+    names: Collection[str], due: Mapping[str, Array], held: Mapping[str, Array], steps: Mapping[str, Array]
+) -> str:
+    """How the first of some constants that has a cause was altered, in words: it may move no value as far as its bound.
+
+    Args:
+        names: of constants that both sides have, with other numbers.
+        due: the graph's, by name.
+        held: the file's.
+        steps: of those of the graph's that are integers.
+    """
+    words = ((name, change_of_constant(due[name], held[name], steps.get(name))) for name in sorted(names))
+    return next((f"the constant {name} {change}" for name, change in words if change), "")
 
 
 def units_apart(held: np.generic, nearest: np.generic) -> str:
