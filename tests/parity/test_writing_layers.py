@@ -8,6 +8,7 @@ import pytest
 from edgeconv.parity.writing._alike import Alike
 from edgeconv.parity.writing._layers import Walk, first_wrong
 from edgeconv.parity.writing._real_file import Part, RealFile
+from edgeconv.parity.writing._steps import steps_of
 
 PLACES = np.stack(np.meshgrid(np.arange(10.0), np.arange(10.0)), -1).reshape(100, 2) + 0.5
 
@@ -50,3 +51,32 @@ def test_a_bias_may_be_corrected_where_a_channel_has_no_data(corrected: bool) ->
     walk = Walk(file, reach=0.5, factors=False, corrected=corrected)
     (layer,) = walk.layers({"x": x}, {"y": x.copy()}, {"y": Alike("y", (0, 1))})
     assert layer.holds == corrected
+
+
+def _hard_swish(ends: float) -> RealFile:
+    """x times the sixth of an x + 3 whose integers end at 0 and at a number; ranges end where the sample has few."""
+    parts = (
+        Part("ADD", ("x", "three"), ("gate",), lambda v: [v["x"] + v["three"]]),
+        Part("MUL", ("gate", "sixth"), ("part",), lambda v: [v["gate"] * v["sixth"]]),
+        Part("MUL", ("x", "part"), ("y",), lambda v: [v["x"] * v["part"]]),
+    )
+    ranges = {
+        "x": steps_of(9 / 255, -43, "int8"),
+        "gate": steps_of(ends / 255, -128, "int8"),
+        "part": steps_of(ends / 6 / 255, -128, "int8"),
+        "y": steps_of(6.5 / 255, -113, "int8"),
+    }
+    constants = {"three": np.array(3.0), "sixth": np.array(1 / 6)}
+    return RealFile(parts, ("x",), ("y",), constants, {}, ranges, {})
+
+
+@pytest.mark.parametrize("forms", [(), ("shifted",), ("shifted", "sixths")])
+@pytest.mark.parametrize(("ends", "is_right"), [(6.0, True), (5.0, False), (9.0, False)])
+def test_the_end_of_a_range_may_be_a_clamp_of_the_module(ends: float, is_right: bool, forms: tuple[str, ...]) -> None:
+    """A right HardSwish was called wrong where x + 3 alone is a value of the module, and ends nowhere."""
+    x = 2 * np.random.default_rng(6).standard_normal((400, 8))
+    steps = {"shifted": x + 3, "sixths": (x + 3) / 6}
+    values = {"x": x, **{name: steps[name] for name in forms}, "y": x * np.clip(x + 3, 0, 6) / 6}
+    layers = Walk(_hard_swish(ends), reach=0.5, factors=False).layers({"x": x}, values, {"y": Alike("y", (0, 1))})
+    wrong = first_wrong(layers, ("y",))
+    assert (wrong is None) == is_right

@@ -11,16 +11,17 @@ of 2 exp(-32) (Hoeffding; Higham and Mary 2019).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.core.threads import one_thread
 from edgeconv.parity.writing._alike import Alike, Candidates, by_channel, cut_alike
-from edgeconv.parity.writing._real_file import Part, RealFile
+from edgeconv.parity.writing._real_file import Part, RealFile, Values
 from edgeconv.parity.writing._steps import Steps
 
 _AGAIN = 8  # evaluations with roundings drawn anew, whose mean square is the variance
@@ -137,7 +138,11 @@ class Walk:
                 around = [others[at] for others in again]
                 deviation = self._deviation(part, array, around, known, loose)
                 # 2. Which value of the module each result is, and whether it is within its bound.
-                layer, due = self._best(key, part, array, deviation, candidates, values, outputs)
+                judge = partial(self._best, key, part, deviation=deviation, among=(candidates, values, outputs))
+                layer, due = judge(array)
+                if layer.alike is not None and not layer.holds:
+                    readings = (judge(part.compute(operands)[at]) for operands in self._saturated(part, known, loose))
+                    layer, due = next((other for other in readings if other[0].holds), (layer, due))
                 if not layer.holds and varying.isdisjoint(part.inputs):
                     layer = LayerOff(key, part, None)  # made of constants alone: like a value by chance, if at all
                 kept = None if layer.holds else array
@@ -158,20 +163,32 @@ class Walk:
                         other.pop(key, None)
         return judged
 
+    def _saturated(self, part: Part, known: Values, loose: AbstractSet[Hashable]) -> Iterator[Values]:
+        """What an operator reads, saturated: what is none of the values of the module, or a single operand, or all.
+
+        The end of a range may be a clamp of the module's: the ADD of x + 3 that ends at 0 and 6, in a HardSwish. Other
+        ends cut off what is rare, which the module's values go on with.
+        """
+        ranges = {key: self._file.ranges[key] for key in part.inputs if key in self._file.ranges and key in known}
+        cut = {key: np.clip(known[key], steps.least, steps.greatest) for key, steps in ranges.items()}
+        cut = {key: array for key, array in cut.items() if not np.array_equal(array, known[key], equal_nan=True)}
+        chosen = [[key for key in cut if key in loose], *([key] for key in cut), list(cut)]
+        for keys in dict.fromkeys(map(tuple, filter(None, chosen))):
+            yield {**known, **{key: cut[key] for key in keys}}
+
     def _best(
         self,
         key: Hashable,
         part: Part,
         array: Array,
         deviation: Array | float,
-        candidates: Candidates,
-        values: Mapping[str, Array],
-        outputs: Mapping[Hashable, Alike],
+        among: tuple[Candidates, Mapping[str, Array], Mapping[Hashable, Alike]],
     ) -> tuple[LayerOff, Array]:
         """The value that a tensor was found to be before, or, where it is not that here, the one that it is near to.
 
         Values before and after a clamp are the same where no number reaches it.
         """
+        candidates, values, outputs = among
         steps = self._file.ranges.get(key)
         known = outputs.get(key) or self.alike.get(key)
         best: tuple[LayerOff, Array] = LayerOff(key, part, None), array
