@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeconv.parity.writing._alike import Alike
+from edgeconv.parity.writing._alike import Alike, Candidates
 from edgeconv.parity.writing._layers import Walk, first_wrong
 from edgeconv.parity.writing._real_file import Part, RealFile
 from edgeconv.parity.writing._steps import steps_of
@@ -80,3 +80,17 @@ def test_the_end_of_a_range_may_be_a_clamp_of_the_module(ends: float, is_right: 
     layers = Walk(_hard_swish(ends), reach=0.5, factors=False).layers({"x": x}, values, {"y": Alike("y", (0, 1))})
     wrong = first_wrong(layers, ("y",))
     assert (wrong is None) == is_right
+
+
+def test_channels_that_are_nearly_always_shut_have_the_order_of_what_they_are_computed_of() -> None:
+    """Both are one number, at the same place: a right file had a channel of the other's, times 0.4."""
+    value = np.random.default_rng(7).standard_normal((64, 6))
+    value[:, :2] = 0
+    value[40, :2] = 2, 5
+    order = np.array([3, 1, 0, 5, 4, 2])
+    candidates = Candidates({"y": value})
+    found = candidates.find(value[:, order], None, factors=True, orders=[order])
+    assert found is not None
+    assert found.order is not None
+    np.testing.assert_array_equal(found.order, order)
+    assert found.factors == pytest.approx(np.ones(6))

@@ -6,7 +6,7 @@ through activations and layers, so that most values of such a file are the modul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,13 +71,14 @@ class Candidates:
                 seen.add(mark)
                 self._by_size.setdefault(array.size, []).append(name)
 
-    def find(self, array: Array, steps: Steps | None, *, factors: bool) -> Alike | None:
+    def find(self, array: Array, steps: Steps | None, *, factors: bool, orders: Sequence[Array] = ()) -> Alike | None:
         """The value that an array is.
 
         Args:
             array: of the file, float64.
             steps: that it is saturated by, if it is quantized.
             factors: whether channels may have factors, and another order.
+            orders: those that its operands have, which go through activations.
         """
         if factors and array.size < _ROWS * (array.shape or (1,))[-1]:
             return None  # so few numbers are near to many, but for factors
@@ -94,7 +95,7 @@ class Candidates:
         if whole or not factors or array.ndim < 2:
             return None if best is None else best[1]
         # 2. Where not all channels are close: one whose channels have factors, or another order.
-        fitted = [fit for alike in candidates if (fit := self._fitted(alike, array)) is not None]
+        fitted = [fit for alike in candidates if (fit := self._fitted(alike, array, orders)) is not None]
         return max([*([] if best is None else [best[1]]), *fitted], key=lambda alike: alike.share, default=None)
 
     def _score(self, alike: Alike, array: Array, steps: Steps | None, quick: bool) -> tuple[float, Alike] | None:
@@ -115,8 +116,8 @@ class Candidates:
         total = max(float(energy.sum()), 1e-300)
         return 1 - share + (float(off.sum()) + _CUT * beyond) / total, replace(alike, share=share)
 
-    def _fitted(self, alike: Alike, array: Array) -> Alike | None:
-        """The same with a factor of each channel; then with the channels in another order."""
+    def _fitted(self, alike: Alike, array: Array, orders: Sequence[Array]) -> Alike | None:
+        """The same with a factor of each channel; then with the channels in another order, one of these or any."""
         held = array.reshape(-1, array.shape[-1])
         due = alike.arranged(self._values[alike.value], array.shape).reshape(held.shape)
         energies = np.square(due).sum(0)
@@ -124,13 +125,16 @@ class Candidates:
         telling = (own > _FLOOR * own.mean()) & (own > 0)
         if not telling.any():
             return None
-        # Cosines between channels: of a channel that is a positive multiple of the module's it is 1.
-        products = (held * due).sum(0)
-        with np.errstate(all="ignore"):
-            likeness = np.nan_to_num(products / np.sqrt(own * energies))
-        share = _share(likeness, telling)
-        if share >= _MOST:
-            return Alike(alike.value, alike.axes, None, _factors(products, energies, likeness), share)
+        # Cosines between channels: of a channel that is a positive multiple of the module's it is 1. Two channels of an
+        # activation that shuts nearly always may both be 1, which the order of what it reads tells apart.
+        for order in (None, *(order for order in orders if len(order) == held.shape[1])):
+            moved, energy = (due, energies) if order is None else (due[:, order], energies[order])
+            products = (held * moved).sum(0)
+            with np.errstate(all="ignore"):
+                likeness = np.nan_to_num(products / np.sqrt(own * energy))
+            share = _share(likeness, telling)
+            if share >= _MOST:
+                return Alike(alike.value, alike.axes, order, _factors(products, energy, likeness), share)
         # Of every channel of the file with every one of the module.
         with np.errstate(all="ignore"):
             table = np.nan_to_num((held.T @ due) / np.sqrt(own[:, None] * energies[None, :]))

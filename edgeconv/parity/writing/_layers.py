@@ -198,7 +198,8 @@ class Walk:
         clamped = steps is not None and bool(((array < steps.least) | (array > steps.greatest)).any())
         if key in outputs or (best[0].holds and not clamped):
             return best
-        found = candidates.find(array, steps, factors=self._factors)
+        orders = [of.order for at in part.inputs if (of := self.alike.get(at)) is not None and of.order is not None]
+        found = candidates.find(array, steps, factors=self._factors, orders=orders)
         if found is not None:
             due = found.arranged(values[found.value], array.shape)
             layer = _judged(key, part, found, (array, due), (deviation, self._least), steps)
