@@ -16,6 +16,8 @@ from torch import nn
 from edgeconv.capture import capture
 from edgeconv.core.verdicts import Verdict
 from edgeconv.flow.variants import Quantization, variants_of
+from edgeconv.parity.writing import _judge
+from edgeconv.parity.writing._numbers import of_gates
 from edgeconv.parity.writing._solved import is_quantized, is_rounded, solve
 from edgeconv.progress import Silent
 from edgeconv.rewrite import optimize
@@ -306,3 +308,48 @@ def test_a_number_made_of_an_eps_is_rounded_once_and_the_eps_is_not(direction: i
     wrong = contents.data.replace(scale.tobytes(), other.tobytes())
     link = judged(made, {"x": data.numpy()}, contents, wrong, tmp_path / "net.tflite")
     assert link.verdict is (Verdict.FAIL if direction else Verdict.PASS), link.reason
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_biases_of_gates_need_no_solution_and_one_unit_of_them_is_told(
+    kind: type[nn.LSTM | nn.GRU], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each number that is solved for costs an evaluation of all steps: 23 s for 256 in 32 steps."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = kind(3, 4, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.head(self.layer(x)[0])
+            return result
+
+    torch.manual_seed(0)
+    made, inputs = quantized(Recurrent().eval(), torch.randn(1, 3, 3), "fp16")
+    contents = emitted(made, "tflite")
+    solving: list[int] = []
+    monkeypatch.setattr(_judge, "solve", lambda *arguments: solving.append(1) or solve(*arguments))
+    right = judged(made, inputs, contents, contents.data, tmp_path / "net.tflite")
+    assert (right.verdict, solving) == (Verdict.PASS, []), right.reason
+    tensors = schema.ModelT.InitFromPackedBuf(contents.data, 0).subgraphs[0].tensors
+    at = next(at for at, tensor in enumerate(tensors) if tensor.name.endswith(b"/input.bias"))
+    wrong = _shifted(schema.ModelT.InitFromPackedBuf(contents.data, 0), at, scale=False)
+    assert wrong is not None
+    told = judged(made, inputs, contents, wrong, tmp_path / "net.tflite")
+    assert told.verdict is Verdict.FAIL
+    assert "input.bias: 1 of" in told.reason
+
+
+def test_biases_of_gates_are_sums_of_two_or_either_each_gate_once() -> None:
+    both = np.random.default_rng(0).standard_normal((1, 2, 3, 5))
+    stated = both.astype(np.float32).reshape(1, 30)
+    first, second = stated.astype(np.float64).reshape(2, 3, 5)
+    gates = np.concatenate([second[2], (first + second)[0], first[1]])
+    halves = gates.astype(np.float16)
+    np.testing.assert_array_equal(of_gates(halves, stated), halves)
+    np.testing.assert_array_equal(of_gates(gates[5:10].astype(np.float32), stated), gates[5:10].astype(np.float32))
+    assert of_gates(np.concatenate([gates[:5], gates[:5]]).astype(np.float32), stated) is None
+    off = halves.copy()
+    off[7] = np.nextafter(off[7], np.float16(9))
+    np.testing.assert_array_equal(of_gates(off, stated), halves)

@@ -7,6 +7,7 @@ graph's in most places is held to it place by place.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 from edgeconv.core import Array
 from edgeconv.core.precision import to_float16, to_float64
 from edgeconv.parity.writing._ends import HALF_UNIT
-from edgeconv.parity.writing._numbers import ORDERS, TRIVIAL, Pool, are_multiples, chance, of_these
+from edgeconv.parity.writing._numbers import ORDERS, TRIVIAL, Pool, are_multiples, chance, of_gates, of_these
 from edgeconv.parity.writing._orders import moved_back
 from edgeconv.parity.writing._pieces import piece
 from edgeconv.parity.writing._telling import told_in_place, units_apart
@@ -38,6 +39,7 @@ class Matching:
         rearranged: constants of the file whose numbers are those of several constants of the graph, or, where these
             have as many as half precision or integers have in all, by chance.
         partners: by the file's constants, those of the graph that they are, in any order.
+        gates: constants of the file that are biases of a recurrence's gates, or sums of two, each rounded once.
     """
 
     faults: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class Matching:
     rounded: Mapping[str, Array] = field(default_factory=dict)
     rearranged: frozenset[str] = frozenset()
     partners: Mapping[str, str] = field(default_factory=dict)
+    gates: frozenset[str] = frozenset()
 
 
 def _unbounded(_: str) -> tuple[float, float]:
@@ -82,7 +85,10 @@ def match(
     own -= {name for name in foreign if work.is_mostly_the_graphs(name, foreign[name])}
     own |= work.rounded_in_pieces
     rest = file.keys() - work.partners.keys() - foreign.keys()
-    return Matching(faults, frozenset(own), frozenset(without), work.rounded, frozenset(rest), work.partners)
+    gates = dict(work.of_gates(own | rest, without))
+    faults |= {name: text for name, text in gates.items() if text and name not in faults}
+    sets = (frozenset(own), frozenset(without), work.rounded, frozenset(rest), work.partners, frozenset(gates))
+    return Matching(faults, *sets)
 
 
 class _Match:
@@ -246,6 +252,15 @@ class _Match:
         half, rounding = steps(name), HALF_UNIT * np.abs(self.file[name])
         is_again = (other in self._rounded_again) & (half > 2 * rounding)
         return np.asarray(_nearest(half) + np.where(is_again, 2 * rounding, 0.0))
+
+    def of_gates(self, names: Collection[str], others: Collection[str]) -> Iterator[tuple[str, str]]:
+        """The constants of the file that are biases of a recurrence's gates, and one line on those that are altered."""
+        for name, other in itertools.product(sorted(names), sorted(others)):
+            array = self.file[name]
+            due = of_gates(array, self.graph[other])
+            if due is not None:
+                differing = due != array
+                yield name, told_in_place(name, other, array, due, differing) if differing.any() else ""
 
     def is_mostly_the_graphs(self, name: str, numbers: Array) -> bool:
         """Whether most numbers of a constant are the graph's: the others are not the writer's own.

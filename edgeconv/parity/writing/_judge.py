@@ -159,7 +159,7 @@ class _Writing:
     def operands(self, inputs: Mapping[str, Array]) -> Iterator[Operands]:
         """What both sides compute from; of small numbers, where others do not tell a number of the writer's own."""
         yield from self.source.operands(inputs)
-        if self.matching.own - self.told:
+        if self.matching.own - self.matching.gates - self.told:
             yield self.source.small(inputs)
 
     def judged(self, operands: Operands) -> list[Judged]:
@@ -262,7 +262,7 @@ class _Writing:
 
     def _solved(self, end: End, operands: Operands) -> list[Solved]:
         """The numbers of the writer's own with which the file computes what the graph does; none where none do."""
-        own = self._own(end, operands)
+        own = [name for name in self._own(end, operands) if name not in self.matching.gates]
         if not own:
             return []
         constants = {name: self.file.constants[name].astype(np.float64) for name in own}

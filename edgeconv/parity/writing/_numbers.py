@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ TRIVIAL = (0, 1, -1)
 
 _NEAR = 2.0**-8  # relative: the most that numbers which are taken for others, altered, differ from these
 _FEW_UNITS = 2  # in the last place
+_GATES = (1, 3, 4)  # of an RNN, a GRU, an LSTM
+_DIRECTIONS = 2  # at most: forward and reverse
 _FEW = 16  # numbers that are looked for one by one, which reads an array as often
 
 
@@ -80,6 +83,49 @@ def are_multiples(array: Array, constant: Array) -> bool:
     return abs(factor - 1) > _FEW_UNITS * unit and bool(
         (np.abs(held - factor * stated) <= 2 * unit * np.abs(held)).all()
     )
+
+
+def of_gates(array: Array, constant: Array) -> Array | None:
+    """What each of some floats is due to be, if they are biases of a recurrence, gate by gate in any order.
+
+    An LSTM, a GRU or an RNN of ONNX has two for each gate in a row, [Wb, Rb] (B of its specification), which a writer
+    adds up at once, where nothing is done to one of them alone. Each number is rounded once.
+
+    Returns:
+        The nearest numbers; None where most of some gate's are others.
+    """
+    if constant.ndim != 2 or len(constant) > _DIRECTIONS or array.dtype == np.float64:
+        return None
+    due: list[Array] = []
+    for gates in (gates for gates in _GATES if constant.shape[1] % (2 * gates) == 0):
+        hidden = constant.shape[1] // (2 * gates)
+        if hidden <= _FEW_UNITS or array.size % hidden or not hidden <= array.size <= gates * hidden:
+            continue
+        for first, second in constant.astype(np.float64).reshape(len(constant), 2, gates, hidden):
+            rows = _nearest_rows(array.reshape(-1, hidden), (first, second, first + second))
+            due += [] if rows is None else [rows.reshape(array.shape)]
+    return min(due, key=lambda numbers: int(np.count_nonzero(numbers != array)), default=None)
+
+
+def _nearest_rows(blocks: Array, stated: Sequence[Array]) -> Array | None:
+    """For each block the gate that most of its numbers are those of, each gate once, rounded to their type."""
+    rows, free = [], [*range(len(stated[0]))]
+    for block in blocks:
+        best: tuple[float, int, Array] | None = None
+        for exact, gate in itertools.product(stated, free):
+            # A half may be rounded by way of float32, as `is_rounded` has it.
+            with np.errstate(over="ignore", invalid="ignore"):
+                once, twice = exact[gate].astype(block.dtype), exact[gate].astype(np.float32).astype(block.dtype)
+            due = np.where(twice == block, twice, once)
+            telling = (due != 0) | (block != 0)  # zeros agree by chance
+            differing = int(np.count_nonzero(due != block)) / (int(np.count_nonzero(telling)) or 1)
+            if best is None or differing < best[0]:
+                best = differing, gate, due
+        if best is None or 2 * best[0] >= 1:
+            return None
+        rows.append(best[2])
+        free.remove(best[1])
+    return np.stack(rows)
 
 
 def chance(numbers: Array, absent: Array) -> float:
