@@ -152,3 +152,15 @@ def test_what_cannot_be_transformed_is_told(node: onnx.NodeProto, told: str, tmp
     path = file_of(tmp_path, [node], (1, 8, 1), 17, **constants)
     with pytest.raises(CaptureError, match=told):
         edgeconv.export_onnx(path, tmp_path / "out", name="m")
+
+
+def test_a_complex_operator_without_a_form_is_told_as_complex(tmp_path: Path) -> None:
+    def forward(x: Tensor) -> Tensor:
+        spectrum = fft.rfft(x)
+        result = torch.zeros_like(spectrum)
+        result[..., :3] = spectrum[..., :3] * 2
+        return fft.irfft(result)
+
+    told = r"zeros_like of complex tensors has no ONNX form.* of real and imaginary parts \(torch\.view_as_real\)"
+    with pytest.raises(CaptureError, match=told):
+        edgeconv.export(Of(forward), (_SIGNAL,), tmp_path, name="m")

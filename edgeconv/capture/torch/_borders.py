@@ -15,6 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
 
 from edgeconv.errors import DECLARED, CaptureError, Wording, causes_of, is_own_fault
 
@@ -114,9 +115,12 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
         if operator is not None:
             names = list(dict.fromkeys([_as_traced(operator["op"], program), *_without_form(program)]))
             many = "operators" if len(names) > 1 else "operator"
-            what = f"torch {many} {', '.join(names)} {'have' if len(names) > 1 else 'has'} no ONNX form"
+            is_complex = all(_is_complex(name, program) for name in names)
+            of = " of complex tensors" if is_complex else ""
+            what = f"torch {many} {', '.join(names)}{of} {'have' if len(names) > 1 else 'has'} no ONNX form"
             pronoun = "these" if len(names) > 1 else "this one"
-            hint = f"write the module with other operations, or keep {pronoun} outside of it"
+            parts = " of real and imaginary parts (torch.view_as_real)" if is_complex else ""
+            hint = f"write the module with other operations{parts}, or keep {pronoun} outside of it"
         elif any(kind in text for kind in ("torch.qint", "torch.quint")):
             what = "the forward makes quantized tensors of torch (qint8, quint8), and files have none"
             hint = "leave their rounding out, or write it with torch.fake_quantize_per_tensor_affine"
@@ -124,6 +128,13 @@ def onnx_errors(program: torch.export.ExportedProgram) -> Iterator[None]:
             what = f"the ONNX exporter of torch failed: {_first_line([*causes_of(error, suppressed=True)][-1])}"
             hint = "write that part of the module with other operations"
         raise CaptureError(what, where=_module_of(error, text, program), hint=hint) from error
+
+
+def _is_complex(name: str, program: torch.export.ExportedProgram) -> bool:
+    """Whether a traced operator of that name gives complex numbers wherever it is called."""
+    nodes = [node for node in program.graph.nodes if str(node.target).startswith(f"{name}.")]
+    results = [leaf for node in nodes for leaf in pytree.tree_leaves(node.meta.get("val"))]
+    return bool(results) and all(isinstance(leaf, torch.Tensor) and leaf.is_complex() for leaf in results)
 
 
 def _as_traced(name: str, program: torch.export.ExportedProgram) -> str:
