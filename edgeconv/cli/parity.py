@@ -145,11 +145,10 @@ def _judged_folders(
     silent: bool,
 ) -> list[tuple[Path, _Judge]]:
     """For each folder with a report: where the new report goes, and the call that makes it."""
-    from edgeconv.flow.file_names import JSON
     from edgeconv.flow.prove import repeat
 
     settle(directory)
-    folders = _folders_of_reports(directory, JSON)
+    folders = _folders_of_reports(directory)
     with results_only(when=silent):
         from_recipe: _FromRecipe = {} if recipe is None else _from_recipe(recipe, shapes, fixed, progress)
     places = [subfolder(out, folder.resolve().name, error=EmitError) if out else folder for folder in folders]
@@ -159,18 +158,20 @@ def _judged_folders(
     ]
 
 
-def _folders_of_reports(directory: Path, report_name: str) -> list[Path]:
+def _folders_of_reports(directory: Path) -> list[Path]:
     """The folder itself where it has a report, else those of its subfolders that have one.
 
     Raises:
         ParityError: there is none, or one is a link: a proof of the others alone would pass for one of all.
     """
-    if os.path.lexists(directory / report_name):
+    from edgeconv.flow.file_names import JSON
+    from edgeconv.flow.record import no_report
+
+    if os.path.lexists(directory / JSON):
         return [directory]
-    folders = subfolders(directory, holding=report_name, linked=ParityError)
+    folders = subfolders(directory, holding=JSON, linked=ParityError)
     if not folders:
-        hint = "give the folder of an export with a report"
-        raise ParityError(f"no {report_name} here", where=str(directory), hint=hint)
+        raise no_report(directory)
     return folders
 
 

@@ -8,6 +8,7 @@ are never followed, be it the report's own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ def read_report(folder: Path) -> Report:
     """Reads ``parity.json`` and makes sure that every file it speaks of is still the one it judged.
 
     Raises:
-        ParityError: it cannot be read, is no report, or a file is missing, changed or a link.
+        ParityError: there is none, it cannot be read, is no report, or a file is missing, changed or a link.
     """
     settle(folder)
     return _checked_report(folder)
@@ -56,8 +57,15 @@ def require_unchanged(folder: Path, report: Report) -> None:
         raise ParityError(what, where=str(folder), hint="run parity again, once the other has ended")
 
 
+def no_report(folder: Path) -> ParityError:
+    """The refusal of a folder, or of anything else, in which no report lies."""
+    return ParityError(f"no {JSON} here", where=str(folder), hint="give the folder of an export with a report")
+
+
 def _checked_report(folder: Path) -> Report:
     """Reads the report of a folder and checks every file that it names against its checksum."""
+    if not os.path.lexists(folder / JSON):
+        raise no_report(folder)
     report = _read(folder)
     for name, sha256 in _recorded(report).items():
         file = folder / name

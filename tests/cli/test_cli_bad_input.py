@@ -195,9 +195,13 @@ def test_an_unknown_rewrite_is_answered_with_the_nearest(refused) -> None:
     assert "fold" in refused("--no-rewrite", "fold_batch_nrom")
 
 
-def test_parity_of_a_folder_without_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["parity", str(tmp_path)]) == 2
-    assert "no parity.json" in capsys.readouterr().err
+@pytest.mark.parametrize("verb", ["parity", "bisect"])
+@pytest.mark.parametrize("place", ["a folder", "a file", "nothing"])
+def test_a_place_without_a_report(verb: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "a file").write_text("")
+    assert run([verb, str(tmp_path / place)]) == 2
+    assert f"{place}: no parity.json here; give the folder of an export" in capsys.readouterr().err
 
 
 def test_parity_of_a_damaged_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
