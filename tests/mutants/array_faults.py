@@ -192,12 +192,12 @@ def _flattened_in_another_order(layer: Layer, kernel: Array, rng: random.Random)
 
 
 def _weights_exchanged(file: File, rng: random.Random) -> str:
-    """Two layers with weights of one shape and type have each other's."""
+    """Two layers with weights of one shape and type have each other's; the first of them is where it shows first."""
     layers = list(file.layers())
     pairs = [
         (first, second)
-        for at, first in enumerate(layers)
-        for second in layers[:at]
+        for at, second in enumerate(layers)
+        for first in layers[:at]
         if first.weights.values.shape == second.weights.values.shape
         and first.weights.values.dtype == second.weights.values.dtype
         and first.weights.name != second.weights.name
