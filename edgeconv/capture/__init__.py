@@ -4,6 +4,8 @@ Public names
     `capture`: a module's graph; `OPSETS`, the opsets that it captures in, and `FILE_OPSETS`, those of files.
     `open_onnx`: an `OnnxFile`, whose ``graph`` is the graph for given shapes; `settled_shapes`
         says which these may be.
+    `TracedCalls`: which value of a captured graph each of torch's calls became; `take_calls` and `give_calls` keep them
+        with a graph.
     `NOTE`: where the model says how it was captured; `PRECISION`: of what other types it was made float32.
 
 ``torch.export`` traces the module; the graph that it records is translated operator by operator through the table
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
 
     from edgeconv.capture.onnx_file._read import OnnxFile
     from edgeconv.capture.onnx_file._shapes import settled_shapes
+    from edgeconv.capture.torch._calls import TracedCalls, give_calls, take_calls
 
 __all__ = [
     "FILE_OPSETS",
@@ -85,9 +88,12 @@ __all__ = [
     "OPSETS",
     "PRECISION",
     "OnnxFile",
+    "TracedCalls",
     "capture",
+    "give_calls",
     "open_onnx",
     "settled_shapes",
+    "take_calls",
     "whatever_it_brings",
 ]
 
@@ -147,6 +153,7 @@ def capture(
     from edgeconv.capture.normalize._resizing import settle_resizes
     from edgeconv.capture.normalize.fold_constants import is_quantized
     from edgeconv.capture.torch import _interface
+    from edgeconv.capture.torch._calls import settle_calls
     from edgeconv.capture.torch._converted import as_floats, rounds_between
     from edgeconv.capture.torch._eval_mode import eval_mode
     from edgeconv.capture.torch._masked import settle_masks
@@ -207,6 +214,7 @@ def capture(
         modules=modules,
         parameters=parameters,
     )
+    settle_calls(model)
     model.graph.name = where
     model.metadata_props[NOTE] = note
     if rounds_between(module):
@@ -258,7 +266,12 @@ def whatever_it_brings(path: Path) -> AbstractContextManager[None]:
 
 
 # Their modules import onnx: the command line must not wait for it.
-__getattr__ = on_first_use(__name__, {"onnx_file._read": ("OnnxFile",), "onnx_file._shapes": ("settled_shapes",)})
+_PLACES = {
+    "onnx_file._read": ("OnnxFile",),
+    "onnx_file._shapes": ("settled_shapes",),
+    "torch._calls": ("TracedCalls", "give_calls", "take_calls"),
+}
+__getattr__ = on_first_use(__name__, _PLACES)
 
 
 def _to_ir(program: torch.export.ExportedProgram, opset: int, path: str) -> tuple[ir.Model, str]:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgeconv.core import Array, Artifact, Sample
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import EdgeconvError, EmitError, RewriteError
@@ -81,10 +83,11 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
         return judge(rewriting.captured, rewritten, inputs, outputs, larger)
 
     try:
-        link = judged(rewriting.rewritten)
+        wrong = _capturing(rewriting, inputs)
+        link = wrong or judged(rewriting.rewritten)
     except RewriteError as error:
         return not_judged(Link.REWRITES, error)
-    if link.verdict is not Verdict.FAIL:
+    if wrong or link.verdict is not Verdict.FAIL:
         return link
     told = ""
     if name := _broken_by(rewriting, judged):
@@ -92,6 +95,27 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
     elif rewriting.source is not None and (layer := layer_of_framework(rewriting.source, golden.samples[index])):
         told = f"{layer}: a fault of the capture, or of torch's own operator"
     return replace(link, reason=f"{link.reason}; {told}") if told else link
+
+
+def _capturing(rewriting: Rewriting, inputs: Mapping[str, Array]) -> LinkResult | None:
+    """A link that one of torch's calls breaks, whose capture is wrong; None where there is none, or no such calls."""
+    from edgeconv.devices import ProgramRun
+    from edgeconv.parity.rewriting import capturing
+
+    calls = rewriting.calls
+    if calls is None or calls.graph is None:
+        return None
+    shapes = {value.name or "": value.shape or () for value in calls.graph.graph.inputs}
+    sizes = {name: tuple(size for size in shape if isinstance(size, int)) for name, shape in shapes.items()}
+    fitted = {name: _of_batch(inputs[name], sizes[name]) for name in sizes}
+    return capturing(calls.graph, ProgramRun(calls.program), calls.values, fitted)
+
+
+def _of_batch(array: Array, shape: tuple[int, ...]) -> Array:
+    """An array with its rows repeated, as many as a shape has."""
+    if array.shape == shape or not array.ndim:
+        return array
+    return np.resize(array, (shape[0], *array.shape[1:]))
 
 
 def _beyond(

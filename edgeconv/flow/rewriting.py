@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from edgeconv.capture import TracedCalls, take_calls
 from edgeconv.core import GraphSummary
 from edgeconv.errors import CaptureError, RewriteError
 from edgeconv.flow.source import Source
@@ -26,12 +27,14 @@ class Rewriting:
         skip: the rewrites that were left out.
         source: computes in float64 what the graph was captured of, on more inputs than the proof's own; None where it
             is not at hand.
+        calls: those of torch's that the graph was captured of; None of a source that is a file.
     """
 
     captured: ir.Model | None
     rewritten: ir.Model
     skip: tuple[str, ...] = ()
     source: Source | None = None
+    calls: TracedCalls | None = None
 
 
 def rewritten(
@@ -53,6 +56,11 @@ def rewritten(
         model = source.graph()
         _require_elements(model.graph)
     summary = summarize("captured", model)
+    calls = take_calls(model)
+    if not is_proved:
+        calls = None
+    elif calls is not None and calls.graph is None:
+        calls = replace(calls, graph=model.clone())
     with progress.stage("rewrite"):
         captured = model.clone() if is_proved else None
         model = optimize(model, skip=skip, keep_exact=is_proved)
@@ -65,7 +73,7 @@ def rewritten(
             captured = None if captured is None else _freed(source, captured)
         rewriting = None
         if is_proved:
-            rewriting = Rewriting(captured, model.clone(), tuple(skip), source)
+            rewriting = Rewriting(captured, model.clone(), tuple(skip), source, calls)
             give_exact(rewriting.rewritten, faces)
     return model, rewriting, (summary, summarize("folded", model))
 

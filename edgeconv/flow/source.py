@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from edgeconv.capture import capture, whatever_it_brings
+from edgeconv.capture import capture, give_calls, take_calls, whatever_it_brings
 from edgeconv.core import NCHW, Array, Artifact, Run, Sample, TensorSpec, Verdict
 from edgeconv.core.defaults import BATCH, DEVICE_TIMEOUT_S
 from edgeconv.core.domain import Domain, draw
@@ -427,6 +427,7 @@ def _captured(graph_of: Callable[[int], ir.Model], batched: Collection[str], exa
     except CaptureError as error:
         _blame_the_batch(error, graph_of, OTHER_BATCH, CAPTURED_BATCH)
         raise
+    give_calls(model, take_calls(other), other.clone())  # of the smaller batch, as a proof runs every call
     try:
         free_batch(model.clone(), inputs=batched, beside=other.clone())
     except RewriteError:  # some operators have no rule because the rewrites leave none of them

@@ -16,6 +16,7 @@ from torch.fx import Node as FxNode
 from edgeconv.capture.torch._aten import TABLE
 from edgeconv.capture.torch._aten.quantization import TABLE as ROUNDINGS
 from edgeconv.capture.torch._builder import DTYPES, Builder, Result, Unsupported, dtype_of, numpy_of, shape_of, sizes_of
+from edgeconv.capture.torch._calls import remember_values
 from edgeconv.capture.torch._constant_torch import evaluate, is_constant_operator
 from edgeconv.capture.torch._memory import Memory, is_same_view
 from edgeconv.capture.torch._operation import arguments_of, is_item, program_inputs, writes
@@ -49,7 +50,9 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
         elif node.op not in ("placeholder", "output"):
             raise Unsupported(f"a node of kind {node.op}")
     walk.finish()
-    return ir.Model(walk.builder.graph, ir_version=_IR_VERSION)
+    model = ir.Model(walk.builder.graph, ir_version=_IR_VERSION)
+    remember_values(model, program, walk.values, walk.outputs)
+    return model
 
 
 class _Walk:
@@ -58,6 +61,8 @@ class _Walk:
     Attributes:
         builder: makes the nodes.
         memory: what each torch node stands for by now.
+        values: what each torch node stood for when it was computed, by its name.
+        outputs: the names of the nodes whose results the outputs are; empty for one that was written to since.
         rounds_activations: whether fake quantization is applied to activations. Then the module was trained for int8,
             and the QuantizeLinear of its weights stay in the graph: folded weights would not show their integers.
     """
@@ -66,9 +71,11 @@ class _Walk:
         self.program = program
         self.builder = Builder(opset, [*program.state_dict, *program.constants])
         self.memory = Memory(self.builder, self._translate, is_written=any(map(writes, program.graph.nodes)))
+        self.values: dict[str, ir.Value] = {}
+        self.outputs: list[str] = []
         self.rounds_activations = _rounds_activations(program)
         for node, spec in program_inputs(program):
-            self.memory.bind(node, self._placeholder(node, spec))
+            self._bind(node, self._placeholder(node, spec))
 
     def visit(self, node: FxNode) -> None:
         """Translates a node, and carries what it writes in place to all views of the same memory."""
@@ -77,7 +84,12 @@ class _Walk:
         if writes(node):
             self._write(node)
         else:
-            self.memory.bind(node, self._translate(node))
+            self._bind(node, self._translate(node))
+
+    def _bind(self, node: FxNode, value: Result, source: FxNode | None = None) -> None:
+        self.memory.bind(node, value, source=source)
+        if isinstance(value, ir.Value):
+            self.values[node.name] = value
 
     def _write(self, node: FxNode) -> None:
         """Translates a node that writes to its first argument and returns it."""
@@ -94,7 +106,7 @@ class _Walk:
                 self.memory.write(target, result)
             except Unsupported as error:
                 raise Unsupported(f"{_where(node)}: {error}") from error
-        self.memory.bind(node, result, source=target)
+        self._bind(node, result, source=target)
 
     def finish(self) -> None:
         """Sets the outputs."""
@@ -105,6 +117,7 @@ class _Walk:
                 if not isinstance(value, ir.Value):
                     raise Unsupported("an output that is no tensor")
                 self.builder.graph.outputs.append(self.builder.keep(value))
+                self.outputs.append(argument.name if self.values.get(argument.name) is value else "")
 
     def _placeholder(self, node: FxNode, spec: InputSpec) -> ir.Value:
         """The value of an input, parameter, buffer or constant of the program; weights wait until a node takes them."""

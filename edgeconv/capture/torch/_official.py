@@ -11,6 +11,7 @@ import torch
 from torch.fx.node import Argument
 
 from edgeconv.capture.torch._borders import onnx_errors
+from edgeconv.capture.torch._calls import remember_values
 from edgeconv.capture.torch._provenance import set_origins
 from edgeconv.capture.torch._trace import quiet
 from edgeconv.graph.constants import add_constant
@@ -34,10 +35,27 @@ def to_ir(program: torch.export.ExportedProgram, *, opset: int) -> ir.Model:
     model = onnx_program.model
     decomposed = onnx_program.exported_program or program
     set_origins(model, decomposed, program)
+    _remember_values(model, decomposed)
     _write_log_sigmoids(model.graph)
     _write_hamming_windows(model.graph)
     _close_half_planes(model.graph)
     return model
+
+
+def _remember_values(model: ir.Model, decomposed: torch.export.ExportedProgram) -> None:
+    """The exporter names the value of each node of the decomposed program after it.
+
+    Of programs with angles nothing is kept: what the exporter decomposes these to is corrected in the graph alone.
+    """
+    if any(origin_of(node).operation in _ANGLES for node in model.graph):
+        return
+    named = {value.name: value for node in model.graph for value in node.outputs}
+    named |= {value.name: value for value in model.graph.inputs}
+    nodes = [node.name for node in decomposed.graph.nodes if node.op in ("placeholder", "call_function")]
+    outputs = decomposed.graph_signature.user_outputs
+    if len(outputs) == len(model.graph.outputs):
+        values = {name: named[name] for name in nodes if name in named}
+        remember_values(model, decomposed, values, [name if isinstance(name, str) else "" for name in outputs])
 
 
 def _make_bounds_alike(module: torch.fx.GraphModule) -> None:

@@ -150,7 +150,8 @@ def _of_several_layers(piece: Piece) -> Iterator[Hypothesis]:
 
 
 def _replaced(piece: Piece, at: int, function: Function, data: Array) -> Array:
-    return piece.after(at, (np.asarray(function(data), np.float64),))
+    # Of booleans functions have no values in numpy.
+    return piece.after(at, (np.asarray(function(data.astype(np.float64)), np.float64),))
 
 
 def _left_out(piece: Piece, at: int, layer: Layer) -> Iterator[Hypothesis]:

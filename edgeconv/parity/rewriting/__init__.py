@@ -18,8 +18,9 @@ Whether each integer is the one that was stated is for `edgeconv.parity.quantizi
 
 from __future__ import annotations
 
+from edgeconv.parity.rewriting._calls import capturing
 from edgeconv.parity.rewriting._judge import rewriting
 from edgeconv.parity.rewriting._rounding import rounding
 from edgeconv.parity.rewriting._signs import moved
 
-__all__ = ["moved", "rewriting", "rounding"]
+__all__ = ["capturing", "moved", "rewriting", "rounding"]

@@ -13,11 +13,15 @@ def jumping_values(graph: ir.Graph) -> set[str]:
     """The names of the values behind a rank, a comparison, a step function, or integers made of floats."""
     jumping: set[str] = set()
     for node in graph:
-        operands = [value for value in node.inputs if value is not None]
-        of_floats = any(value.dtype is not None and value.dtype.is_floating_point() for value in operands)
-        is_step = node.op_type in _JUMPS or any(value.name in jumping for value in operands)
-        for result in node.outputs:
-            is_integer = result.dtype is not None and not result.dtype.is_floating_point()
-            if result.name and (is_step or (of_floats and is_integer)):
-                jumping.add(result.name)
+        is_step = jumps(node) or any(value is not None and value.name in jumping for value in node.inputs)
+        jumping.update(result.name for result in node.outputs if is_step and result.name)
     return jumping
+
+
+def jumps(node: ir.Node) -> bool:
+    """Whether a node ranks, compares, is a step function, or makes integers of floats."""
+    return node.op_type in _JUMPS or (any(map(_is_float, node.inputs)) and not all(map(_is_float, node.outputs)))
+
+
+def _is_float(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype is not None and value.dtype.is_floating_point()

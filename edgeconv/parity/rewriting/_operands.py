@@ -10,7 +10,7 @@ from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.writing import Beside, Graph, filled, past_kinks, reach_of_graph
 
 # Products and sums: what they make of some operands tells them apart, and larger operands tell no more.
-_POLYNOMIAL = having_any((Trait.AFFINE, Trait.SIGNED_SUM, Trait.LAYER, Trait.MOVES, Trait.AVERAGES)) | {
+POLYNOMIAL = having_any((Trait.AFFINE, Trait.SIGNED_SUM, Trait.LAYER, Trait.MOVES, Trait.AVERAGES)) | {
     "BatchNormalization",
     "ReduceSum",
 }
@@ -56,12 +56,12 @@ def other_operands(
     for unheld, group in _groups(Beside(before.model, after.model, free), names):
         values = {name: held[name] for name in free - unheld}
         beside = Beside(before.model, after.model, values)
-        linear = [name for name in group if _POLYNOMIAL.issuperset(beside.operators(name))]
+        linear = [name for name in group if POLYNOMIAL.issuperset(beside.operators(name))]
         kinked = [name for name in group if name not in linear]
         if kinked:
             for larger, beyond in past_kinks(inputs, values, reaches, before.never_negative):
                 yield Operands(larger, beyond, kinked, all_finite=False)
-        empty = {name for name in values if linear and _has_empty_channel(values[name])}
+        empty = {name for name in values if linear and has_empty_channel(values[name])}
         unseen = [name for name in linear if beside.read(name) & empty]
         if unseen:
             yield Operands(inputs, {name: filled(array) for name, array in values.items()}, unseen, all_finite=False)
@@ -86,7 +86,7 @@ def _is_apart(gone: Collection[str], read: Collection[str], others: frozenset[st
     return others == gone or (others.isdisjoint(read) and taken.isdisjoint(gone))
 
 
-def _has_empty_channel(array: Array) -> bool:
+def has_empty_channel(array: Array) -> bool:
     """Whether all is zero at one place of an axis other than the batch's, channels or features among them."""
     if array.dtype.kind != "f" or array.ndim < 2 or not array.size:
         return False

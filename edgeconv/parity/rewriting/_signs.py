@@ -30,6 +30,7 @@ class Signs:
     """
 
     def __init__(self, change: float, seed: int) -> None:
+        self.change = change
         self._generator = torch.Generator().manual_seed(seed)
         # Uniform from half of the change to all of it, of either sign.
         drawn = torch.rand(_DRAWN, generator=self._generator, dtype=torch.float64) - 0.5
@@ -56,6 +57,14 @@ class Signs:
             moved = array + (self._on_array(np.full(array.shape, magnitude(array))) - magnitude(array))
             changed[name] = np.where(is_short(array), array, moved)
         return changed
+
+    def on_stored(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """As `on_rounded`, but for arrays that float16 holds as a whole: a number among others may be rounded to 1."""
+        size = {name: magnitude(array) for name, array in arrays.items() if not is_short(array).all()}
+        return {
+            name: arrays[name] + (self._on_array(np.full(arrays[name].shape, most)) - most)
+            for name, most in size.items()
+        }
 
     def _on_array(self, array: Array) -> Array:
         if array.dtype.kind != "f":

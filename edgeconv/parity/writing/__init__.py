@@ -19,12 +19,14 @@ from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._caches import OperandCache
 from edgeconv.parity.writing._constants import Matching, half_steps
 from edgeconv.parity.writing._contents import Changes
+from edgeconv.parity.writing._cut import Cut
 from edgeconv.parity.writing._ends import (
     GAMMA,
     HALF_UNIT,
     UNDERFLOW,
     errors,
     filled,
+    lowered,
     magnitude,
     share,
 )
@@ -36,6 +38,7 @@ from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, int
 from edgeconv.parity.writing._interface import interface_faults
 from edgeconv.parity.writing._judge import both_sides, matched, writing
 from edgeconv.parity.writing._kinks import reach_of_graph
+from edgeconv.parity.writing._on_demand import OnDemand
 from edgeconv.parity.writing._onnx import OnnxFile
 from edgeconv.parity.writing._operands import past_kinks
 from edgeconv.parity.writing._outputs import outputs_link, rounding_bound, told_constants, with_faults
@@ -48,11 +51,13 @@ __all__ = [
     "UNDERFLOW",
     "Beside",
     "Changes",
+    "Cut",
     "Ends",
     "File",
     "Graph",
     "IntegerFaults",
     "Matching",
+    "OnDemand",
     "OnValues",
     "OnnxFile",
     "ReadBack",
@@ -66,6 +71,7 @@ __all__ = [
     "half_steps",
     "integer_faults",
     "interface_faults",
+    "lowered",
     "magnitude",
     "matched",
     "outputs_link",
