@@ -10,6 +10,7 @@ by itself: its elements are those of its owner.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,12 +42,14 @@ class ProgramCall:
         operator: torch's name, with the overload: ``aten.hardtanh.default``.
         arguments: all that are no tensors, as text: two calls of one operator with the same ones do the same.
         numbers: the real numbers among them, which a forward states: limits, slopes, eps.
+        elements: of its result.
     """
 
     name: str
     operator: str
     arguments: str
     numbers: tuple[float, ...]
+    elements: int
 
     def __str__(self) -> str:
         numbers = ", ".join(f"{number:g}" for number in self.numbers)
@@ -254,6 +257,7 @@ def _call_of(node: FxNode) -> ProgramCall:
         str(maker.target),
         f"{stated}{item}",
         tuple(float(number) for number in numbers if isinstance(number, int | float) and not isinstance(number, bool)),
+        sum(math.prod(size for size in tensor.shape if isinstance(size, int)) for tensor in _tensors_of(node)),
     )
 
 

@@ -22,7 +22,8 @@ from edgeconv.flow import links
 from edgeconv.flow.rewriting import Rewriting, rewritten
 from edgeconv.flow.source import TorchSource
 from edgeconv.parity import Golden
-from edgeconv.parity.rewriting import capturing
+from edgeconv.parity.rewriting import _call_sides, capturing
+from edgeconv.parity.rewriting._call_sides import CallSides
 from edgeconv.progress import Silent
 
 Change = Callable[[Builder, Callable[..., Result], dict[str, Any]], Result]
@@ -246,3 +247,17 @@ def test_a_call_that_torch_refuses_is_left_out_with_what_follows_from_it() -> No
 class _Two(Of):
     def forward(self, x: Tensor, places: Tensor) -> Any:  # type: ignore[override]
         return self.function(x, places)
+
+
+def test_of_more_values_than_memory_holds_every_other_call_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, args = network(Behind), args_of((2, 3, 12, 12))
+    model = capture(module, args, input_names=["input0"], output_names=[])
+    calls = take_calls(model)
+    assert calls is not None
+    run, inputs = ProgramRun(calls.program), {"input0": args[0].numpy()}
+    whole = CallSides(model, run, calls.values, inputs)
+    most = sum(array.size for array in whole.results.values()) // 2
+    monkeypatch.setattr(_call_sides, "_MOST_HELD", most)
+    thinned = CallSides(model, run, calls.values, inputs)
+    assert 0 < len(thinned.results) <= len(whole.results) // 2
+    assert judged(module, args) is None

@@ -20,7 +20,7 @@ from edgeconv.parity.rewriting._signs import Signs
 from edgeconv.parity.writing import HALF_UNIT, Cut
 from edgeconv.reference import evaluate
 
-_MOST_HELD = 40_000_000  # elements of float64, on both sides
+_MOST_HELD = 40_000_000  # elements of float64
 _MOST_PARTS = 3
 _MOST_ALONE = 1 << 21  # elements of the calls, operands and results, that are asked on further operands
 # torch's products and sums of one operand and weights, by their names' beginnings.
@@ -37,6 +37,8 @@ class Call(Protocol):
     def arguments(self) -> str: ...
     @property
     def numbers(self) -> tuple[float, ...]: ...
+    @property
+    def elements(self) -> int: ...
 
 
 class Program(Protocol):
@@ -82,7 +84,7 @@ class CallSides:
 
     Attributes:
         names: of these, the calls that torch computes of the sample.
-        results: what it computes, by call, in the program's order.
+        results: what it computes, by call, in the program's order: of as many, spread evenly, as memory holds.
         sample: the operands that follow from the sample.
     """
 
@@ -92,14 +94,15 @@ class CallSides:
         known = self._made.keys() | {value.name or "" for value in captured.graph.inputs}
         usable = {call: name for call, name in names.items() if name in known and call in program.holdable}
         fed = {call: inputs[usable[call]] for call in program.inputs if call in usable}
-        self.results = program.values(fed, [call for call in program.calls if call in usable])
+        calls = [call for call in program.calls if call in usable]
+        share = max(1, -(-sum(program.calls[call].elements for call in calls) // _MOST_HELD))
+        self.results = program.values(fed, calls[::share])
         self.names = {call: name for call, name in usable.items() if call in self.results or call in fed}
         # What a view of written memory stands for is read by its readers as its owner's elements, and cannot be held.
         shared = {name for call, name in names.items() if call not in program.holdable}
         # Of several calls with one value the first makes it, and the others have to give the same.
         self._makers: dict[str, str] = {}
-        share = max(1, -(-sum(array.size for array in self.results.values()) // _MOST_HELD))
-        for call in [*self.results][::share]:
+        for call in self.results:
             if self.names[call] in self._made and self.names[call] not in shared:
                 self._makers.setdefault(self.names[call], call)
         self.sample = On(inputs, {name: self.results[call] for name, call in self._makers.items()}, is_sample=True)
