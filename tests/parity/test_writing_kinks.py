@@ -107,3 +107,22 @@ def test_a_clamp_at_zero_behind_the_largest_of_many_is_told(variant: str, tmp_pa
     pool.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU
     wrong = judged(made, inputs, contents, _packed(model), path)
     assert wrong.verdict is Verdict.FAIL
+
+
+class Summarized(nn.Module):
+    """A sum of exponentials that its largest number keeps small."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.logsumexp(1)
+
+
+def test_an_overflow_of_the_file_alone_is_told(tmp_path: Path) -> None:
+    # In real numbers log(sum(exp(x - m))) + m is one thing for all m: the smallest is as good as the largest.
+    made, inputs = quantized(Summarized().eval(), torch.randn(1, 3, 8, 8), "fp32")
+    contents = emitted(made, "tflite")
+    path = tmp_path / "m.tflite"
+    assert judged(made, inputs, contents, contents.data, path).verdict is Verdict.PASS
+    model = _read(contents.data)
+    code = next(code for code in model.operatorCodes if code.builtinCode == schema.BuiltinOperator.REDUCE_MAX)
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.REDUCE_MIN
+    assert judged(made, inputs, contents, _packed(model), path).verdict is Verdict.FAIL
