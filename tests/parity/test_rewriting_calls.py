@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from onnx_ir import convenience
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -121,6 +122,30 @@ def _cropped(b: Builder, pooled: Result) -> ir.Value:
     assert isinstance(pooled, ir.Value)
     width = int(pooled.shape[3])  # type: ignore[index, arg-type]
     return b.concat([b.slice(pooled, 3, 0, 1), b.slice(pooled, 3, 0, width - 1)], 3)
+
+
+class Spread(nn.Module):
+    """Behind which only a class is left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.std((2, 3)).argmax(1)
+
+
+def _without_squares(b: Builder, entry: Callable[..., Result], arguments: dict[str, Any]) -> Result:
+    result = entry(b, **arguments)
+    square = next(node for node in b.graph if node.op_type == "Mul" and node.inputs[0] is node.inputs[1])
+    convenience.replace_all_uses_with(square.outputs[0], square.inputs[0])
+    return result
+
+
+def test_no_response_excuses_a_nan_in_place_of_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = args_of((1, 4, 6, 7))
+    assert judged(Spread(), args) is None
+    plant(monkeypatch, "aten.std.correction", _without_squares)
+    plant(monkeypatch, "aten.std.dim", _without_squares)
+    link = judged(Spread(), args, path="fast")
+    assert link is not None
+    assert link.verdict is Verdict.FAIL
 
 
 def test_the_link_of_an_export_breaks_by_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ call, not of the network.
 
 Left out is what has no one answer: the indices of a sort or top-k among equal numbers; and a resize, whose scale may
 be a float32 number beside the nearest one, which moves every place by more than the bound knows.
-On operands that no user gave, so is what is not finite on either side, and what either side cannot compute.
+On operands that no user gave, so is what torch does not make finite, and what either side cannot compute; what the
+graph alone makes infinite of them, a user's float32 makes infinite far sooner.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ class _Calls:
             return Place(name, float("inf"), 0.0, what)
         distance = errors(actual, right)
         if not on.is_sample and right.dtype.kind == "f":
-            distance = np.where(np.isfinite(actual) & np.isfinite(right), distance, 0.0)
+            distance = np.where(np.isfinite(right), distance, 0.0)
         return worst_of((name, what), distance, GAMMA * magnitude(right) + more)
 
     def _moved(self, calls: Sequence[str], on: On, change: float, actual: Arrays, right: Arrays) -> dict[str, Array]:
@@ -160,7 +161,9 @@ class _Calls:
                 break
             for call, moved in self._sides.of_graph(asked, on, Signs(change, seed)).items():
                 if moved.shape == total[call].shape:
-                    total[call] = np.maximum(total[call], errors(moved, actual[call]))
+                    # What is not finite has no response: any would excuse a NaN in place of a number.
+                    response = np.where(np.isfinite(actual[call]), errors(moved, actual[call]), 0.0)
+                    total[call] = np.maximum(total[call], response)
         return {call: _SAFETY * array for call, array in total.items()}
 
     def cause(self, call: str, on: On) -> str:
