@@ -87,10 +87,10 @@ def _rewrites(rewriting: Rewriting, golden: Golden) -> LinkResult:
         link = wrong or judged(rewriting.rewritten)
     except RewriteError as error:
         return not_judged(Link.REWRITES, error)
-    if wrong or link.verdict is not Verdict.FAIL:
+    if link.verdict is not Verdict.FAIL:
         return link
     told = ""
-    if name := _broken_by(rewriting, judged):
+    if wrong is None and (name := _broken_by(rewriting, judged)):
         told = f"without the rewrite {name} the link holds"
     elif rewriting.source is not None and (layer := layer_of_framework(rewriting.source, golden.samples[index])):
         told = f"{layer}: a fault of the capture, or of torch's own operator"
