@@ -33,7 +33,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], type[edgeconv
         lambda: Function(lambda x: torch.linalg.inv(x[..., :6])), IMAGE, edgeconv.CaptureError,
         "linalg_inv of 6 rows has no ONNX form",
     ),
-    "mode": (lambda: Function(lambda x: x.mode(1)[0]), IMAGE, edgeconv.CaptureError, "aten.mode has no ONNX form"),
+    "mode": (lambda: Function(lambda x: x.mode(1)[1]), IMAGE, edgeconv.CaptureError, "aten.mode has no ONNX form"),
     "boolean-index": (
         lambda: Function(lambda x: x[x > 0]), IMAGE, edgeconv.CaptureError,
         "the size of what index gives depends on values, and files have fixed sizes",

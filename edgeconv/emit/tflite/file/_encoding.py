@@ -13,8 +13,8 @@ from edgeconv.emit.tflite.simplify._shared_memory import copy_shared
 from edgeconv.errors import EmitError
 
 _WEIGHTS = ("float32", "float16")
-_LIMITING = frozenset({"EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "MAXIMUM", "MINIMUM", "NOT_EQUAL"})
-_LIMITING |= {"SELECT", "SELECT_V2"}
+_COMPARING = frozenset({"EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL"})
+_LIMITING = _COMPARING | {"MAXIMUM", "MINIMUM", "SELECT_V2"}
 _IO = ("float32", "int8", "uint8", "int16")
 
 
