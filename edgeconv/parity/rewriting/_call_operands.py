@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from edgeconv.core import Array
-from edgeconv.parity.writing import OnDemand, filled, lowered, past_kinks
+from edgeconv.parity.writing import OnDemand, lowered, past_kinks, signed
 
 _Arrays = Mapping[str, Array]
 # Numbers at which functions of torch's bend, jump or change their form by themselves.
@@ -69,7 +69,7 @@ def _lowered(name: str, array: Array) -> Array:
 
 
 def _of_sign(sign: float, name: str, array: Array) -> Array:
-    return filled(np.abs(array)) * sign if array.dtype.kind == "f" else array
+    return signed(array, sign)
 
 
 def _with_numbers(numbers: Mapping[str, Collection[float]], seed: int, name: str, array: Array) -> Array:

@@ -29,6 +29,7 @@ from edgeconv.parity.writing._ends import (
     lowered,
     magnitude,
     share,
+    signed,
 )
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._float_layers import first_float_fault
@@ -81,6 +82,7 @@ __all__ = [
     "real_inputs",
     "rounding_bound",
     "share",
+    "signed",
     "told_constants",
     "with_faults",
     "with_real_borders",

@@ -174,6 +174,11 @@ def filled(array: Array) -> Array:
     return np.where(array == 0, drawn, array)
 
 
+def signed(array: Array, sign: float) -> Array:
+    """Real numbers of one sign, and none of them zero; others as they are."""
+    return filled(np.abs(array)) * sign if array.dtype.kind == "f" else array
+
+
 def lowered(array: Array) -> Array:
     """Real numbers times the power of two that brings the largest to a small size; others as they are."""
     if array.dtype.kind != "f":

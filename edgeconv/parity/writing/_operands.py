@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 
-import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.graph.traits import Trait, having
-from edgeconv.parity.writing._ends import Operands, filled, lowered, mixed, negated, raised
+from edgeconv.parity.writing._ends import Operands, filled, lowered, mixed, negated, raised, signed
 from edgeconv.parity.writing._file import File
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import LARGER, reach_of_graph
@@ -57,11 +56,6 @@ def _one_sided(graph: ir.Graph) -> list[float]:
     kinds = {node.op_type for node in graph}
     signs = ((Trait.LARGEST, -1.0), (Trait.SMALLEST, 1.0))
     return [sign for trait, sign in signs if not kinds.isdisjoint(having(trait))]
-
-
-def _signed(array: Array, sign: float) -> Array:
-    """Real numbers of one sign; others as they are."""
-    return filled(np.abs(array)) * sign if array.dtype.kind == "f" else array
 
 
 class Source:
@@ -127,7 +121,7 @@ class Source:
         if graph.quantizers:
             yield inputs, values
         for sign in _one_sided(graph.model.graph):
-            one_sided = {name: _signed(array, sign) for name, array in free_inputs.items()}
+            one_sided = {name: signed(array, sign) for name, array in free_inputs.items()}
             yield {**inputs, **one_sided}, OnDemand.of_each(values, partial(self._one_sign, values, sign))
         if not floats and not free_inputs:
             yield inputs, spread
@@ -144,7 +138,7 @@ class Source:
     def _one_sign(self, values: _Arrays, sign: float, name: str) -> Array:
         """A value whose numbers have one sign where they may; integers are the nearest ones."""
         graph = self._graph
-        array = values[name] if name in graph.never_negative else _signed(values[name], sign)
+        array = values[name] if name in graph.never_negative else signed(values[name], sign)
         return graph.steps(name).nearest(array) if name in graph.quantizers else array
 
     def small(self, inputs: Mapping[str, Array]) -> Operands:
