@@ -1,6 +1,6 @@
 /* Answers CPUID with some instructions left out, at native speed: for hidden.py, which puts UD2 in the place of CPUID
  * in a copy of a runtime. UD2 raises SIGILL; the handler executes the real CPUID and clears bits of leaves 1 and 7
- * (Intel SDM, volume 2A, CPUID): always VNNI, and what HIDDEN_LEVEL says. LD_PRELOAD loads this before any runtime asks. */
+ * (Intel SDM, volume 2A, CPUID): always AMX, and what HIDDEN_LEVEL says. LD_PRELOAD loads this before any runtime asks. */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
@@ -11,25 +11,32 @@
 
 #define BIT(n) (1u << (n))
 
-static int level; /* 1 hides AVX-512, 2 AVX2 and FMA as well, 3 AVX as well */
+static int level; /* 1 hides VNNI as well, 2 AVX-512, 3 AVX2 and FMA, 4 AVX */
 
 static void clear_features(unsigned leaf, unsigned subleaf, unsigned *a, unsigned *b, unsigned *c, unsigned *d) {
   if (leaf == 1) {
-    if (level >= 2) *c &= ~(BIT(12) | BIT(29)); /* FMA, F16C */
-    if (level >= 3) *c &= ~BIT(28);             /* AVX */
+    if (level >= 3) *c &= ~(BIT(12) | BIT(29)); /* FMA, F16C */
+    if (level >= 4) *c &= ~BIT(28);             /* AVX */
   } else if (leaf == 7 && subleaf == 0) {
-    *c &= ~BIT(11);                                 /* AVX512_VNNI */
-    *d &= ~(BIT(22) | BIT(23) | BIT(24) | BIT(25)); /* AMX_BF16, AVX512_FP16, AMX_TILE, AMX_INT8 */
+    *d &= ~(BIT(22) | BIT(24) | BIT(25)); /* AMX_BF16, AMX_TILE, AMX_INT8 */
     if (level >= 1) {
+      *c &= ~BIT(11); /* AVX512_VNNI */
+      *d &= ~BIT(23); /* AVX512_FP16, which no processor without VNNI has */
+    }
+    if (level >= 2) {
       /* AVX512 F, DQ, IFMA, PF, ER, CD, BW, VL; then VBMI, VBMI2, BITALG, VPOPCNTDQ; then 4VNNIW, 4FMAPS, VP2INTERSECT */
       *b &= ~(BIT(16) | BIT(17) | BIT(21) | BIT(26) | BIT(27) | BIT(28) | BIT(30) | BIT(31));
       *c &= ~(BIT(1) | BIT(6) | BIT(12) | BIT(14));
       *d &= ~(BIT(2) | BIT(3) | BIT(8));
     }
-    if (level >= 2) *b &= ~BIT(5); /* AVX2 */
+    if (level >= 3) *b &= ~BIT(5); /* AVX2 */
   } else if (leaf == 7 && subleaf == 1) {
-    *a &= ~(BIT(4) | BIT(5));           /* AVX_VNNI, AVX512_BF16 */
-    *d &= ~(BIT(4) | BIT(5) | BIT(10)); /* AVX_VNNI_INT8, AVX_NE_CONVERT, AVX_VNNI_INT16 */
+    *a &= ~BIT(21); /* AMX_FP16 */
+    *d &= ~BIT(8);  /* AMX_COMPLEX */
+    if (level >= 1) {
+      *a &= ~(BIT(4) | BIT(5));           /* AVX_VNNI, AVX512_BF16 */
+      *d &= ~(BIT(4) | BIT(5) | BIT(10)); /* AVX_VNNI_INT8, AVX_NE_CONVERT, AVX_VNNI_INT16 */
+    }
   }
 }
 

@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-PROCESSORS = {"avx512": 0, "avx2": 1, "avx": 2, "sse": 3}
-"""The best that is left, to the level of ``cpuid.c``: AVX-512 without VNNI (Skylake-X), AVX2 (Haswell, Zen 3), AVX
-without FMA (Sandy Bridge), SSE4.2 (Atom)."""
+PROCESSORS = {"vnni": 0, "avx512": 1, "avx2": 2, "avx": 3, "sse": 4}
+"""The best that is left, to the level of ``cpuid.c``: VNNI without AMX (Ice Lake, Zen 4), AVX-512 without VNNI
+(Skylake-X), AVX2 (Haswell, Zen 3), AVX without FMA (Sandy Bridge), SSE4.2 (Atom)."""
 LIBRARIES = {"onnxruntime": "capi/onnxruntime_pybind11_state*.so", "ai_edge_litert": "libpywrap_litert_common.so"}
 """Installed packages, to the library of each that holds the kernels which Python runs."""
 _CPUID, _UD2 = b"\x0f\xa2", b"\x0f\x0b"
