@@ -87,7 +87,7 @@ def test_small_images_as_of_microcontrollers_stay(
 def test_weights_that_cost_more_are_fewer(tflite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, _ = _quantized(tflite, *_LAYERS["7x7"])
     size = len(tflite.in_integers(graph).data)
-    monkeypatch.setattr(_interleaved, "_WEIGHT_NS", 10.0)
+    monkeypatch.setattr(_interleaved, "WEIGHT_NS", 10.0)
     assert len(tflite.in_integers(graph).data) < size - 1000
 
 

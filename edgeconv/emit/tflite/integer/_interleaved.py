@@ -13,7 +13,7 @@ LiteRT 2.3, one thread, AVX-512 VNNI, in ms, with both TRANSPOSEs: groups of 8 c
     7x7, 160 channels, 14x14   0.116   8x2 0.101   4x2 0.094   2x7 0.065               1x7  0.078
     7x7, 320 channels, 7x7     0.058                           2x7 0.034               1x7  0.041
 
-The weights grow with the square of the pixels; `_WEIGHT_NS` says how much time a byte of them has to save.
+The weights grow with the square of the pixels; `WEIGHT_NS` says how much time a byte of them has to save.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
-from edgeconv.emit.tflite.integer._blocks import channels_of_a_group
+from edgeconv.emit.tflite.integer._blocks import WEIGHT_NS, channels_of_a_group
 from edgeconv.emit.tflite.integer._moves import reshape, transpose
+from edgeconv.emit.tflite.integer._times import NARROW_WIDTH, Times, product_times
 from edgeconv.emit.tflite.lower._windows import SAME
 
-_DEPTH, _WIDTH = 8, 16  # of a tile of XNNPACK's products of matrices: channels that are read, results
 _MOST_TAPS = 25  # of XNNPACK's largest depthwise kernel
-_WEIGHT_NS = 0.25
 _LEAST_SAVED_NS = 10_000.0
 """Kernels without such tiles, as microcontrollers' are, multiply the zeros, too: small images stay, which fit them."""
 
@@ -70,12 +69,13 @@ class _Layer:
         columns = 1 + sum(self.reach(pixels))
         return self.channels * self.multiplier * pixels * self.taps * columns * pixels * channels
 
-    def time_ns(self, pixels: int, channels: int) -> float:
+    def times(self, pixels: int, channels: int) -> Times:
         """Of the products, with so many pixels and channels as one group."""
-        depth = self.taps * (1 + sum(self.reach(pixels))) * -(-pixels * channels // _DEPTH)
-        tiles = -(-pixels * channels * self.multiplier // _WIDTH)
-        groups = self.rows * (self.width // pixels) * (self.channels // channels)
-        return groups * (3.0 + tiles * (2.1 + 0.57 * depth))
+        taps, together = self.taps * (1 + sum(self.reach(pixels))), pixels * channels
+        groups = self.channels // channels
+        return product_times(
+            self.rows * (self.width // pixels), taps, together, together * self.multiplier, groups=groups
+        )
 
     def moves_ns(self, channels: int) -> float:
         """Of a TRANSPOSE before and one behind."""
@@ -122,19 +122,19 @@ def _layer(graph: Graph, operator: Operator) -> _Layer | None:
 
 def _fastest(layer: _Layer) -> tuple[int, int] | None:
     """Pixels and channels of a group."""
-    size = channels_of_a_group(layer.channels, layer.multiplier)
 
     def cost(pixels: int, channels: int) -> float:
-        time_ns = layer.time_ns(pixels, channels) + layer.moves_ns(channels) * (pixels > 1)
-        return time_ns + _WEIGHT_NS * layer.weights(pixels, channels)
+        moves_ns = layer.moves_ns(channels) if pixels > 1 else 0.0
+        return layer.times(pixels, channels).plus(moves_ns).mean_ns + WEIGHT_NS * layer.weights(pixels, channels)
 
+    size = channels_of_a_group(layer.rows * layer.width, layer.taps * layer.size, layer.channels, layer.multiplier)
     best = min(_splits(layer), key=lambda split: cost(*split), default=None)
     return best if best is not None and cost(*best) < cost(1, size) - _LEAST_SAVED_NS else None
 
 
 def _splits(layer: _Layer) -> Iterator[tuple[int, int]]:
-    for pixels, channels in product(range(2, 2 * _WIDTH + 1), range(1, _WIDTH + 1)):
-        if layer.width % pixels == 0 and layer.channels % channels == 0 and pixels * channels <= 2 * _WIDTH:
+    for pixels, channels in product(range(2, 2 * NARROW_WIDTH + 1), range(1, NARROW_WIDTH + 1)):
+        if layer.width % pixels == 0 and layer.channels % channels == 0 and pixels * channels <= 2 * NARROW_WIDTH:
             yield pixels, channels
 
 
