@@ -35,7 +35,8 @@ _POOLS: dict[str, tuple[nn.Module, str, str]] = {
     "padding that does not": (nn.AvgPool2d(3, 1, 1, count_include_pad=False), "AveragePool", "AVERAGE_POOL_2D"),
     "sizes rounded up": (nn.AvgPool2d(2, ceil_mode=True), "AveragePool", "AVERAGE_POOL_2D"),
     "36 taps": (nn.AvgPool2d(6, 1), "AveragePool", "AVERAGE_POOL_2D"),
-    "the whole image": (nn.AvgPool2d((9, 8)), "AveragePool", "MEAN"),
+    "the whole image": (nn.AvgPool2d((9, 8)), "GlobalAveragePool", "MEAN"),
+    "all but a row": (nn.AvgPool2d((8, 8)), "AveragePool", "AVERAGE_POOL_2D"),
 }
 
 
@@ -74,10 +75,50 @@ def test_an_average_is_its_rounding_whatever_computes_it(name: str) -> None:
         off = np.abs(_run(emitted, x, tflite=tflite) - expected) / emitted.outputs[0].scale
         assert off.max() <= (2.01 if in_tflite == "AVERAGE_POOL_2D" and tflite else 1.01)
     types = {node.op_type for node in onnx.load_from_string(files[0].data).graph.node}
-    assert (in_onnx in types, types & {"AveragePool", "Conv"}) == (True, {in_onnx})
+    assert (in_onnx in types, types & {"AveragePool", "Conv", "GlobalAveragePool"}) == (True, {in_onnx})
     interpreter = Interpreter(model_content=files[1].data)
     codes = {item["op_name"] for item in interpreter._get_ops_details()}
     assert codes & {"AVERAGE_POOL_2D", "DEPTHWISE_CONV_2D", "MEAN"} == {in_tflite}
+
+
+class Squeezed(nn.Module):
+    """Squeeze and excitation, whose mean is taken over axes counted from either end."""
+
+    def __init__(self, axes: tuple[int, int]) -> None:
+        super().__init__()
+        self.axes = axes
+        self.conv, self.gate = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return y * torch.sigmoid(self.gate(y.mean(self.axes, keepdim=True)))
+
+
+@pytest.mark.parametrize("axes", [(2, 3), (-1, -2)])
+def test_the_mean_of_an_image_is_one_operator_of_integers(axes: tuple[int, int], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    graph = optimize(capture(Squeezed(axes).eval(), (torch.zeros(_SHAPE),), input_names=["x"], output_names=["y"]))
+    quantized = apply(graph, make_plan(graph, calibrate(graph, [{"x": _inputs(seed)} for seed in range(4)])))
+    for model, expected in ((graph, "GlobalAveragePool"), (quantized, "QLinearGlobalAveragePool")):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(to_onnx(model, metadata={}).data, options, providers=["CPUExecutionProvider"])
+        types = {node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node}
+        assert expected in types
+        assert "ReduceMean" not in types
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "keep"), [((1, 3, 9, 8), (2, 3), False), ((1, 3, 9, 8), (1, 2), True), ((1, 3, 9), (2,), True)]
+)
+def test_means_over_other_axes_stay(shape: tuple[int, ...], axes: tuple[int, ...], keep: bool) -> None:
+    class Mean(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(axes, keepdim=keep)
+
+    graph = optimize(capture(Mean(), (torch.zeros(shape),), input_names=["x"], output_names=["y"]))
+    assert "ReduceMean" in {node.op_type for node in onnx.load_from_string(to_onnx(graph, metadata={}).data).graph.node}
 
 
 def test_an_average_between_floats_stays() -> None:

@@ -18,6 +18,8 @@ from torch.nn import functional
 import edgeconv
 from edgeconv.capture import capture
 from edgeconv.emit.onnx import to_onnx
+from edgeconv.quantize import apply, calibrate, make_plan
+from edgeconv.reference import evaluate
 from edgeconv.rewrite import optimize
 
 
@@ -71,6 +73,40 @@ def test_gelu_is_one_operator_of_onnxruntime(name: str, tmp_path: Path) -> None:
     assert expected <= set(operators)
     assert not {"Erf", "Tanh"} & set(operators)
     assert error < 2e-6
+
+
+class Residual(nn.Module):
+    """A GELU beside what reads the same value."""
+
+    def __init__(self, approximate: str) -> None:
+        super().__init__()
+        self.conv, self.approximate = nn.Conv2d(8, 8, 1), approximate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return y + functional.gelu(y, approximate=self.approximate)
+
+
+@pytest.mark.parametrize(("approximate", "expected"), [("none", "Gelu"), ("tanh", "FastGelu")])
+def test_gelu_between_integers_is_one_operator_of_onnxruntime(approximate: str, expected: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).standard_normal((1, 8, 6, 6)).astype(np.float32)
+    graph = optimize(
+        capture(Residual(approximate).eval(), (torch.from_numpy(x),), input_names=["x"], output_names=["y"])
+    )
+    quantized = apply(graph, make_plan(graph, calibrate(graph, [{"x": x}])))
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        to_onnx(quantized, metadata={}).data, options, providers=["CPUExecutionProvider"]
+    )
+    operators = [node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node]
+    assert expected in operators
+    assert not {"Erf", "Tanh"} & set(operators)
+    assert "QLinearAdd" in operators, "what else reads the value reads its integers"
+    exact = evaluate(quantized, {"x": x}, keep=["y"])["y"]
+    assert 10 * np.log10(np.square(exact).sum() / np.square(session.run(None, {"x": x})[0] - exact).sum()) > 45
 
 
 class Beside(nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from edgeconv.emit.onnx._averages import averages_as_convolutions
+from edgeconv.emit.onnx._averages import averages_as_convolutions, means_as_pools
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._pad_channels import pad_channels
@@ -50,6 +50,31 @@ def fusable_gelu(graph: ir.Graph) -> None:
             # nodes become one before, so that this one has to be another, of the same numbers; it is not fused.
             half.op_type = "Div"
             half.replace_input_with(1, _scalar(graph, f"{half.outputs[0].name}.two", 2.0, gelu.x))
+        if half is not None and (maker := gelu.x.producer()) is not None and maker.op_type == "DequantizeLinear":
+            _read_once(gelu, half)
+
+
+def _read_once(gelu: Gelu, half: ir.Node) -> None:
+    """Lets the nodes of a GELU read a dequantized value through a Clip without limits, which changes nothing.
+
+    onnxruntime 1.32 (EnsureUniqueDQForNodeUnit) gives each reader a DequantizeLinear of its own first, after which the
+    nodes of the function no longer share their x: it ran as five operators between integers. With the Clip
+    FastViT-T8's int8 file takes 0.76 of the time, ConvNeXt-Atto's 0.83.
+    """
+    x = gelu.x
+    pending, inside = [gelu.gate.inputs[0]], {half: None}
+    while pending:
+        value = pending.pop()
+        maker = None if value is None or value is x else value.producer()
+        if maker is not None and maker not in inside:
+            inside[maker] = None
+            pending += maker.inputs
+    first = next(node for node in graph_of(half) if node in inside and x in node.inputs)
+    same = _insert(first, "Clip", [x], f"{x.name}.once")
+    for node in inside:
+        for index, value in enumerate(node.inputs):
+            if value is x:
+                node.replace_input_with(index, same)
 
 
 def _is_halved_elsewhere(x: ir.Value, half: ir.Node) -> bool:
@@ -164,6 +189,7 @@ FORMS: tuple[Callable[[ir.Graph], object], ...] = (
     pad_channels,
     stated_windows,
     averages_as_convolutions,
+    means_as_pools,
     plain_resizes,
     wide_integers,
     unsigned_activations,
