@@ -17,6 +17,7 @@ from edgeconv.emit.onnx._averages import averages_as_convolutions, means_as_pool
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._pad_channels import pad_channels
+from edgeconv.emit.onnx._pad_integers import pad_integers
 from edgeconv.emit.onnx._resizes import plain_resizes
 from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import holds, new_constant
@@ -190,6 +191,7 @@ FORMS: tuple[Callable[[ir.Graph], object], ...] = (
     stated_windows,
     averages_as_convolutions,
     means_as_pools,
+    pad_integers,
     plain_resizes,
     wide_integers,
     unsigned_activations,

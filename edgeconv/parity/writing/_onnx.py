@@ -18,6 +18,7 @@ from edgeconv.parity.writing._constants import half_steps
 from edgeconv.parity.writing._ends import HALF_UNIT, End
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._kinks import reach_of_graph
+from edgeconv.parity.writing._more_channels import take_out_channels
 from edgeconv.parity.writing._narrowed import left_open, narrowed, rounded
 from edgeconv.parity.writing._node_order import IN_ORDER, POSITIVE, misplaced, without_scale
 from edgeconv.parity.writing._on_demand import OnDemand, held_on_demand
@@ -56,6 +57,7 @@ class OnnxFile:
             raise EmitError(why, hint=IN_ORDER)
         if why := without_scale(model.graph):
             raise EmitError(why, hint=POSITIVE)
+        take_out_channels(model.graph, graph.model.graph)
         _with_real_borders(model.graph, graph)
         initializers = model.graph.initializers.items()
         self.unused = tuple(name for name, item in initializers if not item.uses() and not item.is_graph_output())
