@@ -130,7 +130,7 @@ def _numbers(conv: ir.Node) -> Array | None:
     maker = producer_of(weight)
     if maker is None or maker.op_type != _BACK:
         return constant(weight)
-    zero = constant(maker.inputs[2]) if len(maker.inputs) > 2 else None
+    zero = constant(input_of(maker, 2))
     return None if zero is not None and zero.any() else constant(maker.inputs[0])
 
 
