@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgeconv.emit.onnx._averages import averages_as_convolutions, means_as_pools
+from edgeconv.emit.onnx._grouped import group_depthwise
 from edgeconv.emit.onnx._integers import drop_clamps, float_layers, stated_windows, unsigned_activations
 from edgeconv.emit.onnx._narrow import wide_integers
 from edgeconv.emit.onnx._pad_channels import pad_channels
@@ -192,6 +193,7 @@ FORMS: tuple[Callable[[ir.Graph], object], ...] = (
     averages_as_convolutions,
     means_as_pools,
     pad_integers,
+    group_depthwise,
     plain_resizes,
     wide_integers,
     unsigned_activations,
