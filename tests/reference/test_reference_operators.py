@@ -277,6 +277,13 @@ def test_indices_count_from_both_ends() -> None:
     assert scattered[0, 0, 1] == 5.0
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 5)])
+def test_gemm_takes_matrices_alone(shape: tuple[int, ...]) -> None:
+    with pytest.raises(RewriteError, match="Gemm"):
+        compute("Gemm", np.ones((2, 3)), np.ones(shape), transB=int(len(shape) == 1))
+
+
 def test_matrix_products_are_as_in_onnx() -> None:
     a, b, c = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 5)), RNG.normal(size=(1, 5))
     assert_as_onnx("Gemm", a, b, c, transA=1, alpha=0.5, beta=2.0)

@@ -11,10 +11,10 @@ from edgeconv.reference._call import Call, Operator, Tensor, each, pair
 
 
 def _gemm(call: Call) -> Tensor:
-    a = call[0].T if call.attribute("transA", 0) else call[0]
-    b = call[1].T if call.attribute("transB", 0) else call[1]
+    a = call[0].mT if call.attribute("transA", 0) else call[0]
+    b = call[1].mT if call.attribute("transB", 0) else call[1]
     alpha, beta, c = call.attribute("alpha", 1.0), call.attribute("beta", 1.0), call.optional(2)
-    product = a @ b if alpha == 1 else alpha * (a @ b)
+    product = torch.mm(a, b) if alpha == 1 else alpha * torch.mm(a, b)  # of matrices alone, as specified
     if c is None:
         return product
     return product + (c if beta == 1 else beta * c)
