@@ -94,7 +94,7 @@ class _Region:
                 return False
             self.values[value] = None
             for node, makes in ((maker, True), *((use.node, False) for use in value.uses())):
-                reached = self._reached(node, makes=makes)
+                reached = self._reached(node, makes=makes) if node.graph is start.graph else None
                 if reached is None:
                     return False
                 pending += reached
@@ -109,7 +109,8 @@ class _Region:
             return [node.inputs[0], node.outputs[0]] if _has_own_constants(node) else None
         if node.op_type == "Conv":
             (self.makers if makes else self.readers)[node] = None
-            return [] if node.attributes.get_int("group", 1) == 1 and _has_own_constants(node) else None
+            is_plain = node.attributes.get_int("group", 1) == 1 and _has_own_constants(node)
+            return [] if is_plain and (makes or _is_integer(node)) else None
         if node.op_type in _UNARY:
             is_alike = all(value is None or _is_of_all(value) for value in node.inputs[1:])
             return [node.inputs[0], node.outputs[0]] if is_alike else None

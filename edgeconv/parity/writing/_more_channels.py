@@ -79,7 +79,7 @@ class _More:
     def _following(self, node: ir.Node, value: ir.Value) -> list[ir.Value] | None:
         """The values of a node that have as many channels; None where it does not treat them alike."""
         held, due = self.values[value]
-        if node.domain != "" or len(node.outputs) != 1:
+        if node.domain != "" or len(node.outputs) != 1 or node.graph is not value.graph:
             return None
         if node.op_type == "Conv" and node.inputs[0] is value:
             return self._following_conv(node, held, due)
