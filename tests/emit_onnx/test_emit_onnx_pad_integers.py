@@ -77,6 +77,7 @@ PADDED: dict[str, nn.Module] = {
     "12 channels, 5x5, stride 2": _row(12, _depthwise(12, 5, 2), nn.Hardswish()),
     "squeeze and excitation": _row(20, _depthwise(20), nn.ReLU(), Excited(20)),
     "a residual": _row(24, Residual(_depthwise(24)), nn.ReLU6()),
+    "an odd number": _row(15, _depthwise(15)),
     "two in a row": _row(40, _depthwise(40), nn.LeakyReLU(0.1), _depthwise(40, 5)),
     "pools": _row(10, nn.MaxPool2d(2), _depthwise(10), nn.AvgPool2d(2)),
     "two rows": nn.Sequential(
@@ -89,6 +90,7 @@ STAYING: dict[str, nn.Module] = {
     "concatenated": nn.Sequential(nn.Conv2d(3, 24, 1), Joined(_depthwise(24)), nn.Conv2d(48, 5, 1)),
     "an output": nn.Sequential(nn.Conv2d(3, 24, 1), nn.ReLU(), _depthwise(24)),
     "a grouped neighbor": nn.Sequential(nn.Conv2d(3, 24, 1), _depthwise(24), nn.Conv2d(24, 24, 1, groups=4)),
+    "an odd number, read by 3x3": nn.Sequential(nn.Conv2d(3, 15, 1), _depthwise(15), nn.Conv2d(15, 4, 3)),
     "slopes of channels": _row(24, _depthwise(24), nn.PReLU(24)),
 }
 

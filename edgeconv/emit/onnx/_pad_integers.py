@@ -110,13 +110,22 @@ class _Region:
         if node.op_type == "Conv":
             (self.makers if makes else self.readers)[node] = None
             is_plain = node.attributes.get_int("group", 1) == 1 and _has_own_constants(node)
-            return [] if is_plain and (makes or _is_integer(node)) else None
+            return [] if is_plain and (makes or (_is_integer(node) and self._keeps_pairs(node))) else None
         if node.op_type in _UNARY:
             is_alike = all(value is None or _is_of_all(value) for value in node.inputs[1:])
             return [node.inputs[0], node.outputs[0]] if is_alike else None
         if node.op_type in _BINARY:
             return [*(value for value in node.inputs if not _is_of_all(value)), node.outputs[0]]
         return None
+
+    def _keeps_pairs(self, reader: ir.Node) -> bool:
+        """Whether the weights that a processor adds up in 16 bits, two neighbors in a row, stay one another's.
+
+        Of an odd number of channels the last one's neighbor is the next position's first, and it is no more with others
+        between: a plan that is safe from overflow (`edgeconv.quantize`) holds for those pairs alone.
+        """
+        shape = None if reader.inputs[1] is None else reader.inputs[1].shape
+        return self.channels % 2 == 0 or (shape is not None and all(size == 1 for size in list(shape)[2:]))
 
     def pad(self) -> None:
         """Adds the channels."""
