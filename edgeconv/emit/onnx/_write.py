@@ -18,6 +18,7 @@ from edgeconv.core.defaults import OPSETS
 from edgeconv.core.package import VERSION
 from edgeconv.emit.onnx._comparison import computes_the_same, own_noise
 from edgeconv.emit.onnx._external import apart, is_too_large, weight_bytes
+from edgeconv.emit.onnx._folded import fold_at_load
 from edgeconv.emit.onnx._forms import in_fast_forms
 from edgeconv.emit.onnx._halves import in_halves, mark, marks_of
 from edgeconv.emit.onnx._integers import border_parameters, integer_borders, own_integers
@@ -119,6 +120,7 @@ def _written(model: ir.Model, opset: int | None) -> onnx.ModelProto:
         _to_opset(proto, opset)
     proto = _simplified(proto)
     own_integers(proto.graph)
+    fold_at_load(proto.graph)
     _finish(proto)
     return _checked(proto)
 

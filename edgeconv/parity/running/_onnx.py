@@ -20,6 +20,7 @@ from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.edit import producer_of
 from edgeconv.graph.quantized_operators import spell_out
+from edgeconv.graph.stored_integers import dequantize_stored
 from edgeconv.graph.traits import Trait, having, having_any
 from edgeconv.parity.bounds import Arithmetic, Bound, of_node
 from edgeconv.parity.running._layers import Judged, carried_through, judged_layers
@@ -61,6 +62,7 @@ class OnnxFile:
         ir.external_data.set_base_dir(model.graph, path.parent)
         if model.functions:
             InlinePass()(model)
+        dequantize_stored(model.graph)
         self._spelled = spell_out(model)
         self._graph = model.graph
         self._opset = model.graph.opset_imports.get("", 1)

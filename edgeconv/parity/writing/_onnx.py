@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.errors import EmitError
 from edgeconv.graph.quantized_operators import misread
+from edgeconv.graph.stored_integers import dequantize_stored
 from edgeconv.parity.causes import HELD, Part, Stated
 from edgeconv.parity.writing._beside import Beside
 from edgeconv.parity.writing._constants import half_steps
@@ -57,6 +58,7 @@ class OnnxFile:
             raise EmitError(why, hint=IN_ORDER)
         if why := without_scale(model.graph):
             raise EmitError(why, hint=POSITIVE)
+        dequantize_stored(model.graph)
         take_out_channels(model.graph, graph.model.graph)
         _with_real_borders(model.graph, graph)
         initializers = model.graph.initializers.items()

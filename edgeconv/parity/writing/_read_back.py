@@ -17,6 +17,7 @@ from edgeconv.core.named_files import is_onnx, naming, read_named
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.graph.quantized_operators import misread, spell_out
+from edgeconv.graph.stored_integers import dequantize_stored
 from edgeconv.parity.writing._borders import onnx_faults
 from edgeconv.parity.writing._contents import (
     Contents,
@@ -129,6 +130,7 @@ class _Onnx:
         ir.external_data.set_base_dir(model.graph, path.parent)
         self.writer = writer_of_onnx(model)
         self.contradictions = tuple(onnx_contradictions(model.graph))
+        dequantize_stored(model.graph)
         kinds = {node.op_type for node in model.graph.all_nodes()}
         spell_out(model, all_of_them=True)  # QLinearConv and its like, in operators that the reference knows
         self._model = model
