@@ -41,7 +41,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--race-seconds", type=float, default=60, help="no further rounds after this (default: 60)")
     parser.add_argument("--repeats", type=int, default=3, help="exports of each network by each tool (default: 3)")
     parser.add_argument("--repeat-seconds", type=float, default=10, help="no further export after this (default: 10)")
-    parser.add_argument("--processor", choices=PROCESSORS, help="run files as on an x86-64 processor without AMX, VNNI, …")
+    parser.add_argument("--processor", choices=PROCESSORS, help="run files as on an x86-64 processor without AMX, VNNI")
     options = parser.parse_args()
     options.out = options.out.resolve()
     if options.processor and (reason := missing()):
