@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from edgeconv.core import Array
 from edgeconv.graph.constants import new_constant
-from edgeconv.graph.edit import constant, only_reader, producer_of, tensor_of
-from edgeconv.graph.replace import drop
+from edgeconv.graph.edit import constant, input_of, only_reader, producer_of, tensor_of
+from edgeconv.graph.names import unique_name
+from edgeconv.graph.replace import drop, insert_like, take_over
 
 
 def dequantize_stored(graph: ir.Graph) -> None:
@@ -26,16 +27,23 @@ def dequantize_stored(graph: ir.Graph) -> None:
         name = node.outputs[0].name or ""
         scales = new_constant(graph, f"{name}.scale", scale)
         zeros = new_constant(graph, f"{name}.zero_point", np.zeros(scale.shape, np.int8))
-        back = ir.node("DequantizeLinear", [integers, scales, zeros], {"axis": axis} if scale.ndim else {})
-        old, new = node.outputs[0], back.outputs[0]
-        new.type, new.shape = old.type, old.shape
-        graph.insert_before(node, back)
-        old.name, factor = None, node.inputs[1]
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        graph.remove([node, cast], safe=True)
+        attributes = [ir.AttrInt64("axis", axis)] if scale.ndim else []
+        new, factor = unique_name(graph, f"{name}.dequantized"), node.inputs[1]
+        take_over(node.outputs[0], insert_like(node, "DequantizeLinear", [integers, scales, zeros], attributes, new))
+        graph.remove(cast, safe=True)
         if factor is not None:
             drop(factor)
-        new.name = back.name = name
+
+
+def own_stored(node: ir.Node, index: int) -> ir.Node | None:
+    """The DequantizeLinear of constant integers about 0 that a node alone reads, as its input ``index``; or None."""
+    value = input_of(node, index)
+    maker = producer_of(value)
+    if value is None or maker is None or maker.op_type != "DequantizeLinear" or only_reader(value) is not node:
+        return None
+    arrays = [constant(stored) for stored in maker.inputs]
+    is_about_zero = all(array is not None and not array.any() for array in arrays[2:])
+    return maker if is_about_zero and all(array is not None for array in arrays) else None
 
 
 def _product(node: ir.Node) -> tuple[ir.Node, ir.Value, Array, int] | None:

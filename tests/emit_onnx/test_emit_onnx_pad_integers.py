@@ -10,22 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from quantized_files import assert_same_integers, groups, noise, quantized, without
 from torch import nn
 
 import edgeconv
-from edgeconv.capture import capture
 from edgeconv.core import Sample, Verdict
-from edgeconv.emit.onnx import _forms, to_onnx
+from edgeconv.emit.onnx import to_onnx
+from edgeconv.emit.onnx._pad_integers import pad_integers
 from edgeconv.parity.writing import Graph, OnnxFile, writing
-from edgeconv.quantize import apply, calibrate, make_plan
-from edgeconv.rewrite import optimize
 
 _SHAPE = (1, 3, 12, 10)
 
@@ -95,52 +92,29 @@ STAYING: dict[str, nn.Module] = {
 }
 
 
-def _inputs(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(_SHAPE).astype(np.float32)
-
-
 def _quantized(module: nn.Module) -> ir.Model:
     torch.manual_seed(0)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             layer.reset_parameters()
-    graph = optimize(capture(module.eval(), (torch.zeros(_SHAPE),), input_names=["x"], output_names=["y"]))
-    return apply(graph, make_plan(graph, calibrate(graph, [{"x": _inputs(seed)} for seed in range(4)])))
-
-
-def _groups(data: bytes) -> set[int]:
-    nodes = onnx.load_from_string(data).graph.node
-    found = {item.i for node in nodes for item in node.attribute if item.name == "group"}
-    return found - {1}
-
-
-def _plain(model: ir.Model, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    with monkeypatch.context() as context:
-        context.setattr(_forms, "FORMS", tuple(form for form in _forms.FORMS if form is not _forms.pad_integers))
-        return to_onnx(model, metadata={}, io="int8").data
-
-
-def _run(data: bytes, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
+    return quantized(module, _SHAPE)
 
 
 @pytest.mark.parametrize("name", PADDED)
 def test_padded_channels_change_no_integer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = _quantized(PADDED[name])
-    padded, plain = to_onnx(model, metadata={}, io="int8").data, _plain(model, monkeypatch)
-    assert all(group % 16 == 0 for group in _groups(padded))
-    assert any(group % 16 for group in _groups(plain))
-    for seed in range(3):
-        x = np.random.default_rng(seed).integers(0, 256, _SHAPE).astype(np.uint8)
-        np.testing.assert_array_equal(_run(padded, x), _run(plain, x))
+    padded = to_onnx(model, metadata={}, io="int8").data
+    plain = without(pad_integers, model, monkeypatch)
+    assert all(group % 16 == 0 for group in groups(padded))
+    assert any(group % 16 for group in groups(plain))
+    assert_same_integers(padded, plain, _SHAPE)
     onnx.checker.check_model(padded, full_check=True)
 
 
 @pytest.mark.parametrize("name", STAYING)
 def test_what_gains_nothing_or_is_read_elsewhere_keeps_its_channels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = _quantized(STAYING[name])
-    assert to_onnx(model, metadata={}, io="int8").data == _plain(model, monkeypatch)
+    assert to_onnx(model, metadata={}, io="int8").data == without(pad_integers, model, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["squeeze and excitation", "two rows"])
@@ -154,8 +128,8 @@ def test_the_proof_holds_of_padded_channels(name: str, tmp_path: Path) -> None:
         input_names=("x",),
         formats="onnx",
         variants="int8",
-        quantization=edgeconv.Quantization(batches=lambda: [{"x": _inputs(seed)} for seed in range(6)]),
-        samples=[Sample("unseen", {"x": _inputs(9)})],
+        quantization=edgeconv.Quantization(batches=lambda: [{"x": noise(_SHAPE, seed)} for seed in range(6)]),
+        samples=[Sample("unseen", {"x": noise(_SHAPE, 9)})],
         devices=("onnxruntime",),
     )
     assert result.report is not None
@@ -201,5 +175,5 @@ def test_link_3_sees_through_the_padding(plant: Any, tmp_path: Path) -> None:
     path = tmp_path / "padded.onnx"
     onnx.save(proto, path)
     graph = Graph(model)
-    verdict = writing(graph, OnnxFile(path, graph), {"x": _inputs(1)}).verdict
+    verdict = writing(graph, OnnxFile(path, graph), {"x": noise(_SHAPE, 1)}).verdict
     assert verdict is (Verdict.PASS if plant is None else Verdict.FAIL)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgeconv.emit.onnx._integers import replace_nodes
 from edgeconv.graph.names import take_name
 
 _BACK, _THERE = "DequantizeLinear", "QuantizeLinear"
@@ -50,16 +51,12 @@ def fold_at_load(graph: onnx.GraphProto) -> None:
         cast = take_name(f"{name}.integers", taken)
         taken |= {own, cast}
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(scale), own))
-        nodes.append(helper.make_node("Cast", [node.input[0]], [cast], name=cast, to=onnx.TensorProto.FLOAT))
-        nodes.append(helper.make_node("Mul", [cast, own], [name], name=node.name))
-    if len(nodes) > len(graph.node):
-        ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(ordered)
-        kept = [tensor for tensor in graph.initializer if tensor.name not in dropped]
-        held = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-        del graph.initializer[:]
-        graph.initializer.extend(held)
+        nodes.append(helper.make_node("Cast", [node.input[0]], [cast], to=onnx.TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [cast, own], [name]))
+    replace_nodes(graph, nodes)
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name in dropped:
+            del graph.initializer[index]
 
 
 def _is_at_zero(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:

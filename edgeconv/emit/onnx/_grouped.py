@@ -16,11 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.core import Array
-from edgeconv.graph.edit import constant, only_reader, producer_of
+from edgeconv.graph.edit import constant, producer_of
 from edgeconv.graph.replace import replace_constant
+from edgeconv.graph.stored_integers import own_stored
 
 _MOST_CHANNELS = 32  # of a group; the weights grow by as much
-_BACK = "DequantizeLinear"
 
 
 def group_depthwise(graph: ir.Graph) -> None:
@@ -28,29 +28,21 @@ def group_depthwise(graph: ir.Graph) -> None:
     for node in graph:
         channels = node.attributes.get_int("group", 1) if node.op_type == "Conv" and node.domain == "" else 1
         size = max((size for size in range(1, _MOST_CHANNELS + 1) if channels % size == 0), default=1)
-        maker, weight = _own_integers(node) if size > 1 else (None, None)
-        if maker is None or weight is None or weight.shape[1] != 1 or len(weight) <= channels:
+        maker = own_stored(node, 1) if size > 1 else None
+        weight = None if maker is None else constant(maker.inputs[0])
+        source = producer_of(node.inputs[0])
+        if maker is None or weight is None or source is None or source.op_type != "DequantizeLinear":
+            continue
+        if weight.shape[1] != 1 or len(weight) <= channels:
             continue
         stored = maker.inputs[0]
-        assert stored is not None  # `_own_integers` read it
+        assert stored is not None  # `own_stored` read it
         assert stored.dtype is not None  # alike
         replace_constant(maker, 0, _in_blocks(weight, len(weight) // channels, size), stored.dtype, stored.name or "")
         real = maker.outputs[0]
         if real.shape is not None:
             real.shape = ir.Shape([real.shape[0], size, *list(real.shape)[2:]])
         node.attributes["group"] = ir.AttrInt64("group", channels // size)
-
-
-def _own_integers(node: ir.Node) -> tuple[ir.Node | None, Array | None]:
-    """What dequantizes a Conv's weight of integers whose zero is 0, for it alone, and these; its input is quantized."""
-    makers = [producer_of(value) for value in node.inputs[:2]]
-    if any(maker is None or maker.op_type != _BACK for maker in makers) or only_reader(node.inputs[1]) is not node:  # type: ignore[arg-type]
-        return None, None
-    maker = makers[1]
-    assert maker is not None  # it has just been looked at
-    zeros = [constant(value) for value in maker.inputs[2:]]
-    is_at_zero = all(array is not None and not array.any() for array in zeros)
-    return (maker, constant(maker.inputs[0])) if is_at_zero else (None, None)
 
 
 def _in_blocks(weight: Array, multiplier: int, size: int) -> Array:

@@ -229,6 +229,11 @@ def _one_each(graph: onnx.GraphProto, constants: Collection[str], taken: set[str
             repeated.CopyFrom(node)
             repeated.output[0] = reader.input[index] = take_name(node.output[0], taken)
             nodes.append(repeated)
+    replace_nodes(graph, nodes)
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Gives a graph other nodes, those that it had among them, where there are more."""
     if len(nodes) > len(graph.node):
         ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]

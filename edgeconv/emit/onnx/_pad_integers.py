@@ -10,15 +10,15 @@ In whole networks: RepGhost 0.74, MobileNetV3-Large 0.87, MNASNet-A1 0.85 of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from edgeconv.core import Array
-from edgeconv.graph.edit import MODULE, constant, is_taken, only_reader, producer_of
+from edgeconv.graph.edit import MODULE, constant, is_taken, producer_of
 from edgeconv.graph.replace import replace_constant
+from edgeconv.graph.stored_integers import own_stored
 from edgeconv.graph.traits import Trait, having
 
 _FULL = 16  # channels that the kernel takes at a time
@@ -157,18 +157,17 @@ def _is_of_all(value: ir.Value | None) -> bool:
 
 def _has_own_constants(node: ir.Node) -> bool:
     """Whether weight and bias are constants, of floats or of integers whose zero is 0, that no other node reads."""
-    for value in node.inputs[1:]:
-        maker = producer_of(value)
-        if value is None or constant(value) is not None:
-            continue
-        if maker is None or maker.op_type != _BACK or only_reader(value) is not node:
-            return False
-        stored = [constant(number) for number in maker.inputs]
-        arrays = [array for array in stored if array is not None]
-        is_apart = maker.attributes.get_int("axis", 1) != 0 and any(array.size > 1 for array in arrays[1:])
-        if len(arrays) < len(stored) or is_apart or any(array.any() for array in arrays[2:]):
-            return False
-    return True
+    return all(
+        value is None or constant(value) is not None or _is_along_results(own_stored(node, index))
+        for index, value in enumerate(node.inputs[1:], start=1)
+    )
+
+
+def _is_along_results(dequantize: ir.Node | None) -> bool:
+    """Whether scales, where there are several, lie along the first axis."""
+    if dequantize is None:
+        return False
+    return dequantize.attributes.get_int("axis", 1) == 0 or all(map(_is_of_all, dequantize.inputs[1:]))
 
 
 def _widen(node: ir.Node, index: int, axis: int, more: int) -> None:
@@ -182,27 +181,21 @@ def _widen(node: ir.Node, index: int, axis: int, more: int) -> None:
     maker = _maker(value)
     _pad_constant(maker, 0, axis, more)
     for position in range(1, len(maker.inputs) if axis == 0 else 0):
-        _pad_constant(maker, position, 0, more, _like_the_last)
+        _pad_constant(maker, position, 0, more, "edge")
     if value.shape is not None:
         sizes = [size + more if at == axis and isinstance(size, int) else size for at, size in enumerate(value.shape)]
         value.shape = ir.Shape(sizes)
 
 
-def _zeros(array: Array, widths: list[tuple[int, int]]) -> Array:
-    return np.pad(array, widths)
-
-
-def _like_the_last(array: Array, widths: list[tuple[int, int]]) -> Array:
-    return np.pad(array, widths, mode="edge") if array.size > 1 else array
-
-
 def _pad_constant(
-    node: ir.Node, index: int, axis: int, more: int, padded: Callable[[Array, list[tuple[int, int]]], Array] = _zeros
+    node: ir.Node, index: int, axis: int, more: int, mode: Literal["constant", "edge"] = "constant"
 ) -> None:
+    """Adds zeros to a constant along an axis, or, of mode ``"edge"``, its last number, unless it has only one."""
     value = node.inputs[index]
     array = constant(value)
     assert value is not None  # `_has_own_constants` looked
     assert array is not None  # alike
     assert value.dtype is not None  # a constant has one
-    widths = [(0, more if at == axis else 0) for at in range(array.ndim)]
-    replace_constant(node, index, padded(array, widths), value.dtype, value.name or "weight")
+    if mode == "constant" or array.size > 1:
+        widths = [(0, more if at == axis else 0) for at in range(array.ndim)]
+        replace_constant(node, index, np.pad(array, widths, mode=mode), value.dtype, value.name or "weight")

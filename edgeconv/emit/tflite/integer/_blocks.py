@@ -22,7 +22,7 @@ import numpy as np
 
 from edgeconv.core import Array
 from edgeconv.emit.tflite._graph import Graph, Operator
-from edgeconv.emit.tflite.integer._times import product_times
+from edgeconv.emit.tflite.integer._times import Times, product_times
 
 _MOST_TAPS = 25  # of XNNPACK's largest depthwise kernel
 _MOST_CHANNELS = 64  # of a group: the weights grow by as much
@@ -52,16 +52,15 @@ def grouped(graph: Graph, operator: Operator) -> list[Operator]:
 def channels_of_a_group(windows: int, taps: int, channels: int, multiplier: int) -> int:
     """The size with the least time, of so many results per channel; 1 where groups do not halve it in narrow tiles."""
 
-    def cost(size: int) -> float:
-        times = product_times(windows, taps, size, size * multiplier, groups=channels // size)
-        return times.mean_ns + WEIGHT_NS * channels * multiplier * taps * size
+    def times(size: int) -> Times:
+        return product_times(windows, taps, size, size * multiplier, groups=channels // size)
 
-    def narrow_ns(size: int) -> float:
-        return product_times(windows, taps, size, size * multiplier, groups=channels // size).narrow_ns
+    def cost(size: int) -> float:
+        return times(size).mean_ns + WEIGHT_NS * channels * multiplier * taps * size
 
     sizes = [size for size in range(1, min(channels, _MOST_CHANNELS) + 1) if channels % size == 0]
     best = min(sizes, key=cost)
-    return best if narrow_ns(best) <= narrow_ns(1) / 2 else 1
+    return best if times(best).narrow_ns <= times(1).narrow_ns / 2 else 1
 
 
 def _blocks(weight: Array, multiplier: int, size: int) -> Array:
