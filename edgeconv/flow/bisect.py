@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from edgeconv.core.named_files import read_named
 from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.devices import file_inputs
 from edgeconv.errors import ParityError
+from edgeconv.flow.beside_module import BesideModule, is_of_other_converter
 from edgeconv.flow.cut import Layers, open_layers
 from edgeconv.flow.output import staged
 from edgeconv.flow.prove import require_own_values
@@ -123,7 +124,8 @@ def bisect(
         what = "no layer of its files is broken, by links 3 and 4 of its report"
         raise ParityError(what, where=str(folder), hint="name one with --layer")
     golden = load_golden(folder / report.golden)
-    graphs = {variant.name: variant for variant in rebuild(artifacts, report)} if rebuild is not None else {}
+    own = [artifact for artifact in artifacts if source is None or not is_of_other_converter(artifact.path)]
+    graphs = {variant.name: variant for variant in rebuild(own, report)} if rebuild is not None and own else {}
     if source is not None:
         graph = next((variant.model.graph for variant in graphs.values()), None)
         require_own_values(source, graph, golden, folder / report.golden)
@@ -133,7 +135,8 @@ def bisect(
         for place in places:
             with whatever_it_brings(place.artifact.path):
                 samples = (*golden.samples, *golden.probes(place.artifact.variant))
-                cut = _cut(place, samples, graphs.get(place.artifact.variant))
+                beside = source if place.artifact not in own else None
+                cut = _cut(place, samples, graphs.get(place.artifact.variant), beside)
             if cut is None:
                 continue
             data, arrays, reproduction = cut
@@ -144,6 +147,8 @@ def bisect(
             written.append(replace(reproduction, script=out / f"{stem}.py"))
         if not written:
             hint = "see the report's page for the names of layers"
+            if source is None and any(is_of_other_converter(item.path) for item in artifacts):
+                hint = f"{hint}, or name the recipe with --recipe: a file of another converter has names of its own"
             raise ParityError(f"no file has a layer {layer or places[0].layer!r}", where=str(folder), hint=hint)
     return tuple(written)
 
@@ -161,24 +166,37 @@ def _broken(artifacts: Sequence[Artifact], report: Report) -> list[_Place]:
 
 
 def _cut(
-    place: _Place, samples: Sequence[Sample], variant: Variant | None
+    place: _Place, samples: Sequence[Sample], variant: Variant | None, source: Source | None
 ) -> tuple[bytes, dict[str, Array], Reproduction] | None:
-    """The layer's file, its arrays, and what they show; None where this file has no such layer."""
+    """The layer's file, its arrays, and what they show; None where this file has no such layer.
+
+    Args:
+        place: artifact and layer.
+        samples: of the golden values.
+        variant: that the file was written from, where it is known.
+        source: that another converter wrote the file of, where it is known.
+    """
     # 1. The layer in the file, and the input that shows the fault.
     artifact = place.artifact
     file = open_layers(artifact.path, read_named(artifact.path, kind=artifact.path.suffix, error=ParityError))
     if len(file.inputs) != len(artifact.inputs):
         what = f"the report states {len(artifact.inputs)} inputs, and the file has {len(file.inputs)}"
         raise ParityError(what, where=str(artifact.path), hint="export it again")
-    layer = _resolved(place.layer, file)
+    sample = _sample(samples, artifact, place.link)
+    beside = BesideModule(artifact, source, sample) if source is not None else None
+    layer = _resolved(place.layer, file) or (None if beside is None else beside.tensor_of(place.layer))
     if layer is None:
         return None
-    if place.link is not None and place.link.link is Link.WRITING and variant is None:
+    if beside is not None and place.link is not None and layer == place.layer and not beside.is_wrong(layer):
+        layer = _reader(layer, file, _varying(file)) or layer  # which reads it as other numbers than it is
+    if place.link is not None and place.link.link is Link.WRITING and variant is None and beside is None:
         what = f"the file does not say what the graph says at {layer}, and only its recipe tells that"
         raise ParityError(what, where=artifact.path.name, hint="name the recipe with --recipe")
-    sample = _sample(samples, artifact, place.link)
     # 2. What the layer reads there, and what it should make of that.
-    if variant is not None:
+    if beside is not None:
+        operands, expected = beside.layer(file, layer)
+        data, whose = file.cut(layer, operands), "the module's"
+    elif variant is not None:
         operands, expected = _by_graph(file, artifact, variant, layer, sample)
         data, whose = file.cut(layer, operands), "the graph's"
     else:
@@ -206,11 +224,41 @@ def _is_open(artifact: Artifact, at: int) -> bool:
 
 
 def _resolved(layer: str, file: Layers) -> str | None:
-    """The value of a file that has a layer's name, with or without what says that it is quantized."""
+    """The value of a file that has a layer's name, with or without what says that it is quantized.
+
+    Of a constant, and of what is computed of constants alone, the first layer that reads it.
+    """
     names = (layer + _QUANTIZED, layer, layer.removesuffix(_QUANTIZED))
-    exact = next((name for name in names if name in file.results), None)
-    # Else the last value that is named below it: a torch module's own result comes last.
-    return exact or next((name for name in reversed(file.results) if name.startswith(f"{layer}.")), None)
+    exact = next((name for name in names if name in file.results), layer)
+    varying = _varying(file)
+    if exact in varying:
+        return exact
+    if reader := _reader(exact, file, varying):
+        return reader
+    # Else the last value that is named below it: a torch module's own result comes last. Or what link 3 calls so of an
+    # operator that it reads as several.
+    below = (name for name in reversed(file.results) if name.startswith(f"{layer}."))
+    return next(below, None) or next((name for name in file.results if layer.startswith(f"{name}/")), None)
+
+
+def _varying(file: Layers) -> frozenset[str]:
+    """What a file computes of its inputs."""
+    varying = set(file.inputs)
+    for name in file.results:
+        if not varying.isdisjoint(file.reads(name)):
+            varying.add(name)
+    return frozenset(varying - set(file.inputs))
+
+
+def _reader(value: str, file: Layers, varying: Collection[str]) -> str | None:
+    """The first layer that is computed of a value, and of the file's inputs."""
+    constants = {value}
+    for name in file.results:
+        if not constants.isdisjoint(file.reads(name)):
+            if name in varying:
+                return name
+            constants.add(name)
+    return None
 
 
 def _sample(samples: Sequence[Sample], artifact: Artifact, link: LinkResult | None) -> Sample:

@@ -14,7 +14,6 @@ from edgeconv.capture import whatever_it_brings
 from edgeconv.core import DATA_SUFFIX, NCHW, NHWC, Array, Artifact, Fidelity, Run, Sample, Verdict
 from edgeconv.core.named_files import read_named
 from edgeconv.core.precision import to_float32
-from edgeconv.core.threads import one_thread
 from edgeconv.core.verdicts import Link, LinkResult
 from edgeconv.devices import Sessions
 from edgeconv.errors import DEVICES, EdgeconvError, ParityError
@@ -22,6 +21,7 @@ from edgeconv.flow.borders import match_notes, matched_specs, takes
 from edgeconv.flow.certificates import with_certificates
 from edgeconv.flow.coverage import coverage_of
 from edgeconv.flow.file_names import JSON, golden_name
+from edgeconv.flow.forms import FACTORS, forms_of, on_values
 from edgeconv.flow.job import job_of
 from edgeconv.flow.judge import judge, with_float32
 from edgeconv.flow.links import not_judged
@@ -36,23 +36,16 @@ from edgeconv.graph.joints import joints_of
 from edgeconv.graph.summary import summarize
 from edgeconv.parity import Golden, compare, golden_bytes
 from edgeconv.progress import Progress
-from edgeconv.reference import evaluate
 from edgeconv.report import Report
 from edgeconv.rewrite import optimize
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeconv.parity.writing import IntegerFaults, OnValues, ReadBack
+    from edgeconv.parity.writing import IntegerFaults, ReadBack
     from edgeconv.recipe import Recipe
 
 _MOST_READ_BACK = 32  # samples that the reference evaluates a file of integers on
-_FACTORS = (1.0, 16.0)  # of the sample that layers are judged on: clamps are passed by the larger
-_MERGING = (
-    *("merge-branches", "pool-first", "merge-chains", "fold-ahead", "fold-padding", "average-by-matrices"),
-    *("absorb-channel-moves", "split-multipliers", "carry-through", "keep-steps", "merge-common"),
-)
-"""Rewrites that make other constants of several; most converters fold normalizations, and merge nothing."""
 
 
 @dataclass(frozen=True)
@@ -229,9 +222,9 @@ def _of_floats(
     from edgeconv.parity.writing import Graph, first_float_fault, outputs_link, rounding_bound, told_constants
 
     remark = told_constants(captured, rewritten, file.constants)
-    graphs = _graphs_of(captured, rewritten)
+    graphs = forms_of(captured, rewritten)
     links: list[LinkResult] = []
-    for factor, on in zip(_FACTORS, _on_values(graphs, golden), strict=True):
+    for factor, on in zip(FACTORS, on_values(graphs, golden.samples[0]), strict=True):
         names = (value.name or "" for value in captured.graph.outputs)
         expected = golden.reference.outputs[0] if factor == 1 else {name: on.values[name] for name in names}
         computed = dict(_computed(artifact, file, replace(golden.samples[0], inputs=on.inputs)))
@@ -259,27 +252,6 @@ def _as_finite(array: Array, expected: Array) -> Array:
     return np.where(np.isfinite(array), array, expected) if array.shape == expected.shape else array
 
 
-def _graphs_of(captured: ir.Model, rewritten: ir.Model) -> tuple[ir.Model, ...]:
-    """The module in each form that a converter may have it in."""
-    return captured, optimize(captured.clone(), skip=_MERGING), rewritten
-
-
-def _on_values(graphs: Sequence[ir.Model], golden: Golden) -> list[OnValues]:
-    """The first sample times each factor, and what the graphs make of it in float64."""
-    from edgeconv.parity.writing import OnValues
-
-    samples = []
-    for factor in _FACTORS:
-        inputs = {name: _times(array, factor) for name, array in golden.samples[0].inputs.items()}
-        values = {name: array.astype(np.float64) for name, array in inputs.items()}
-        for graph in graphs:
-            names = [value.name or "" for node in graph.graph for value in node.outputs]
-            with one_thread():
-                values = {**evaluate(graph, inputs, keep=names), **values}
-        samples.append(OnValues(inputs, values))
-    return samples
-
-
 def _faults(
     artifact: Artifact, file: ReadBack, captured: ir.Model, rewritten: ir.Model, golden: Golden
 ) -> IntegerFaults:
@@ -287,14 +259,10 @@ def _faults(
     from edgeconv.parity.writing import Ends as FileEnds
     from edgeconv.parity.writing import Graph, integer_faults
 
-    graphs = _graphs_of(captured, rewritten)
-    samples = _on_values(graphs, golden)
+    graphs = forms_of(captured, rewritten)
+    samples = on_values(graphs, golden.samples[0])
     constants = [Graph(graph).real_constants for graph in graphs]
     return integer_faults(file, constants, samples, FileEnds(artifact.inputs, artifact.outputs))
-
-
-def _times(array: Array, factor: float) -> Array:
-    return np.asarray(array * np.float32(factor)) if array.dtype.kind == "f" else array
 
 
 def _by_threshold(artifact: Artifact, file: ReadBack, golden: Golden, bound: Fidelity) -> LinkResult:

@@ -71,52 +71,52 @@ class _Spelled:
         return {name: item for name, item in self.node.attributes.items() if name not in left_out}
 
 
-def _of_one(operator: str, *left_out: str) -> Callable[[_Spelled], tuple[ir.Value, _Parameters]]:
-    def spell(to: _Spelled) -> tuple[ir.Value, _Parameters]:
-        return to.add(operator, [to.real(0, (1, 2))], to.attributes(*left_out)), (3, 4)
-
-    return spell
+_Spell = Callable[[_Spelled], ir.Value]
 
 
-def _of_two(operator: str) -> Callable[[_Spelled], tuple[ir.Value, _Parameters]]:
-    return lambda to: (to.add(operator, [to.real(0, (1, 2)), to.real(3, (4, 5))], {}), (6, 7))
+def _of_one(operator: str, *left_out: str) -> tuple[_Spell, _Parameters]:
+    return lambda to: to.add(operator, [to.real(0, (1, 2))], to.attributes(*left_out)), (3, 4)
 
 
-def _concat(to: _Spelled) -> tuple[ir.Value, _Parameters]:
+def _of_two(operator: str) -> tuple[_Spell, _Parameters]:
+    return lambda to: to.add(operator, [to.real(0, (1, 2)), to.real(3, (4, 5))], {}), (6, 7)
+
+
+def _concat(to: _Spelled) -> ir.Value:
     parts = [to.real(at, (at + 1, at + 2)) for at in range(2, len(to.node.inputs), 3)]
-    return to.add("Concat", parts, to.attributes()), (0, 1)
+    return to.add("Concat", parts, to.attributes())
 
 
-def _where(to: _Spelled) -> tuple[ir.Value, _Parameters]:
-    return to.add("Where", [input_of(to.node, 0), to.real(1, (2, 3)), to.real(4, (5, 6))], {}), (7, 8)
+def _where(to: _Spelled) -> ir.Value:
+    return to.add("Where", [input_of(to.node, 0), to.real(1, (2, 3)), to.real(4, (5, 6))], {})
 
 
-def _gemm(to: _Spelled) -> tuple[ir.Value, _Parameters]:
+def _gemm(to: _Spelled) -> ir.Value:
     axis = _axis_of(to.node, 0 if to.node.attributes.get_int("transB", 0) else 1)
     term = input_of(to.node, 6)
     last = len(term.shape) - 1 if term is not None and term.shape is not None else 0
     alpha = to.node.attributes.get_float("alpha", 1.0)
     operands = [to.real(0, (1, 2)), to.real(3, (4, 5), axis), to.bias(6, (1, 4), last, alpha)]
-    return to.add("Gemm", operands, to.attributes()), (7, 8)
+    return to.add("Gemm", operands, to.attributes())
 
 
-def _convolution(to: _Spelled) -> tuple[ir.Value, _Parameters]:
+def _convolution(to: _Spelled) -> ir.Value:
     operands = [to.real(0, (1, 2)), to.real(3, (4, 5), _axis_of(to.node, 0)), to.bias(8, (1, 4), 0)]
-    return to.add("Conv", operands, to.attributes()), (6, 7)
+    return to.add("Conv", operands, to.attributes())
 
 
-def _product(to: _Spelled) -> tuple[ir.Value, _Parameters]:
-    return to.add("MatMul", [to.real(0, (1, 2)), to.real(3, (4, 5), _axis_of(to.node, 1))], {}), (6, 7)
+def _product(to: _Spelled) -> ir.Value:
+    return to.add("MatMul", [to.real(0, (1, 2)), to.real(3, (4, 5), _axis_of(to.node, 1))], {})
 
 
-def _softmax(to: _Spelled) -> tuple[ir.Value, _Parameters]:
+def _softmax(to: _Spelled) -> ir.Value:
     """Before opset 13 over all axes from ``axis`` on together: over the rows of a matrix."""
     value, attributes = to.real(0, (1, 2)), to.attributes("opset")
     if to.node.attributes.get_int("opset", 1) >= _LEAST_OPSET:
-        return to.add("Softmax", [value], attributes), (3, 4)
+        return to.add("Softmax", [value], attributes)
     rows = to.add("Flatten", [value], to.node.attributes.get_int("axis", 1))
     shape = to.add("Shape", [value], {}, ir.DataType.INT64)
-    return to.add("Reshape", [to.add("Softmax", [rows], 1), shape], {}), (3, 4)
+    return to.add("Reshape", [to.add("Softmax", [rows], 1), shape], {})
 
 
 def _axis_of(node: ir.Node, axis: int) -> int | None:
@@ -125,25 +125,30 @@ def _axis_of(node: ir.Node, axis: int) -> int | None:
     return axis if scales is not None and scales.size > 1 else None
 
 
-_SPELLED: Mapping[str, Callable[[_Spelled], tuple[ir.Value, _Parameters]]] = {
-    "QGemm": _gemm,
+_SPELLED: dict[str, tuple[_Spell, _Parameters]] = {
+    "QGemm": (_gemm, (7, 8)),
     "QLinearAdd": _of_two("Add"),
     "QLinearAveragePool": _of_one("AveragePool", "channels_last"),
-    "QLinearConcat": _concat,
+    "QLinearConcat": (_concat, (0, 1)),
     "QLinearGlobalAveragePool": _of_one("GlobalAveragePool", "channels_last"),
     "QLinearLeakyRelu": _of_one("LeakyRelu"),
     "QLinearMul": _of_two("Mul"),
     "QLinearReduceMean": _of_one("ReduceMean"),
     "QLinearSigmoid": _of_one("Sigmoid"),
-    "QLinearSoftmax": _softmax,
-    "QLinearWhere": _where,
+    "QLinearSoftmax": (_softmax, (3, 4)),
+    "QLinearWhere": (_where, (7, 8)),
 }
 """By operator: the real result, and the places of the parameters that it is quantized with."""
-OF_THE_SPECIFICATION = {"QLinearConv": _convolution, "QLinearMatMul": _product}
+OF_THE_SPECIFICATION = {"QLinearConv": (_convolution, (6, 7)), "QLinearMatMul": (_product, (6, 7))}
 _TWINS = having(Trait.SCALED)
 """The specification's operators, which ONNX Runtime had of 16 and 4 bits before."""
 SPELLED = frozenset((*_SPELLED, *_TWINS))
 """ONNX Runtime's operators that `spell_out` knows."""
+PARAMETERS: Mapping[str, tuple[int, int]] = {
+    "QuantizeLinear": (1, 2),
+    **{operator: places for operator, (_, places) in (_SPELLED | OF_THE_SPECIFICATION).items()},
+}
+"""The places of the scale and the zero point that an operator quantizes its result with."""
 
 
 def spell_out(
@@ -169,10 +174,10 @@ def spell_out(
         if node.domain == DOMAIN and node.op_type in _TWINS:
             node.domain = ""
         table = _SPELLED if node.domain == DOMAIN else OF_THE_SPECIFICATION if all_of_them else {}
-        spell = table.get(node.op_type)
-        if spell is not None and _is_plain(node):
-            real, parameters = spell(_Spelled(graph, node, products))
-            _quantize(graph, node, real, parameters)
+        spelled = table.get(node.op_type)
+        if spelled is not None and _is_plain(node):
+            spell, parameters = spelled
+            _quantize(graph, node, spell(_Spelled(graph, node, products)), parameters)
     return frozenset(value.name or "" for node in graph for value in node.outputs if value.name not in before)
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from reproductions import shown
 from torch import nn
 
 import edgeconv
@@ -46,7 +43,6 @@ devices = ["onnxruntime", "litert"]
 seed = 0
 """
 LAYER = "depthwise_norm"
-SHOWN = re.compile(r"largest error (\S+) at \((.*)\): actual (\S+), expected (\S+)\n")
 
 
 @pytest.fixture
@@ -54,17 +50,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "block.toml").write_text(RECIPE)
     assert run(["export", str(tmp_path / "block.toml"), "--out", str(tmp_path), "-q"]) == 0
     return tmp_path / "block"
-
-
-def shown(script: Path) -> float:
-    """The largest error that a script prints, run where nothing of ours is found."""
-    environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
-    output = subprocess.check_output([sys.executable, "-P", str(script)], cwd="/", env=environment, text=True)
-    match = SHOWN.fullmatch(output)
-    assert match is not None, output
-    error, _, actual, expected = match.groups()
-    assert float(error) == pytest.approx(abs(float(actual) - float(expected)), rel=1e-5)
-    return float(error)
 
 
 def mark(folder: Path, link: LinkResult) -> None:

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from reproductions import shown
 from torch import nn
 
 import edgeconv
@@ -24,6 +25,7 @@ from edgeconv.parity.bounds import Arithmetic
 from edgeconv.parity.running._tflite import TfliteFile
 
 SHAPE = (1, 3, 12, 12)
+ENDS = ("image", "features", "scores")
 
 
 class Network(nn.Module):
@@ -334,7 +336,7 @@ def _kernel_turned(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "words"),
+    ("plant", "words", "layer"),
     [
         (
             _relu6_dropped,  # no number of the sample is above 6
@@ -342,12 +344,18 @@ def _kernel_turned(model: Any) -> None:
                 "times 16; the first layer that differs: CONV_2D",
                 "cause: the clamp of Clip stem.2 holds [0, inf] instead of [0, 6]",
             ),
+            "stem.1",
         ),
-        (_kernel_turned, ("cause: the kernel of Conv body.1 is rotated by 180 degrees",)),
+        (_kernel_turned, ("cause: the kernel of Conv body.1 is rotated by 180 degrees",), "body.1"),
     ],
 )
 def test_the_layer_and_the_cause_are_told_of_a_float_file(
-    plant: Callable[[Any], None], words: tuple[str, ...], folder: Path, tmp_path: Path
+    plant: Callable[[Any], None],
+    words: tuple[str, ...],
+    layer: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = _unpacked((folder / "theirs.tflite").read_bytes())
     plant(model)
@@ -355,6 +363,36 @@ def test_the_layer_and_the_cause_are_told_of_a_float_file(
     report = _judged(tmp_path / "faulty.tflite", tmp_path / "out", "--recipe", str(folder / "net.toml"))
     assert (report["code"], _link_3(report)["verdict"]) == (1, "fail")
     assert all(part in _link_3(report)["reason"] for part in words), _link_3(report)
+    # The file calls it by a name of its own; the module's leads to the same layer.
+    command = ["bisect", str(tmp_path / "out"), "--recipe", str(folder / "net.toml")]
+    assert run([*command, "--out", str(tmp_path / "first")]) == 0
+    assert run([*command, "--layer", layer, "--out", str(tmp_path / "named")]) == 0
+    assert capsys.readouterr().out.count(f"faulty.tflite: layer {_link_3(report)['where']}") == 2
+    errors = [shown(tmp_path / name / "faulty.tflite-layer.py") for name in ("first", "named")]
+    assert errors[0] == errors[1] > 0.5
+
+
+@pytest.mark.parametrize(("layer", "least", "most"), [("body.1", 0.01, 10), ("stem.1", 0, 1e-5), ("stem", 0, 1e-5)])
+def test_a_layer_is_cut_from_a_file_with_names_of_its_own(
+    layer: str, least: float, most: float, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(folder / "torch.onnx")
+    weights = max(model.graph.initializer, key=lambda item: int(np.prod(item.dims)))
+    kernel = numpy_helper.to_array(weights)
+    weights.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(kernel[..., ::-1]), weights.name))
+    for node in model.graph.node:  # none of them is a name of the module's
+        node.input[:] = [f"_{name}" if name not in ENDS else name for name in node.input]
+        node.output[:] = [f"_{name}" if name not in ENDS else name for name in node.output]
+    for item in model.graph.initializer:
+        item.name = f"_{item.name}"
+    del model.graph.value_info[:]
+    onnx.save(model, tmp_path / "faulty.onnx")
+    recipe, out = str(folder / "net.toml"), tmp_path / "out"
+    assert _judged(tmp_path / "faulty.onnx", out, "--recipe", recipe, "--device", "onnxruntime")["code"] == 1
+    assert run(["bisect", str(out), "--layer", layer]) == 2
+    assert "a file of another converter has names of its own" in capsys.readouterr().err
+    assert run(["bisect", str(out), "--layer", layer, "--recipe", recipe]) == 0
+    assert least <= shown(out / "bisect" / "faulty.onnx-layer.py") <= most
 
 
 @pytest.mark.parametrize(("operator", "code"), [("ArgMax", 0), ("ArgMin", 1)])

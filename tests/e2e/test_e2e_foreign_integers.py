@@ -17,6 +17,7 @@ import torch
 from calibration_noise import Noise
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from reproductions import shown
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -153,3 +154,5 @@ def test_one_wrong_number_is_found_where_outputs_are_near_enough(
     (link,) = report["artifacts"][0]["links"]
     assert link["verdict"] == "fail"
     assert words in link["reason"]
+    assert run(["bisect", str(tmp_path / "wrong-out"), "--recipe", str(folder / "float.onnx"), "-q"]) == 0
+    assert shown(tmp_path / "wrong-out" / "bisect" / "wrong.onnx-layer.py") >= 2, "steps, of the layer that reads it"

@@ -43,6 +43,14 @@ class Layers(Protocol):
         """What the file computes of inputs in its own order and layout, in float64 or exact integers."""
         ...
 
+    def reads(self, name: str) -> Sequence[str]:
+        """The values that the operator behind a value reads directly, constants among them."""
+        ...
+
+    def is_real(self, name: str) -> bool:
+        """Whether a value is real numbers, or integers whose one scale the file states."""
+        ...
+
     def stored(self, name: str, array: Array) -> Array:
         """Real numbers as a tensor of the file stores them."""
         ...

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import external_data_helper, helper, inliner, shape_inference
@@ -13,6 +15,7 @@ from edgeconv.core import DATA_SUFFIX, Array
 from edgeconv.core.threads import one_thread
 from edgeconv.errors import ParityError
 from edgeconv.flow.cut.integers import as_integers
+from edgeconv.graph.quantized_operators import PARAMETERS
 from edgeconv.parity.bounds import FLOAT32
 from edgeconv.reference import evaluate
 
@@ -73,17 +76,43 @@ class OnnxLayers:
         with one_thread():
             return own | evaluate(ir.from_proto(self._model), feeds, keep=[name for name in names if name not in own])
 
+    def is_real(self, name: str) -> bool:
+        """See `Layers`."""
+        return self._dtype(name).kind == "f" or self._parameters(name) is not None
+
     def stored(self, name: str, array: Array) -> Array:
         """See `Layers`."""
-        dtype = helper.tensor_dtype_to_np_dtype(self._types.get(name, onnx.TensorProto.FLOAT))
-        node = self._makers.get(name)
-        if dtype.kind in "iu" and array.dtype.kind == "f" and node is not None and node.op_type == "QuantizeLinear":
-            stored = [self._constants[item] for item in node.input[1:3] if item in self._constants]
-            numbers = [onnx.numpy_helper.to_array(tensor).reshape(-1) for tensor in stored]
-            if len(numbers) != 2 or any(item.size != 1 for item in numbers):
-                raise ParityError("its scale or zero point is no stored number", where=name, hint="name another layer")
-            return as_integers(array, float(numbers[0][0]), int(numbers[1][0]), dtype)
+        dtype, parameters = self._dtype(name), self._parameters(name)
+        if dtype.kind in "iu" and array.dtype.kind == "f" and parameters is not None:
+            return as_integers(array, *parameters, dtype)
         return array.astype(dtype)
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        return helper.tensor_dtype_to_np_dtype(self._types.get(name, onnx.TensorProto.FLOAT))
+
+    def _parameters(self, name: str) -> tuple[float, int] | None:
+        """The scale and zero point that a value is quantized with, where it is; a left out zero point is 0.
+
+        Raises:
+            ParityError: they are computed, or not one for all.
+        """
+        node = self._makers.get(name)
+        places = None if node is None else PARAMETERS.get(node.op_type)
+        if node is None or places is None:
+            return None
+        named = [node.input[at] for at in places if at < len(node.input) and node.input[at]]
+        stored = [onnx.numpy_helper.to_array(self._constants[item]) for item in named if item in self._constants]
+        if not named:
+            return None  # a QGemm whose result stays real
+        if len(stored) != len(named) or any(array.size != 1 for array in stored):
+            raise ParityError("its scale or zero point is no stored number", where=name, hint="name another layer")
+        scale, zero = (*(array.reshape(-1)[0] for array in stored), 0)[:2]
+        return float(scale), int(zero)
+
+    def reads(self, name: str) -> Sequence[str]:
+        """See `Layers`."""
+        node = self._makers.get(name)
+        return () if node is None else [item for item in node.input if item]
 
     def cut(self, layer: str, operands: Mapping[str, Array]) -> bytes:
         """See `Layers`."""

@@ -60,6 +60,17 @@ class TfliteLayers:
         computed = evaluate(self._graph, dict(zip(self.inputs, inputs, strict=True)))
         return {name: computed[name] for name in names}
 
+    def reads(self, name: str) -> Sequence[str]:
+        """See `Layers`."""
+        number = self._makers.get(self._places[name])
+        inputs = () if number is None else self._graph.operators[number].inputs
+        return [self._graph.tensors[at].name for at in inputs if at >= 0]
+
+    def is_real(self, name: str) -> bool:
+        """See `Layers`."""
+        tensor = self._graph.tensors[self._places[name]]
+        return tensor.floating or (tensor.quantization is not None and not tensor.quantization.per_channel)
+
     def stored(self, name: str, array: Array) -> Array:
         """See `Layers`."""
         tensor = self._graph.tensors[self._places[name]]

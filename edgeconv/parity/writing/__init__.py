@@ -32,13 +32,15 @@ from edgeconv.parity.writing._ends import (
     signed,
 )
 from edgeconv.parity.writing._file import File
+from edgeconv.parity.writing._file_layers import FileLayers
 from edgeconv.parity.writing._float_layers import first_float_fault
 from edgeconv.parity.writing._held import Graph
 from edgeconv.parity.writing._integer_borders import border_scales, real_inputs, with_real_borders
-from edgeconv.parity.writing._integers import Ends, IntegerFaults, OnValues, integer_faults
+from edgeconv.parity.writing._integers import IntegerFaults, integer_faults
 from edgeconv.parity.writing._interface import interface_faults
 from edgeconv.parity.writing._judge import both_sides, matched, writing
 from edgeconv.parity.writing._kinks import reach_of_graph
+from edgeconv.parity.writing._layers import Ends, OnValues
 from edgeconv.parity.writing._on_demand import OnDemand
 from edgeconv.parity.writing._onnx import OnnxFile
 from edgeconv.parity.writing._operands import past_kinks
@@ -55,6 +57,7 @@ __all__ = [
     "Cut",
     "Ends",
     "File",
+    "FileLayers",
     "Graph",
     "IntegerFaults",
     "Matching",

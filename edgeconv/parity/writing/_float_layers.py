@@ -8,7 +8,7 @@ output is wrong, the first layer that is clearly none of the module's is named.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,14 +19,43 @@ from edgeconv.parity.causes import Evidence, cause_in_constants, cause_of
 from edgeconv.parity.writing._alike import Alike, orders_of
 from edgeconv.parity.writing._ends import HALF_UNIT, magnitude
 from edgeconv.parity.writing._held import Graph
-from edgeconv.parity.writing._integers import Ends, OnValues
-from edgeconv.parity.writing._layers import LayerOff, Walk, first_wrong
+from edgeconv.parity.writing._layers import Ends, LayerOff, OnValues, Walk, first_wrong
 from edgeconv.parity.writing._outputs import DECIDING
 from edgeconv.parity.writing._real_file import RealFile
 
 _FOLDED = 4.0  # half units that a constant may be off by: a factor, a root, a quotient and a product, each rounded
 _LEAST = 2.0**-19  # of a result's largest number; a smaller error may be the rounding of biases that cancel
 _MOST_TRIED = 6  # values that a result which is none of them may have to be, and results behind each other
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a result of a file that is none of the module's values has to be.
+
+    Attributes:
+        alike: the value of the module.
+        cause: why it is another one, in words.
+    """
+
+    alike: Alike
+    cause: str
+
+
+def layers_of_floats(file: RealFile, sample: OnValues, ends: Ends) -> list[LayerOff]:
+    """Each result of a float file beside the value of the module that it is.
+
+    Raises:
+        EmitError: an operator cannot be evaluated.
+        RewriteError: likewise.
+    """
+    deciding = {key for part in file.parts if part.operator in DECIDING for key in part.inputs}
+    rounded = {
+        key: _FOLDED * HALF_UNIT * np.abs(array)
+        for key, array in file.constants.items()
+        if _is_real(array) and key not in deciding
+    }
+    walk = Walk(replace(file, steps=rounded), reach=1.0, factors=False, least=_LEAST)
+    return walk.layers_of_sample(sample, ends)
 
 
 def first_float_fault(file: RealFile, sample: OnValues, ends: Ends, graphs: Sequence[Graph]) -> tuple[str, str] | None:
@@ -42,30 +71,26 @@ def first_float_fault(file: RealFile, sample: OnValues, ends: Ends, graphs: Sequ
         EmitError: an operator cannot be evaluated.
         RewriteError: likewise.
     """
-    deciding = {key for part in file.parts if part.operator in DECIDING for key in part.inputs}
-    rounded = {
-        key: _FOLDED * HALF_UNIT * np.abs(array)
-        for key, array in file.constants.items()
-        if _is_real(array) and key not in deciding
-    }
-    walk = Walk(replace(file, steps=rounded), reach=1.0, factors=False, least=_LEAST)
-    outputs = {key: Alike(spec.name, spec.axes) for key, spec in zip(file.outputs, ends.outputs, strict=True)}
-    inputs = {
-        key: np.asarray(sample.inputs[spec.name].astype(np.float64).transpose(spec.axes))
-        for key, spec in zip(file.inputs, ends.inputs, strict=True)
-    }
-    layers = walk.layers(inputs, sample.values, outputs)
+    layers = layers_of_floats(file, sample, ends)
     first = _where_it_begins(first_wrong(layers, file.outputs), layers)
     if first is None:
         return None
-    known = {layer.alike.value for layer in layers if layer.holds and layer.alike is not None and layer.alike.plain}
     # What comes first may be a step of the converter's own (a padding) in front of the layer that is wrong.
     for wrong in _from(first, layers):
-        stored = {file.names[key]: file.constants[key] for key in wrong.part.inputs if key in rounded}
-        cause = next(filter(None, _causes(wrong, known, sample, graphs, stored)), "")
-        if cause:
-            return file.names[wrong.tensor], f"{_told(wrong, file)}; cause: {cause}"
+        expected = expected_of(wrong, file, layers, sample, graphs)
+        if expected is not None:
+            return file.names[wrong.tensor], f"{_told(wrong, file)}; cause: {expected.cause}"
     return file.names[first.tensor], _told(first, file)
+
+
+def expected_of(
+    wrong: LayerOff, file: RealFile, layers: Sequence[LayerOff], sample: OnValues, graphs: Sequence[Graph]
+) -> Expected | None:
+    """What a result that is no value of the module has to be, where a cause explains why it is not."""
+    known = {layer.alike.value for layer in layers if layer.holds and layer.alike is not None and layer.alike.plain}
+    read = () if wrong.part.operator in DECIDING else wrong.part.inputs
+    stored = {file.names[key]: file.constants[key] for key in read if _is_real(file.constants.get(key))}
+    return next((item for item in _explained(wrong, known, sample, graphs, stored) if item.cause), None)
 
 
 def _told(wrong: LayerOff, file: RealFile) -> str:
@@ -96,18 +121,18 @@ def _where_it_begins(wrong: LayerOff | None, layers: Sequence[LayerOff]) -> Laye
     return wrong
 
 
-def _is_real(array: Array) -> bool:
-    return array.dtype.kind == "f"
+def _is_real(array: Array | None) -> bool:
+    return array is not None and array.dtype.kind == "f"
 
 
-def _causes(
+def _explained(
     wrong: LayerOff,
     known: set[str],
     sample: OnValues,
     graphs: Sequence[Graph],
     stored: Mapping[str, Array],
-) -> Iterator[str]:
-    """What explains a result, for each graph of the module and each value of it that the result may have to be."""
+) -> Iterator[Expected]:
+    """Each value of each graph of the module that a result may have to be, and what explains that it is not."""
     array = wrong.array
     if array is None:
         return
@@ -120,7 +145,7 @@ def _causes(
         # The last first: a layer with its activation, before the layer alone, to which one would have been added.
         others = (Alike(name, axes) for name in alike[:_MOST_TRIED][::-1] for axes in orders_of(sample.values[name]))
         for due in [*expected] or [*others]:
-            yield _cause(due, array, held, sample, graph, stored)
+            yield Expected(due, _cause(due, array, held, sample, graph, stored))
 
 
 def _cause(

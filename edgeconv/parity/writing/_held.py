@@ -308,6 +308,11 @@ class Graph:
         nodes = self._cut(frozenset(held)).part(frozenset([name])).graph
         return frozenset(value.name or "" for node in nodes if node.op_type in kinds for value in node.outputs)
 
+    def values_between(self, name: str, held: Collection[str]) -> frozenset[str]:
+        """The values that a value is computed from, behind the held ones before it."""
+        nodes = self._cut(frozenset(held)).part(frozenset([name])).graph
+        return frozenset(value.name or "" for node in nodes for value in node.outputs)
+
     def piece(
         self, name: str, inputs: Mapping[str, Array], values: Mapping[str, Array], changed: Mapping[str, Array]
     ) -> Piece:

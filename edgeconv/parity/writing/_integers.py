@@ -15,12 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
-from edgeconv.core import Array, TensorSpec
-from edgeconv.parity.writing._alike import Alike
+from edgeconv.core import Array
 from edgeconv.parity.writing._half_constants import narrowed_constants
-from edgeconv.parity.writing._layers import LayerOff, Walk, first_wrong, first_wrong_enlarged
+from edgeconv.parity.writing._layers import (
+    Ends,
+    LayerOff,
+    OnValues,
+    Walk,
+    first_wrong,
+    first_wrong_enlarged,
+)
 from edgeconv.parity.writing._ranges import told_ranges
 from edgeconv.parity.writing._real_file import RealFile
 from edgeconv.parity.writing._weights import Orders, Rounding
@@ -39,27 +43,6 @@ class File(Protocol):
     def misread(self) -> tuple[tuple[str, str], ...]: ...
     @property
     def real(self) -> RealFile | None: ...
-
-
-@dataclass(frozen=True, eq=False)
-class OnValues:
-    """One sample, and what a module makes of it.
-
-    Attributes:
-        inputs: of the module, by name, in torch's layout.
-        values: of all its graphs, by name, float64.
-    """
-
-    inputs: Mapping[str, Array]
-    values: Mapping[str, Array]
-
-
-@dataclass(frozen=True, eq=False)
-class Ends:
-    """Inputs and outputs of a file, in its order, by the module's names."""
-
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[TensorSpec]
 
 
 @dataclass(frozen=True)
@@ -95,23 +78,14 @@ def integer_faults(
         RewriteError: likewise.
     """
     real = file.real
-    layers_of_weights = () if real is None else (part.factors[1:] for part in real.parts)
-    weights = None if real is None else {real.names[key] for keys in layers_of_weights for key in keys}
-    rounding = Rounding(file.integers, constants, weights)
+    rounding = _rounding(file, real, constants)
     layers: list[LayerOff] = []
     wrong: list[tuple[str, str]] = []
     remark = ""
     if real is not None and samples:
-        nearest = rounding.to_nearest or not file.integers  # halves are rounded to the nearest
-        reach, factors = (_NEAREST, False) if nearest else (_LEARNED, real.channels_last)
-        walk = Walk(real, reach=reach, factors=factors, corrected=not nearest or rounding.corrects_biases)
-        outputs = {key: Alike(spec.name, spec.axes) for key, spec in zip(real.outputs, ends.outputs, strict=True)}
+        walk = _walk(file, real, rounding)
         for sample in samples:
-            inputs = {
-                key: sample.inputs[spec.name].astype(np.float64).transpose(spec.axes)
-                for key, spec in zip(real.inputs, ends.inputs, strict=True)
-            }
-            judged = walk.layers(inputs, sample.values, outputs)
+            judged = walk.layers_of_sample(sample, ends)
             if not layers:
                 remark = told_ranges(judged, real, sample.values)
             first = first_wrong_enlarged(judged, layers) if layers else first_wrong(judged, real.outputs)
@@ -124,6 +98,30 @@ def integer_faults(
     holding = [layer for layer in layers if layer.holds]
     used = max((layer.used for layer in holding), default=0.0)
     return IntegerFaults(faults, len({layer.tensor for layer in holding}), used, remark)
+
+
+def layers_of_integers(
+    file: File, real: RealFile, constants: Sequence[Mapping[str, Array]], sample: OnValues, ends: Ends
+) -> list[LayerOff]:
+    """Each result of a file of integers beside the value of the module that it is; parameters as of `integer_faults`.
+
+    Raises:
+        EmitError: the file cannot be evaluated on real numbers.
+        RewriteError: likewise.
+    """
+    return _walk(file, real, _rounding(file, real, constants)).layers_of_sample(sample, ends)
+
+
+def _rounding(file: File, real: RealFile | None, constants: Sequence[Mapping[str, Array]]) -> Rounding:
+    layers_of_weights = () if real is None else (part.factors[1:] for part in real.parts)
+    weights = None if real is None else {real.names[key] for keys in layers_of_weights for key in keys}
+    return Rounding(file.integers, constants, weights)
+
+
+def _walk(file: File, real: RealFile, rounding: Rounding) -> Walk:
+    nearest = rounding.to_nearest or not file.integers  # halves are rounded to the nearest
+    reach, factors = (_NEAREST, False) if nearest else (_LEARNED, real.channels_last)
+    return Walk(real, reach=reach, factors=factors, corrected=not nearest or rounding.corrects_biases)
 
 
 def _orders(layers: Sequence[LayerOff], real: RealFile) -> Iterator[tuple[str, Orders]]:

@@ -18,7 +18,7 @@ from functools import partial
 
 import numpy as np
 
-from edgeconv.core import Array
+from edgeconv.core import Array, TensorSpec
 from edgeconv.core.threads import one_thread
 from edgeconv.parity.writing._alike import Alike, Candidates, by_channel, cut_alike
 from edgeconv.parity.writing._real_file import Part, RealFile, Values
@@ -35,6 +35,27 @@ _CLAMPING = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
+class OnValues:
+    """One sample, and what a module makes of it.
+
+    Attributes:
+        inputs: of the module, by name, in torch's layout.
+        values: of all its graphs, by name, float64.
+    """
+
+    inputs: Mapping[str, Array]
+    values: Mapping[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Inputs and outputs of a file, in its order, by the module's names."""
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+
+
+@dataclass(frozen=True, eq=False)
 class LayerOff:
     """A tensor of a file beside a value of the module.
 
@@ -47,6 +68,7 @@ class LayerOff:
         used: error / bound.
         direct: whether all that it is computed from is the module's.
         array: what the file computes, of one that is not within its bound.
+        shape: of the tensor.
     """
 
     tensor: Hashable
@@ -57,6 +79,7 @@ class LayerOff:
     used: float = 0.0
     direct: bool = True
     array: Array | None = None
+    shape: tuple[int, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -92,6 +115,15 @@ class Walk:
         array = self._file.constants[key]
         drawn = generator.uniform(-self._reach, self._reach, array.shape)
         return np.asarray(array + drawn * self._file.steps[key])
+
+    def layers_of_sample(self, sample: OnValues, ends: Ends) -> list[LayerOff]:
+        """`layers` on one sample of the module's, whose inputs and outputs the file has as `ends` says."""
+        outputs = {key: Alike(spec.name, spec.axes) for key, spec in zip(self._file.outputs, ends.outputs, strict=True)}
+        inputs = {
+            key: np.asarray(sample.inputs[spec.name].astype(np.float64).transpose(spec.axes))
+            for key, spec in zip(self._file.inputs, ends.inputs, strict=True)
+        }
+        return self.layers(inputs, sample.values, outputs)
 
     def layers(
         self, inputs: Mapping[Hashable, Array], values: Mapping[str, Array], outputs: Mapping[Hashable, Alike]
@@ -146,7 +178,7 @@ class Walk:
                 if not layer.holds and varying.isdisjoint(part.inputs):
                     layer = LayerOff(key, part, None)  # made of constants alone: like a value by chance, if at all
                 kept = None if layer.holds else array
-                layer = replace(layer, direct=loose.isdisjoint(part.inputs), array=kept)
+                layer = replace(layer, direct=loose.isdisjoint(part.inputs), array=kept, shape=array.shape)
                 judged.append(layer)
                 # 3. What reads it reads the module's value; else its own, with the errors that it may have.
                 if layer.holds and layer.alike is not None and layer.alike.plain:

@@ -42,6 +42,7 @@ class Part:
         compute: the results, of real numbers by key.
         factors: keys of data and weight, and of a bias, of a sum of products.
         added_up: that sum, without an activation, of real numbers by key.
+        activates: whether the operator has an activation of its own.
     """
 
     operator: str
@@ -50,6 +51,7 @@ class Part:
     compute: Callable[[Values], Sequence[Array]]
     factors: tuple[Hashable, ...] = ()
     added_up: Callable[[Values], Sequence[Array]] | None = None
+    activates: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +156,9 @@ def _part_of_node(node: ir.Node, opset: int) -> Part:
 
 
 def _part(graph: TfliteGraph, real: TfliteGraph, operator: Operator) -> Part:
-    part = Part(operator.name, operator.inputs, operator.outputs, partial(_computed, graph, real, operator))
+    activates = bool(operator.options.get("fused_activation_function", 0))
+    compute = partial(_computed, graph, real, operator)
+    part = Part(operator.name, operator.inputs, operator.outputs, compute, activates=activates)
     places = [at for at in WITH_BIAS.get(operator.name, ()) if at < len(operator.inputs)]
     factors = tuple(operator.inputs[at] for at in places if operator.inputs[at] >= 0)
     if len(factors) < 2:
