@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeconv.core import DATA_SUFFIX, NCHW, Artifact, Sample, TensorSpec
+from edgeconv.core import DATA_SUFFIX, DTYPES, NCHW, Artifact, Sample, TensorSpec
 from edgeconv.core.named_files import read_named, sha256_of, subfolders
-from edgeconv.devices.agent import DTYPES
 from edgeconv.errors import EmitError, is_own_fault
 from edgeconv.reference.tflite import names_of, open_tflite, text_of
 

@@ -12,6 +12,7 @@ from edgeconv.core.package import on_first_use
 if TYPE_CHECKING:
     from edgeconv.core.artifacts import (
         DATA_SUFFIX,
+        DTYPES,
         FORMATS,
         NCHW,
         NHWC,
@@ -43,6 +44,7 @@ __all__ = [
     "Artifact",
     "Comparison",
     "DATA_SUFFIX",
+    "DTYPES",
     "Emitted",
     "ErrorPicture",
     "FORMATS",
@@ -68,6 +70,7 @@ _PLACES = {
     "artifacts": (
         "Artifact",
         "DATA_SUFFIX",
+        "DTYPES",
         "Emitted",
         "FORMATS",
         "Format",

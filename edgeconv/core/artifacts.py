@@ -23,6 +23,13 @@ NHWC = "nhwc"
 Format = Literal["onnx", "tflite"]
 FORMATS: tuple[str, ...] = get_args(Format)
 """The formats of files; also their suffixes, without the dot."""
+DTYPES = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"
+)  # fmt: skip
+"""Element types of inputs and outputs, by numpy's names: what devices are sent and answer, and what reports state.
+
+The devices' `agent.py` runs without edgeconv; a test holds its copy to this one.
+"""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from edgeconv.core import Array, Artifact, IntegerTensor, Run, Sample, TensorSpec, Verdict
+from edgeconv.core import DTYPES, Array, Artifact, IntegerTensor, Run, Sample, TensorSpec, Verdict
 from edgeconv.devices._integer_probe import INTEGER_KERNELS, integer_probe, read_probe
 from edgeconv.devices._process import AgentProcess, Deadline, NotInstalledError, device_line
-from edgeconv.devices.agent import DTYPES, PAYLOAD_LIMIT, PROTOCOL, Frame, ProtocolError, matched
+from edgeconv.devices.agent import PAYLOAD_LIMIT, PROTOCOL, Frame, ProtocolError, matched
 from edgeconv.errors import DeviceError
 
 _SLACK_BYTES = 1 << 20  # beyond the declared size, so that an undeclared output is received and named in the error

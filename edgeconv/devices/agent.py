@@ -56,6 +56,7 @@ PREFIX = struct.Struct("<4sI")
 # Of a frame, in bytes, and of the axes of an array (numpy's own limit was 32): what is more is no answer of an agent's.
 HEADER_LIMIT = 1 << 20
 PAYLOAD_LIMIT, RANK_LIMIT = 1 << 33, 32
+# A copy of `edgeconv.core.DTYPES`, as nothing of edgeconv is there to be imported.
 DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"
 )  # fmt: skip

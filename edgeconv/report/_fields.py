@@ -23,8 +23,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from edgeconv.core import DTYPES
 from edgeconv.core.defaults import LONGEST_TIMEOUT_S
-from edgeconv.devices.agent import DTYPES
 
 TIMEOUT = "timeout, s"
 GOLDEN_SHA256 = "golden sha256"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeconv.devices import AGENT, DEVICES, ENVIRONMENTS, all_devices, find, install, start
+from edgeconv.core import DTYPES
+from edgeconv.devices import AGENT, DEVICES, ENVIRONMENTS, agent, all_devices, find, install, start
 from edgeconv.errors import DeviceError
 
 ALLOWED_IMPORTS = sys.stdlib_module_names | {"ai_edge_litert", "numpy", "onnxruntime", "tflite_micro", "tflite_runtime"}
@@ -57,6 +58,10 @@ def test_the_agent_needs_python_39_and_numpy_and_one_runtime_only() -> None:
         )
     }
     assert names <= ALLOWED_IMPORTS
+
+
+def test_the_agent_carries_the_element_types_that_recipes_and_reports_state() -> None:
+    assert agent.DTYPES == DTYPES
 
 
 def test_the_agent_runs_from_any_folder_under_any_name(tmp_path: Path) -> None:
