@@ -26,7 +26,7 @@ FORMATS: tuple[str, ...] = get_args(Format)
 DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"
 )  # fmt: skip
-"""Element types of inputs and outputs, by numpy's names: what devices are sent and answer, and what reports state.
+"""Element types of inputs and outputs, by numpy's names: what recipes state, devices compute with and reports hold.
 
 The devices' `agent.py` runs without edgeconv; a test holds its copy to this one.
 """

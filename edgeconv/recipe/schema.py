@@ -6,9 +6,10 @@ import math
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
 
+import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from edgeconv.core import FORMATS, NCHW, NHWC, Fidelity, Tolerance
+from edgeconv.core import DTYPES, FORMATS, NCHW, NHWC, Fidelity, Tolerance
 from edgeconv.core.defaults import DEVICE_TIMEOUT_S, OPSETS, TOLERANCE
 from edgeconv.core.variants import DEFAULT_FIDELITY, MIXED
 from edgeconv.recipe.fields import (
@@ -36,21 +37,6 @@ from edgeconv.recipe.quantization import FidelitySection, Quantize
 from edgeconv.recipe.section import Section
 
 LAYOUTS = (NHWC, NCHW)
-DTYPES = {
-    "float32": 4,
-    "float64": 8,
-    "float16": 2,
-    "int8": 1,
-    "uint8": 1,
-    "int16": 2,
-    "int32": 4,
-    "int64": 8,
-    "bool": 1,
-    "uint16": 2,  # these three are inputs of .onnx files; modules seldom compute with them, and say so
-    "uint32": 4,
-    "uint64": 8,
-}
-"""Element types by numpy's names, with their sizes in bytes."""
 
 MAX_INPUT_BYTES = 2**30  # of one set of inputs
 MAX_NOISE_BYTES = 2**31  # of all seeded inputs together, which are held at once
@@ -144,7 +130,7 @@ class Input(Section):
     @property
     def size_bytes(self) -> int:
         """Size of one array of this shape and dtype."""
-        return math.prod(self.static_shape) * DTYPES[self.dtype]
+        return math.prod(self.static_shape) * np.dtype(self.dtype).itemsize
 
 
 class Outputs(Section):
