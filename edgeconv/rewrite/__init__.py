@@ -15,6 +15,7 @@ from functools import partial
 
 import onnx_ir as ir
 
+from edgeconv.capture.normalize.average_by_matrices import AverageByMatricesPass
 from edgeconv.capture.normalize.fold_constants import FoldConstantsPass
 from edgeconv.capture.normalize.remove_no_ops import RemoveNoOpsPass
 from edgeconv.capture.normalize.split_sequences import SplitSequencesPass
@@ -23,7 +24,6 @@ from edgeconv.errors import RewriteError, Wording
 from edgeconv.graph.argument import checked_model
 from edgeconv.graph.constants import take_exact
 from edgeconv.rewrite.absorb_channel_moves import AbsorbChannelMovesPass
-from edgeconv.rewrite.average_by_matrices import AverageByMatricesPass
 from edgeconv.rewrite.carry_through import CarryThroughPass
 from edgeconv.rewrite.fold_ahead import FoldAheadPass
 from edgeconv.rewrite.fold_batch_norm import FoldBatchNormPass

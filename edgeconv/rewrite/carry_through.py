@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import Float64, exact
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.edit import dims, graph_of, input_of, only_reader
 from edgeconv.graph.replace import disown, replace_constant, take_over
 from edgeconv.graph.windows import dilations_of, pads_by_size, stated_pads, strides_of
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _MOST_INPUTS = 16  # channels of the first Conv, which is computed twice; measured: with 24 and 40 nothing is gained
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.rewrite.algebra._behind import fold_behind
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
 class FoldBatchNormPass(EachNodePass):

@@ -14,10 +14,10 @@ import onnx_ir as ir
 from edgeconv.core.affine import are_scales, limits_of
 from edgeconv.graph.affine_maps import affine
 from edgeconv.graph.constants import Float64, exact, holds, permutation_of
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.edit import dims, input_of, only_reader, producer_of, tensor_of
 from edgeconv.graph.replace import replace_constant, take_over
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _KINDS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._behind import fold_behind
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
 class FoldScaleShiftPass(EachNodePass):

@@ -6,8 +6,8 @@ from functools import partial
 
 import onnx_ir as ir
 
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.pairs import pair_before, repeat
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
 class KeepStepsPass(EachNodePass):

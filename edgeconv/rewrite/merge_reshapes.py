@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import add_constant
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.edit import dims, graph_of, remove_unread, stated_input
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import insert_like, take_over
 from edgeconv.graph.traits import Trait, having
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
 class MergeReshapesPass(EachNodePass):

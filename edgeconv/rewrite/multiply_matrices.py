@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import add_constant, exact
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.edit import graph_of, rank, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import insert_like, take_over
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
 class MultiplyMatricesPass(EachNodePass):

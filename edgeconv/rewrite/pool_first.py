@@ -8,12 +8,12 @@ from functools import partial
 import onnx_ir as ir
 
 from edgeconv.graph.constants import stated_axes
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.edit import dims, graph_of, only_reader
 from edgeconv.graph.replace import disown, take_over
 from edgeconv.graph.traits import Trait, having
 from edgeconv.graph.windows import may_pad
 from edgeconv.rewrite.algebra._branch import Branch, window
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 
 class PoolFirstPass(EachNodePass):

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.graph.constants import is_float, new_constant
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.edit import dims, graph_of, input_of, stated_input, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import insert_like, take_over
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _OF_A_CONSTANT = frozenset({"DequantizeLinear", "QuantizeLinear", "Transpose", "Reshape"})
 

@@ -9,12 +9,12 @@ import onnx_ir as ir
 
 from edgeconv.core.defaults import MOST_JOINED
 from edgeconv.graph.constants import Float64, exact
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.edit import dims, graph_of, input_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import disown, insert_like, replace_constant, take_over
 from edgeconv.graph.traits import Trait, having
 from edgeconv.rewrite.algebra._linear import Linear, linear
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _FEWEST_CHANNELS = 8  # with fewer, the vector registers of no runtime's kernel are full in either form
 

@@ -109,7 +109,7 @@ def test_the_house_has_few_rooms_floors_and_arrows_and_no_circle() -> None:
         floors |= {room: 1 + max((floors[other] for at, other in arrows if at == room), default=0) for room in ready}
     assert len(rooms) <= 20
     assert max(floors.values()) <= 9  # the scripts stand on the tenth
-    assert len(arrows) <= 65
+    assert len(arrows) <= 63
 
 
 def test_files_are_of_a_readable_length() -> None:

@@ -1,4 +1,4 @@
-"""The base class of most rewrites: a pass that visits every node and changes those that fit."""
+"""The base class of passes that visit every node and change those that fit, as most rewrites do."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Change = Callable[[], object]
 
 
 class EachNodePass(ir.passes.InPlacePass):
-    """Changes every node for which a rewrite's requirements hold, in the graph's order.
+    """Changes every node for which the requirements of a pass hold, in the graph's order.
 
-    A node sees the changes made before it, so that chains collapse in one run. A rewrite implements `change_at`; if it
+    A node sees the changes made before it, so that chains collapse in one run. A pass implements `change_at`; if it
     guarantees that no fitting node is left, it sets `ensured`, and that is checked.
     """
 

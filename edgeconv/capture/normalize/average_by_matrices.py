@@ -1,4 +1,7 @@
-"""Adaptive average pools that torch.onnx writes out with GatherND, as two matrix products."""
+"""Adaptive average pools that torch.onnx writes out with GatherND, as two matrix products.
+
+The optimizer runs it, not capture, which fuses nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ import onnx_ir as ir
 from edgeconv.core import Array
 from edgeconv.errors import RewriteError
 from edgeconv.graph.constants import Float64, add_constant, exact, unrounded
+from edgeconv.graph.each_node import Change, EachNodePass
 from edgeconv.graph.edit import dims, graph_of, only_reader, producer_of, remove_unread, tensor_of
 from edgeconv.graph.names import unique_name
 from edgeconv.graph.replace import insert_like, take_over
 from edgeconv.reference import evaluate_node
-from edgeconv.rewrite.each_node import Change, EachNodePass
 
 _TOLERANCE = 1e-12  # per summed element: the rounding of float64
 _PROBES = 8  # random planes on which the product and the nodes are compared
