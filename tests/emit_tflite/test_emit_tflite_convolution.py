@@ -61,11 +61,11 @@ def test_convolutions_of_any_window_run_on_every_runtime(
 
 @_FEW
 @given(
-    kernel=st.tuples(st.integers(4, 11), st.integers(4, 11)),
-    stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    kernel=st.tuples(st.integers(4, 15), st.integers(4, 15)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    less=st.integers(0, 2),
-    size=st.tuples(st.integers(11, 16), st.integers(11, 16)),
+    less=st.integers(0, 14),
+    size=st.tuples(st.integers(11, 18), st.integers(11, 18)),
     multiplier=st.integers(1, 2),
     bias=st.booleans(),
 )
@@ -85,13 +85,21 @@ def test_large_depthwise_kernels(
     _check(tflite, "Conv", layer, (2, 3, *size))
 
 
-@pytest.mark.parametrize(("kernel", "parts"), [((5, 5), 1), ((7, 7), 3), ((9, 9), 4), ((11, 11), 6), ((1, 33), 2)])
-def test_depthwise_kernels_have_at_most_25_taps(tflite: Any, kernel: tuple[int, int], parts: int) -> None:
+@pytest.mark.parametrize("is_padded", [True, False], ids=["padded", "valid"])
+@pytest.mark.parametrize(
+    ("kernel", "parts"),
+    [((5, 5), 1), ((7, 7), 3), ((9, 9), 4), ((11, 11), 6), ((1, 33), 2), ((13, 13), 9), ((21, 21), 21), ((31, 31), 44)],
+)
+def test_depthwise_kernels_have_at_most_25_taps(
+    tflite: Any, kernel: tuple[int, int], parts: int, is_padded: bool
+) -> None:
     """More are convolved channel by channel in XNNPACK, several times slower."""
-    layer = nn.Conv2d(4, 4, kernel, padding=(kernel[0] // 2, kernel[1] // 2), groups=4)
-    runs = tflite.check(nn.Sequential(layer, nn.ReLU()), (1, 4, 16, 36))
-    assert sorted(set(runs["nhwc"].operators)) == ["ADD"] * (parts > 1) + ["DEPTHWISE_CONV_2D"]
-    assert runs["nhwc"].operators.count("DEPTHWISE_CONV_2D") == parts
+    padding = (kernel[0] // 2, kernel[1] // 2) if is_padded else 0
+    layer = nn.Conv2d(4, 4, kernel, padding=padding, groups=4)
+    operators = tflite.check(nn.Sequential(layer, nn.ReLU()), (1, 4, 32, 36))["nhwc"].operators
+    assert operators.count("DEPTHWISE_CONV_2D") == parts
+    assert operators.count("ADD") == parts - 1
+    assert {*operators} <= {"ADD", "DEPTHWISE_CONV_2D", "PAD" if is_padded else "SLICE"}
 
 
 @_FEW

@@ -68,7 +68,10 @@ def _sum_of_parts(
     for part in parts_of(windows):
         taps = weight[:, :, part.rows, part.columns]
         shift = np.zeros_like(bias) if sums else bias
-        sums.append(convolved(low, image, taps, shift, groups, part.windows, named=False))
+        rows, columns = part.read
+        begin, shape = (0, rows.start, columns.start, 0), (image.shape[0], len(rows), len(columns), image.shape[3])
+        read = low.slice(image, begin, shape)
+        sums.append(convolved(low, read, taps, shift, groups, part.windows, named=False))
     return reduce(lambda total, term: low.emit("ADD", [total, term], term.shape), sums)
 
 
