@@ -59,16 +59,16 @@ def make_integer(graph: Graph, *, io: str, exact: bool = False) -> tuple[str, ..
             operator.keeps_float = operator.keeps_float or why_not_exact(operator)
     settle(graph, exact=exact)
     drop_clamps(graph)
-    notes = _Rewrite(graph, exact=exact).run()
+    notes = _Rewrite(graph, exact=exact, only_integers=io != "float32").run()
     pack_pixels(graph)
     _other_borders(graph, io)
     return notes
 
 
 class _Rewrite:
-    def __init__(self, graph: Graph, *, exact: bool) -> None:
+    def __init__(self, graph: Graph, *, exact: bool, only_integers: bool) -> None:
         self.graph = graph
-        self.exact = exact
+        self.exact, self.only_integers = exact, only_integers
         self.converted: list[Operator] = []
         self.float_operators: list[tuple[str, str]] = []  # the name and the reason of each that is told
         self.integer = {operator for operator in graph.operators if is_integer(operator)}
@@ -82,7 +82,7 @@ class _Rewrite:
         for operator in operators:
             if operator in self.integer:
                 self._to_integers(operator)
-                self.converted += integer_form(self.graph, operator)
+                self.converted += integer_form(self.graph, operator, only_integers=self.only_integers)
             elif operator.code == "QUANTIZE" and operator.outputs[0] in self.held:
                 self.converted.append(operator)  # of floats: the integers are its own work
             else:

@@ -10,14 +10,23 @@ from edgeconv.core.affine import limits_of
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type
 from edgeconv.emit.tflite.integer._blocks import grouped
+from edgeconv.emit.tflite.integer._in_floats import images_of, in_floats
 from edgeconv.emit.tflite.integer._interleaved import interleaved
 from edgeconv.emit.tflite.integer._moves import reshape, transpose
 from edgeconv.emit.tflite.integer._rules import TABLE, bounds_of
 
 
-def integer_form(graph: Graph, operator: Operator) -> list[Operator]:
-    """The operators that compute an integer operator: itself, where nothing is against it."""
+def integer_form(graph: Graph, operator: Operator, *, only_integers: bool = True) -> list[Operator]:
+    """The operators that compute an integer operator: itself, where nothing is against it.
+
+    Args:
+        graph: for constants.
+        operator: of integers.
+        only_integers: whether nothing may be a float in between: the file may be meant for a processor without any.
+    """
     sixteen = operator.inputs[0].quantization is not None and operator.inputs[0].quantization.dtype == "int16"
+    if not sixteen and not only_integers and (chain := in_floats(graph, operator)):
+        return chain
     form = (_FORMS_OF_INT16 if sixteen else _FORMS).get(operator.code)
     return [operator] if form is None else form(graph, operator)
 
@@ -44,13 +53,8 @@ def _sum(graph: Graph, operator: Operator) -> list[Operator]:
 def _table(graph: Graph, operator: Operator) -> list[Operator]:
     """Any function of one number: each integer's image is looked up."""
     source, result = operator.inputs[0], operator.outputs[0]
-    parameters, result_parameters = _of(source), _of(result)
-    lowest, highest = limits_of(parameters.dtype)
-    numbers = parameters.dequantized(np.arange(lowest, highest + 1)).astype(np.float32)
-    images = operator.options["function"](numbers)
-    # An integer has no infinity: the ends of its range are as far as it goes.
-    images = np.nan_to_num(images, nan=0.0, posinf=result_parameters.interval[1], neginf=result_parameters.interval[0])
-    table = graph.constant(result_parameters.quantized(images), f"{result.name}/table", result_parameters)
+    lowest, _ = limits_of(_of(source).dtype)
+    table = graph.constant(_of(result).quantized(images_of(operator)), f"{result.name}/table", _of(result))
     wide, index = (Tensor(f"{result.name}/{name}", source.shape, np.dtype(np.int32)) for name in ("wide", "index"))
     # A table counts from 0, and int8 from -128. Places of 8 bits are none (kernels/gather.cc).
     shift = graph.constant(np.full(_single(source), -lowest, np.int32), "integers")

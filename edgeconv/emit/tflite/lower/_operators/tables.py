@@ -29,7 +29,8 @@ def is_known(low: Lowering, node: ir.Node) -> bool:
 def look_up(low: Lowering, node: ir.Node) -> None:
     """Writes a placeholder, which becomes an int8 look-up (GATHER) once the scales of both sides are known."""
     x, form = read(low, node)
-    low.bind(node.outputs[0], form, low.emit(TABLE, [x], x.shape, function=lambda array: _images(node, array)))
+    result = low.emit(TABLE, [x], x.shape, function=lambda array: _images(node, array), operator=node.op_type)
+    low.bind(node.outputs[0], form, result)
 
 
 def _images(node: ir.Node, array: Array) -> Array:
