@@ -339,7 +339,9 @@ def test_what_no_input_reached_is_counted_and_named() -> None:
 
 def test_a_broken_layer_comes_with_the_command_that_cuts_it_out() -> None:
     report = REPORTS["chained"]()
-    assert to_html(report).count("edgeconv bisect . --recipe RECIPE</code>") == 1, "the file does not say what was meant"
+    assert to_html(report).count("edgeconv bisect . --recipe RECIPE</code>") == 1, (
+        "the file does not say what was meant"
+    )
     artifacts = tuple(replace(item, links=()) for item in report.artifacts)
     assert to_html(replace(report, artifacts=artifacts)).count("edgeconv bisect .</code>") == 1, "the runtime is wrong"
     assert "edgeconv bisect" not in to_html(failing_report()), "no link is broken there"
