@@ -35,8 +35,8 @@ from edgeconv.parity.bounds._arithmetic import FLOAT16, FLOAT32, Arithmetic
 from edgeconv.parity.bounds._bound import Bound
 from edgeconv.parity.bounds._node import of_node
 from edgeconv.parity.bounds._node_rules import RULES as NODES
-from edgeconv.parity.bounds._tflite import RULES as TFLITE
 from edgeconv.parity.bounds._tflite import of_tflite
+from edgeconv.parity.bounds._tflite_rules import RULES as TFLITE
 
 __all__ = [
     # Bounds
