@@ -23,6 +23,7 @@ from edgeconv.emit.tflite.lower import _operators as lowerings
 from edgeconv.flow.operators import BY_SCALES, opsets_of, short
 from edgeconv.graph import integer_rules as integers
 from edgeconv.graph.recurrence import RECURRENT
+from edgeconv.parity.bounds import EXACT_NODES, NODES, WITHOUT_BOUND
 from edgeconv.reference import OPERATORS
 from edgeconv.reference import _operators as reference
 from edgeconv.rewrite.open_batch._rules import RULES, WITHOUT_RULE
@@ -75,6 +76,7 @@ def details() -> tuple[Details, ...]:
             {
                 "capture": _capture(name, named_by.get(name, ())),
                 "reference": Support(_family(name, reference.FAMILIES) or _before(name)),
+                "bounds": _bounds(name),
                 ".tflite": _tflite(name),
                 "int8": _integers(name),
                 "int16x8": _integers(name, int16=True),
@@ -159,6 +161,16 @@ def _called(function: FunctionType) -> Iterator[object]:
                 yield function.__globals__.get(step.argval)
             elif step.opname == "LOAD_METHOD":
                 yield Builder.__dict__.get(step.argval)
+
+
+def _bounds(name: str) -> Support:
+    """How far a runtime's result may be off."""
+    reason = WITHOUT_BOUND.get(name, "")
+    if name in NODES:
+        return Support("a rule (`parity/bounds`)", reason)
+    if name in EXACT_NODES:
+        return Support("none is needed: nothing is rounded", reason)
+    return Support("" if reason else _before(name), reason)
 
 
 def _tflite(name: str) -> Support:

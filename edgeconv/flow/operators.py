@@ -5,6 +5,7 @@ An operator has an entry in each of these tables, or a reason near it why it has
 - `edgeconv.capture.torch._aten`, ATen to ONNX; what files dissolve is in `edgeconv.capture.onnx_file._dissolved`, and
   what they write out in `_sums` beside it;
 - `edgeconv.reference._operators`, what the ONNX operator computes;
+- `edgeconv.parity.bounds`, how far a runtime's result of it may be off;
 - `edgeconv.emit.tflite.lower._operators`, ONNX to TFLite (an ``.onnx`` file takes the operator as it is);
 - `edgeconv.graph.integer_rules`, what integers make of it;
 - `edgeconv.rewrite.open_batch._rules`, how it carries an open batch.

@@ -43,6 +43,7 @@ from edgeconv.flow.operator_page import Details, Support, aten_operators, detail
 from edgeconv.flow.operators import operators, rows
 from edgeconv.graph.integer_rules import FLOAT, WITHOUT_KERNEL
 from edgeconv.graph.traits import Trait, having
+from edgeconv.parity.bounds import EXACT_TFLITE, STEPS_TFLITE, TFLITE, WITHOUT_BOUND
 from edgeconv.reference import OPERATORS, evaluate
 from edgeconv.reference.tflite._operators import OPERATORS as READ_BACK
 from edgeconv.rewrite.open_batch._rules import WITHOUT_RULE
@@ -55,7 +56,7 @@ def test_every_table_has_each_operator_or_says_why_not() -> None:
     gaps = incomplete(page)
     print(to_page([row for row in page if any(gap.startswith(f"{row.operator}: ") for gap in gaps)]))
     assert [row.operator for row in page] == sorted({*OPERATORS, *DISSOLVED}, key=str.lower)
-    lists = "WITHOUT_LOWERING, FLOAT or WITHOUT_RULE beside the table"
+    lists = "WITHOUT_LOWERING, WITHOUT_BOUND, FLOAT or WITHOUT_RULE beside the table"
     assert not gaps, f"enter them there, or say why not in {lists}; AND YET: remove the line there"
 
 
@@ -74,10 +75,16 @@ def test_every_operator_of_tflite_that_is_written_has_its_versions_and_is_read_b
     assert named <= READ_BACK.keys(), "enter it in a file of reference/tflite/_operators"
 
 
+def test_every_operator_of_tflite_that_is_read_has_a_bound() -> None:
+    tables = (TFLITE.keys(), EXACT_TFLITE, STEPS_TFLITE)
+    assert READ_BACK.keys() == set().union(*tables), "enter it in a file of parity/bounds"
+    assert sum(map(len, tables)) == len(READ_BACK)
+
+
 def test_no_reason_outlives_its_operator() -> None:
     both = set(operators().both)
     assert set(FLOAT) <= both
-    assert WITHOUT_LOWERING.keys() | WITHOUT_RULE.keys() <= OPERATORS.keys()
+    assert WITHOUT_LOWERING.keys() | WITHOUT_RULE.keys() | WITHOUT_BOUND.keys() <= OPERATORS.keys()
     assert set(operators().onnx_only) == WITHOUT_LOWERING.keys()
 
 

@@ -49,6 +49,7 @@ CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
     ),
     ("ATAN2", [X, X], X, {}, False),
     ("SQUARED_DIFFERENCE", [X, X], X, {}, False),
+    *((name, [X, ROW], X, {}, False) for name in ("FLOOR_DIV", "FLOOR_MOD")),
     ("POW", [X, ROW], X, {}, True),
     *(("POW", [X, constant([n], "float32")], X, {}, n < 0) for n in (3.0, 12.0, 31.0, -12.0)),
     ("POW", [X, constant([2.5], "float32")], X, {}, True),
@@ -59,6 +60,7 @@ CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
     ("PRELU", [X, _weights(40)], X, {}, False),
     *(("SOFTMAX", [X], X, {"beta": beta}, False) for beta in (1.0, 0.5)),
     ("AVERAGE_POOL_2D", [IMAGE], IMAGE, POOL, False),
+    *(("L2_POOL_2D", [IMAGE], IMAGE, {**POOL, "fusedActivationFunction": flag}, False) for flag in (0, 3)),
     ("MAX_POOL_2D", [IMAGE], IMAGE, POOL, False),
     ("BATCH_MATMUL", [Spec((2, 5, 30)), Spec((2, 30, 6))], Spec((2, 5, 6)), {}, False),
     ("CONV_2D", [IMAGE, _weights(6, 3, 3, 8), _weights(6)], Spec((1, 9, 9, 6)), CONV, False),
@@ -102,6 +104,25 @@ CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
             False,
         )
         for bias, activation in ((None, 0), (_weights(4), 1))
+    ),
+    *(
+        (
+            "UNIDIRECTIONAL_SEQUENCE_RNN",
+            [Spec((2, 5, 4)), _weights(6, 4), _weights(6, 6), _weights(6), Spec((2, 6), variable=True)],
+            Spec((2, 5, 6)),
+            {"fusedActivationFunction": activation, "table": "SequenceRNNOptions"},
+            False,
+        )
+        for activation in (1, 4)
+    ),
+    (
+        *("SCATTER_ND", [constant(RNG.integers(0, 6, (30, 1)), "int32"), Spec((30, 4)), ints(6, 4)], Spec((6, 4))),
+        *({}, False),
+    ),
+    (
+        "RANGE",
+        [constant(number, "float32") for number in (-3.3, 16.7, 0.37)],
+        *(Spec((55,)), {}, False),
     ),
     ("L2_NORMALIZATION", [X], X, {"table": "L2NormOptions"}, False),
     *(
@@ -289,10 +310,11 @@ def test_windows_are_within_the_bound_of_their_sums(body: str, share: float) -> 
     assert bound.used(wrong).max() > 1
 
 
-def test_an_operator_without_a_rule_is_named() -> None:
-    graph = tflite.read(file_of("FLOOR_MOD", [X, X], [X]))
-    with pytest.raises(ParityError, match="no error bound is known for FLOOR_MOD"):
-        of_tflite(graph, graph.operators[0], {at: np.ones((3, 40)) for at in graph.operators[0].inputs})
+def test_a_form_without_a_rule_is_named() -> None:
+    data = windows(IMAGE, constant(1.0), IMAGE.shape, "MUL", windowDimensions=[1, 1, 1, 1])
+    graph = tflite.read(data)
+    with pytest.raises(ParityError, match="no error bound is known for these windows"):
+        of_tflite(graph, graph.operators[0], {**graph.stored, graph.inputs[0]: np.ones(IMAGE.shape)})
 
 
 def test_of_what_is_no_number_a_kernel_may_make_any_integer() -> None:

@@ -6,7 +6,7 @@ Where runtimes take different formulas for one function, the largest errors coun
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -150,6 +150,23 @@ def softmax(x: Bounded, axis: int, beta: float = 1.0) -> Bounded:
     return widest(powers / total, powers * (1.0 / total))
 
 
+def softmax_of(x: Bounded, is_read: Array, axis: int) -> Bounded:
+    """The same over some elements: those that are not read, and all of a row without any, are 0.
+
+    Args:
+        is_read: bool, of the shape of the operand.
+        axis: that is added up.
+    """
+    held = chosen(is_read, x, exact(x, np.full(x.value.shape, -np.inf)))
+    top = held.value.max(axis, keepdims=True)
+    nothing = exact(x, np.zeros(x.value.shape))
+    below = chosen(is_read, x, nothing) - exact(x, np.where(np.isneginf(top), 0.0, top))
+    powers = chosen(is_read, below.function("exp"), nothing)
+    total = powers.sum(axis)
+    total = chosen(np.asarray(is_read.any(axis, keepdims=True)), total, exact(total, np.ones(total.value.shape)))
+    return chosen(is_read, widest(powers / total, powers * (1.0 / total)), nothing)
+
+
 def log_softmax(x: Bounded, axis: int) -> Bounded:
     """x - max - log of the sum of the exponentials: in either order."""
     top = exact(x, x.value.max(axis, keepdims=True))
@@ -170,10 +187,22 @@ def product(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
     axis = tuple(axes)
     value = np.asarray(x.value.prod(axis=axis, keepdims=keepdims))
     count = math.prod(x.value.shape[at] for at in axis)
-    u, flushed = x.arithmetic.unit, np.broadcast_to(x.worst > 0, x.value.shape).any(axis=axis, keepdims=keepdims)
+    return product_of(x, value, count, lambda array: array.sum(axis=axis, keepdims=keepdims))
+
+
+def product_of(x: Bounded, value: Array, count: Array | float, add: Callable[[Array], Array]) -> Bounded:
+    """Products in any order.
+
+    Args:
+        x: the factors.
+        value: the exact products.
+        count: of the factors of each.
+        add: sums, of something of every factor, over those of each product.
+    """
+    u, flushed = x.arithmetic.unit, add(np.broadcast_to(x.worst > 0, x.value.shape).astype(np.float64)) > 0
     exponents = np.log2(np.abs(np.where(x.value == 0, 1.0, x.value)))
     # A partial product may leave the range of numbers where the factors of one are of very different sizes.
-    reach = [np.maximum(sign * exponents, 0).sum(axis=axis, keepdims=keepdims) for sign in (-1, 1)]
+    reach = [add(np.maximum(sign * exponents, 0)) for sign in (-1, 1)]
     unsure = flushed | (np.maximum(*reach) > math.log2(x.arithmetic.largest) - 2)
     # gamma_n (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., lemma 3.1).
     error = np.where(unsure, np.inf, count * u / (1 - count * u) * np.abs(value) + x.arithmetic.least)
@@ -187,6 +216,49 @@ def log_sum_exp(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
     written = x.function("exp").sum(axes, keepdims=keepdims).function("log")
     shifted = (x - wide).function("exp").sum(axes, keepdims=keepdims).function("log") + top
     return chosen(np.isfinite(written.worst), widest(shifted, written), shifted)  # no kernel may overflow here
+
+
+def added_up(value: Array, magnitude: Array, spread: Array, count: Array | float, like: Bounded) -> Bounded:
+    """Sums in any order, of so many terms each.
+
+    Args:
+        value: the exact sums.
+        magnitude: the same sums of the terms' magnitudes.
+        spread: likewise of the terms' errors.
+        count: of the terms.
+        like: of which arithmetic it is.
+    """
+    worst, likely = like.arithmetic.summed(value, magnitude + spread, count, spread)
+    reaches = np.where(magnitude + spread < like.arithmetic.largest, 0.0, np.inf)
+    return like.within(value, worst + spread + reaches, likely + spread + reaches)
+
+
+def steps_from(start: Bounded, delta: Bounded, value: Array) -> Bounded:
+    """start + i delta: by a product, or by adding delta i times, as ONNX Runtime and TFLite do (`ComputeRange` of
+    core/providers/cpu/generator/range.cc, `GetRange` of kernels/range.cc): sums of i + 1 terms."""
+    index = np.arange(len(value), dtype=np.float64)
+    magnitude, spread = (
+        first + index * second
+        for first, second in ((np.abs(start.value), np.abs(delta.value)), (start.worst, delta.worst))
+    )
+    return added_up(value, magnitude, spread, index + 1, start)
+
+
+def floored_quotient(a: Bounded, b: Bounded, value: Array) -> Bounded:
+    """floor(a / b): of the rounded quotient, which may have reached the next integer.
+
+    As an integer is a float, rounding never takes a quotient from one to below it (it is monotone; Higham, section
+    2.1): only errors that the operands have already do.
+    """
+    quotient, size = a.value / b.value, np.abs(b.value)
+    carried = np.where(size > b.worst, (a.worst + np.abs(quotient) * b.worst) / (size - b.worst), np.inf)
+    own = a.arithmetic.unit * (np.abs(quotient) + carried) + np.where(a.value == 0, 0.0, a.arithmetic.least)
+    low, high = np.floor(quotient - carried), np.floor(quotient + carried + own)
+    # Beyond 2 / u all numbers are integers, and a kernel's is the rounded quotient itself.
+    worst = np.maximum(np.abs(value - low), np.abs(high - value)) + np.where(
+        np.abs(value) > 1 / a.arithmetic.unit, own, 0
+    )
+    return a.within(value, worst, worst)
 
 
 # Normalizations

@@ -16,21 +16,25 @@ from edgeconv.graph.origin import place_of
 from edgeconv.graph.traits import Trait, having_any
 from edgeconv.parity.bounds._arithmetic import FLOAT32, Arithmetic, Array
 from edgeconv.parity.bounds._bound import Bound, bound_of, carried_over, either
-from edgeconv.parity.bounds._node_rules import RULES
+from edgeconv.parity.bounds._node_rules import RULES, WITHOUT_BOUND
 from edgeconv.parity.bounds._site import Site
 from edgeconv.reference import evaluate_node
 
-_NOTHING_ROUNDED = having_any(
+_BY_TRAITS = having_any(
     [
         *(Trait.MOVES, Trait.REARRANGES, Trait.PICKS, Trait.COMPARES, Trait.RANKS, Trait.SHAPE_ONLY),
         *(Trait.CLAMPS, Trait.PIECEWISE_CONSTANT),
     ]
-) | {
+)
+_BY_NAME = {
     *("Abs", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Constant"),
     *("ConstantOfShape", "Dropout", "GatherND", "Hardmax", "MaxUnpool", "Neg", "NonZero", "Not", "OneHot", "Or", "Pad"),
     *("Scatter", "ThresholdedRelu", "Trilu", "Where", "Xor"),
 }
-
+NOTHING_ROUNDED = (_BY_TRAITS | _BY_NAME) - WITHOUT_BOUND.keys()
+"""Those whose every result is exact, whatever their operands are: elements, comparisons, places, shapes."""
+INTEGERS = frozenset({"ConvInteger", "MatMulInteger"})
+"""Those of integers alone, which are exact."""
 _JUMPS = having_any([Trait.COMPARES, Trait.PIECEWISE_CONSTANT])
 """Those whose result jumps where a tiny number is read as 0."""
 _CARRIED = (
@@ -65,6 +69,8 @@ def of_node(
         RewriteError: `evaluate_node` refuses it.
     """
     carried = {at: item for at, item in enumerate(operands) if isinstance(item, Bound) and item.has_errors}
+    if node.domain == "" and node.op_type in WITHOUT_BOUND:
+        raise _unbounded(node)
     values = tuple(item.exact if isinstance(item, Bound) else item for item in operands)
     results = evaluate_node(node, values, opset=opset)
     # 1. What rounds nothing: the result itself, another one where an operand may be flushed, or errors carried on.
@@ -83,7 +89,7 @@ def of_node(
     # 2. All others by their rule.
     rule = RULES.get(node.op_type) if node.domain == "" else None
     if rule is None:
-        raise ParityError(f"no error bound is known for {node.op_type}", where=place_of(node), hint="judge its outputs")
+        raise _unbounded(node)
     arrays = tuple(None if item is None else np.asarray(item) for item in values)
     site = Site(node, arrays, opset, _no_body, arithmetic, results, carried)
     with np.errstate(all="ignore"):
@@ -94,6 +100,11 @@ def of_node(
             bound_of(result, row.stored() if row is not None and result.dtype.kind == "f" else row)
             for result, row in zip(results, rows, strict=False)
         )
+
+
+def _unbounded(node: ir.Node) -> ParityError:
+    what, why = f"no error bound is known for {node.op_type}", WITHOUT_BOUND.get(node.op_type, "")
+    return ParityError(f"{what}: {why}" if why else what, where=place_of(node), hint="judge its outputs")
 
 
 def _moved(
@@ -120,7 +131,8 @@ def _is_exact(node: ir.Node, operands: Sequence[Array | None], *, integral: bool
     """Whether nothing is rounded: elements are moved or compared, or all are integers."""
     quantizes = node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
     whole = all(item is None or item.dtype.kind in "iub" for item in operands)
-    return node.op_type in _NOTHING_ROUNDED or (integral and (whole or node.op_type == "Cast") and not quantizes)
+    casts = node.op_type in ("Cast", "CastLike")
+    return node.op_type in NOTHING_ROUNDED or (integral and (whole or casts) and not quantizes)
 
 
 def _no_body(graph: ir.Graph) -> tuple[Array, ...]:

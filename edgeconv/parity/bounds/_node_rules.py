@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeconv.parity.bounds import _formulas as formulas
-from edgeconv.parity.bounds import _node_integers, _node_recurrent, _node_sums
+from edgeconv.parity.bounds import _node_attention, _node_integers, _node_places, _node_recurrent, _node_sums
 from edgeconv.parity.bounds._bounded import Bounded, chosen, exact, stacked, widest
+from edgeconv.parity.bounds._determinant import determinant
 from edgeconv.parity.bounds._site import Rule, Site
 
 # Elementwise
@@ -47,7 +48,9 @@ _FORMATS = {"FLOAT": ("float32", 2.0**-24), "FLOAT16": ("float16", 2.0**-11), "D
 
 def _cast(site: Site) -> Bounded:
     """A cast to real numbers: rounded to the target's format where it does not hold them."""
-    target = ir.DataType(site.attribute("to", 0)).name
+    stated = site.node.outputs[0].dtype or ir.DataType.UNDEFINED  # CastLike has no `to`
+    kind = ir.DataType(site.attribute("to", 0)) if site.has("to") else stated
+    target = kind.name
     if target not in _FORMATS:
         raise site.unknown(f"to {target.lower()}")
     (name, unit), value = _FORMATS[target], site.results[0]
@@ -103,17 +106,6 @@ def _reduced(function: Callable[..., Bounded]) -> Rule:
 
 def _squares(x: Bounded, axes: Sequence[int], *, keepdims: bool) -> Bounded:
     return (x * x).sum(axes, keepdims=keepdims)
-
-
-def _running_sum(site: Site) -> Bounded:
-    """A running sum in order, or by halves: at most all elements of the axis."""
-    x = site.x()
-    axis = int(site[1].reshape(-1)[0]) % x.value.ndim
-    # The node itself, run on magnitudes and on errors, sums these the way it is set to (`exclusive`, `reverse`).
-    magnitude = site.again([np.abs(x.value)])
-    count, spread = x.value.shape[axis], site.again([np.broadcast_to(x.worst, x.value.shape)])
-    worst, likely = x.arithmetic.summed(site.results[0], magnitude, count, spread)
-    return x.within(site.results[0], worst + spread, likely + spread)
 
 
 def _global_lp(site: Site) -> Bounded:
@@ -176,8 +168,10 @@ def _mean_variance(site: Site) -> Bounded:
 
 
 RULES: Mapping[str, Rule] = {
-    # Sums of products, resizing, recurrent layers, integers
+    # Sums of products, resizing, sums at places, sampling, attention, recurrent layers, integers
     **_node_sums.RULES,
+    **_node_places.RULES,
+    **_node_attention.RULES,
     **_node_recurrent.RULES,
     **_node_integers.RULES,
     # Functions of each element
@@ -197,6 +191,7 @@ RULES: Mapping[str, Rule] = {
     "Pow": _power,
     "Mod": _modulo,
     "Cast": _cast,
+    "CastLike": _cast,
     # Activations
     "Celu": lambda site: formulas.celu(site.x(), site.number("alpha", 1.0)),
     "Elu": lambda site: formulas.elu(site.x(), site.number("alpha", 1.0)),
@@ -214,10 +209,11 @@ RULES: Mapping[str, Rule] = {
     "Softmax": _along_axis(formulas.softmax),
     "Softsign": lambda site: formulas.softsign(site.x()),
     "Swish": lambda site: formulas.swish(site.x(), site.number("alpha", 1.0)),
+    # Matrices
+    "Det": lambda site: determinant(site.x(), site.results[0]),
     # Reductions
     "GlobalAveragePool": lambda site: site.x().mean(site.spatial),
     "GlobalLpPool": _global_lp,
-    "CumSum": _running_sum,
     "ReduceL1": _reduced(lambda x, axes, keepdims: formulas.norm(x, axes, 1, keepdims=keepdims)),
     "ReduceL2": _reduced(lambda x, axes, keepdims: formulas.norm(x, axes, 2, keepdims=keepdims)),
     "ReduceLogSum": _reduced(lambda x, axes, keepdims: x.sum(axes, keepdims=keepdims).function("log")),
@@ -236,3 +232,10 @@ RULES: Mapping[str, Rule] = {
     "RMSNormalization": _root_mean_square,
 }
 """By operator; those of which nothing is rounded have no row."""
+_SEQUENCE = "its operand or result is a sequence, which no probe returns; exports have none"
+WITHOUT_BOUND: Mapping[str, str] = {
+    **dict.fromkeys(("ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceLength"), _SEQUENCE),
+    "If": "it is a graph of its own, whose values no probe returns; exports have its branch in place of it",
+    "SplitToSequence": _SEQUENCE,
+}
+"""Operators of the reference whose results are not judged, and why."""

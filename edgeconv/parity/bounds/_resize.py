@@ -93,7 +93,7 @@ def cubic(x: Bounded, axes: Sequence[ResizedAxis], coefficient: float) -> Bounde
         own = _STEEPEST * error + _KERNEL_ROUNDINGS * x.arithmetic.unit
         total: Bounded | None = None
         for tap in (-1, 0, 1, 2):
-            weight = _keys(np.abs(axis.places - low - tap), coefficient)
+            weight = keys_weight(np.abs(axis.places - low - tap), coefficient)
             column = Bounded(axis.column(weight, x), axis.column(own, x), axis.column(own, x), x.arithmetic)
             term = axis.take(x, low + tap) * column
             total = term if total is None else total + term
@@ -109,7 +109,7 @@ def cubic(x: Bounded, axes: Sequence[ResizedAxis], coefficient: float) -> Bounde
     return x
 
 
-def _keys(distance: Array, a: float) -> Array:
+def keys_weight(distance: Array, a: float) -> Array:
     """Keys' cubic convolution kernel (1981): the weight of a neighbor at a distance from the place."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a

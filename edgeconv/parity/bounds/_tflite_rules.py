@@ -16,6 +16,8 @@ from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
 from edgeconv.parity.bounds._tflite_site import Rule, Site
 from edgeconv.reference.tflite._operators.stablehlo import PRODUCT
 
+_TANH = 4  # of ActivationFunctionType
+
 
 def _function(name: str) -> Rule:
     return lambda site: site.x().function(name)
@@ -108,13 +110,31 @@ def _lstm(site: Site) -> Bounded:
         tuple((site.x(12 + gate),) for gate in gates),
         tuple(recurrent.FUNCTIONS[name] for name in ("sigmoid", "tanh", "tanh")),
     )
-    x = site.x() if call.flag("time_major") else site.x().move(lambda array: np.swapaxes(array, 0, 1))
-    state: tuple[Bounded, ...] = (site.x(18), site.x(19))
+    return _in_time(site, lambda x, state: recurrent.lstm(cell, x, state), (site.x(18), site.x(19)))
+
+
+def _rnn(site: Site) -> Bounded:
+    """Of real weights: a plain layer, with a bias and the fused activation."""
+    if not all(site.call.source(index).floating for index in (1, 2)):
+        raise ParityError("no error bound is known for this RNN", where=site.call.result.name, hint="judge its outputs")
+    if site.arithmetic.runtime == "xnnpack":  # which leaves it to the built-in kernel
+        site = replace(site, arithmetic=replace(site.arithmetic, runtime="tflite"))
+    tanh = site.call.integer("fused_activation_function") == _TANH
+    function = recurrent.FUNCTIONS["tanh"] if tanh else site.activated
+    cell = recurrent.Cell((site.x(1),), (site.x(2),), ((site.x(3),),), (function,))
+    return _in_time(site, lambda x, state: recurrent.rnn(cell, x, state), (site.x(4),))
+
+
+def _in_time(
+    site: Site, step: Callable[[Bounded, tuple[Bounded, ...]], tuple[Bounded, ...]], state: tuple[Bounded, ...]
+) -> Bounded:
+    """The first state of a recurrent layer at every place of its sequence."""
+    x = site.x() if site.call.flag("time_major") else site.x().move(lambda array: np.swapaxes(array, 0, 1))
     outputs = []
     for place in range(x.value.shape[0]):
-        state = recurrent.lstm(cell, x.move(lambda array, at=place: array[at]), state)  # type: ignore[misc]
+        state = step(x.move(lambda array, at=place: array[at]), state)  # type: ignore[misc]
         outputs.append(state[0])
-    return stacked(outputs, 0 if call.flag("time_major") else 1)
+    return stacked(outputs, 0 if site.call.flag("time_major") else 1)
 
 
 def _filters(site: Site) -> Bounded:
@@ -139,6 +159,53 @@ def _power(site: Site) -> Bounded:
     base, exponent = site.x(), site.x(1)
     number = float(exponent.value.reshape(-1)[0]) if exponent.value.size == 1 else -1.0
     return formulas.power(base, exponent, factors=number if number.is_integer() else 1)
+
+
+def _floored_quotient(site: Site) -> Bounded:
+    """FLOOR_DIV: floor(a / b) of the rounded quotient (kernels/floor_div.cc), not of the exact one."""
+    return formulas.floored_quotient(site.x(), site.x(1), site.results[0])
+
+
+def _floored_rest(site: Site) -> Bounded:
+    """FLOOR_MOD: fmod, which is exact, and where its sign is not the divisor's, one sum with that (kernels/internal/
+    reference/floor_mod.h). It jumps where an operand is read as 0."""
+    a, b = site.x(), site.x(1)
+    if site.errors:
+        raise ParityError("no error is carried through FLOOR_MOD", where=site.call.result.name)
+    result = a.rounded(site.results[0], (np.zeros(()), np.zeros(())))
+    read = [np.where(item.worst > 0, 0.0, item.value) for item in (a, b)]
+    jump = np.abs(np.where(read[1] == 0, np.inf, np.mod(*read)) - site.results[0])
+    unsure = np.broadcast_to(a.worst + b.worst > 0, jump.shape)
+    return result.widened(np.where(unsure, jump, 0.0))
+
+
+def _root_mean_square(site: Site) -> Bounded:
+    """L2_POOL_2D: the root of a mean of squares (L2Pool of kernels/internal/reference/reference_ops.h): terms of one
+    sign, so that the mean is off by gamma of itself; errors of operands add up as lengths do (Minkowski)."""
+    x, plain = site.x(), site.plain([0])
+    count = site.call.integer("filter_height") * site.call.integer("filter_width")
+    root, ones = plain([x.value]), np.zeros(())
+    ratio = (count + 3) * x.arithmetic.unit  # squares, sums, and a quotient, or a product by its rounded reciprocal
+    square = np.square(root)
+    error = np.where(square * count < x.arithmetic.largest, ratio / (1 - ratio) * square + x.arithmetic.least, np.inf)
+    mean = Bounded(square, error, error, x.arithmetic)
+    spread = [plain([np.broadcast_to(part, x.value.shape)]) if part.any() else ones for part in (x.worst, x.likely)]
+    taken = mean.root()
+    return taken.within(root, taken.worst + spread[0], taken.likely + spread[1])
+
+
+def _range(site: Site) -> Bounded:
+    return formulas.steps_from(site.x().reshape(), site.x(2).reshape(), site.results[0])
+
+
+def _scattered(site: Site) -> Bounded:
+    """SCATTER_ND: into zeros; updates of one place are added up."""
+    updates, plain = site.x(1), site.plain([1])
+    spread, magnitude, count = (
+        plain([np.broadcast_to(array, updates.value.shape)])
+        for array in (updates.worst, np.abs(updates.value), np.ones(()))
+    )
+    return formulas.added_up(site.results[0], magnitude, spread, count, updates)
 
 
 def _running_sum(site: Site) -> Bounded:
@@ -190,9 +257,12 @@ RULES: Mapping[str, Rule] = {
     "ATAN2": lambda site: formulas.angle(site.x(), site.x(1)),
     "CAST": _cast,
     "DEQUANTIZE": _dequantize,
+    "FLOOR_DIV": _floored_quotient,
+    "FLOOR_MOD": _floored_rest,
     "DIV": lambda site: site.x() / site.x(1),
     "MUL": lambda site: site.x() * site.x(1),
     "POW": _power,
+    "RANGE": _range,
     "SQUARED_DIFFERENCE": lambda site: (site.x() - site.x(1)) * (site.x() - site.x(1)),
     "SUB": lambda site: site.x() - site.x(1),
     # Activations
@@ -212,6 +282,8 @@ RULES: Mapping[str, Rule] = {
     "FULLY_CONNECTED": _windowed(0, 1, 2),
     "TRANSPOSE_CONV": _windowed(2, 1, 3),
     # Reductions
+    "L2_POOL_2D": _root_mean_square,
+    "SCATTER_ND": _scattered,
     "CUMSUM": _running_sum,
     "L2_NORMALIZATION": lambda site: formulas.unit_length(site.x(), -1, 2, 1e-6),
     "LOCAL_RESPONSE_NORMALIZATION": _local_response,
@@ -224,5 +296,6 @@ RULES: Mapping[str, Rule] = {
     "RESIZE_NEAREST_NEIGHBOR": _nearest,
     "SVDF": _filters,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
+    "UNIDIRECTIONAL_SEQUENCE_RNN": _rnn,
 }
 """Of float results; quantized ones are counted in steps, and those of which nothing is rounded have no row."""

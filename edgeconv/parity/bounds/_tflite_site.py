@@ -54,7 +54,7 @@ class Site:
         stated = [index for index in indices if self.call.optional(index) is not None]
         operands = [self.x(index) for index in stated]
         operands[0] = self.data(stated)
-        plain = self._plain(stated)
+        plain = self.plain(stated)
         total = self.unclamped if self.unclamped is not None else plain([operand.value for operand in operands])
         outputs = (None, 0, -1)[: len(stated)] if self.call.operator.name == "FULLY_CONNECTED" else ()
         return linear(operands, total, plain, count, terms=max(len(stated) - 2, 0), outputs=outputs)
@@ -73,7 +73,7 @@ class Site:
         tensors = [self.call.source(index) for index in indices[:2]]
         return len(tensors) == 2 and tensors[0].floating and not tensors[1].floating
 
-    def _plain(self, indices: Sequence[int]) -> Callable[[Sequence[Array]], Array]:
+    def plain(self, indices: Sequence[int]) -> Callable[[Sequence[Array]], Array]:
         """The operator without its activation, on real numbers in place of these operands."""
         operator = self.call.operator
         options = {name: 0 if name == "fused_activation_function" else item for name, item in operator.options.items()}
