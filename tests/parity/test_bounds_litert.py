@@ -175,6 +175,55 @@ def test_operators_are_within_their_bounds(case: Any, kernels: str) -> None:
         assert spread or np.isfinite(bound.worst).all()
 
 
+FAULTS = {
+    **dict.fromkeys(("FLOOR_MOD", "L2_POOL_2D", "SCATTER_ND"), 1e-5),
+    **dict.fromkeys(("RANGE", "UNIDIRECTIONAL_SEQUENCE_RNN"), 1e-4),
+    "FLOOR_DIV": 1.0,
+}
+"""A change of the largest number, relative to it, that no kernel makes."""
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] in FAULTS], ids=lambda case: case[0])
+def test_a_small_fault_is_beyond_the_bound(case: Any) -> None:
+    bound, result = _bounds(case, "tflite", np.random.default_rng(1))
+    at = np.unravel_index(np.argmax(np.abs(result)), result.shape)
+    for sign in (-1, 1):
+        wrong = result.astype(np.float64)
+        wrong[at] += sign * FAULTS[case[0]] * max(np.abs(wrong[at]), 1.0)
+        assert bound.used(wrong).max() > 1
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", ["FLOOR_DIV", "FLOOR_MOD"])
+def test_quotients_near_integers_and_of_denormals_are_within_their_bounds(name: str, kernels: str) -> None:
+    rng = np.random.default_rng(3)
+    b = rng.standard_normal(4000).astype(np.float32)
+    a = (b * rng.integers(-9, 10, 4000)).astype(np.float32)
+    beside = np.nextafter(a, np.float32([-99, 99])[rng.integers(0, 2, 4000)])
+    a = np.where(rng.random(4000) < 0.5, beside, a)
+    a[:200] *= np.float32(1e-38)
+    a[200:300], b[300:400] = 0, b[300:400] * np.float32(1e-39)
+    a[400:500] *= np.float32(1e12)
+    spec = Spec((4000,))
+    data = file_of(name, [spec, spec], [spec])
+    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=KERNELS[kernels], num_threads=1)
+    interpreter.allocate_tensors()
+    for detail, array in zip(interpreter.get_input_details(), (a, b), strict=True):
+        interpreter.set_tensor(detail["index"], array)
+    interpreter.invoke()
+    graph = tflite.read(data)
+    arithmetic = Arithmetic(runtime="tflite" if kernels == "reference" else kernels)
+    (bound,) = of_tflite(graph, graph.operators[0], dict(zip(graph.inputs, (a, b), strict=True)), arithmetic=arithmetic)
+    result = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    assert bound.used(result).max() <= 1
+    if name == "FLOOR_DIV":
+        with np.errstate(over="ignore"):
+            rounded = np.floor(a / b)  # the quotient in float32, which reaches the next integer
+        assert bound.used(rounded.astype(np.float32)).max() > 1
+        (any_bound,) = of_tflite(graph, graph.operators[0], dict(zip(graph.inputs, (a, b), strict=True)))
+        assert 0.999 < any_bound.used(rounded).max() <= 1
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("name", ["ADD", "MUL", "CONV_2D", "LOGISTIC"])
 def test_quantized_results_are_within_their_steps(name: str, kernels: str) -> None:

@@ -244,20 +244,25 @@ def steps_from(start: Bounded, delta: Bounded, value: Array) -> Bounded:
     return added_up(value, magnitude, spread, index + 1, start)
 
 
-def floored_quotient(a: Bounded, b: Bounded, value: Array) -> Bounded:
+def floored_quotient(a: Bounded, b: Bounded, value: Array, *, doubled: bool) -> Bounded:
     """floor(a / b): of the rounded quotient, which may have reached the next integer.
 
     As an integer is a float, rounding never takes a quotient from one to below it (it is monotone; Higham, section
-    2.1): only errors that the operands have already do.
+    2.1): only errors that the operands have already do. In float64 no quotient of float32 numbers below 2^24 reaches an
+    integer n > a / b: n b - a is a multiple of the last places of both, and so at least 2^-48 n b.
+
+    Args:
+        value: the exact result.
+        doubled: whether the quotient is one of float64.
     """
-    quotient, size = a.value / b.value, np.abs(b.value)
+    quotient, size, u = a.value / b.value, np.abs(b.value), a.arithmetic.unit
     carried = np.where(size > b.worst, (a.worst + np.abs(quotient) * b.worst) / (size - b.worst), np.inf)
-    own = a.arithmetic.unit * (np.abs(quotient) + carried) + np.where(a.value == 0, 0.0, a.arithmetic.least)
+    least = np.where(a.value == 0, 0.0, a.arithmetic.least)
+    own = np.zeros(()) if doubled else u * (np.abs(quotient) + carried) + least
     low, high = np.floor(quotient - carried), np.floor(quotient + carried + own)
-    # Beyond 2 / u all numbers are integers, and a kernel's is the rounded quotient itself.
-    worst = np.maximum(np.abs(value - low), np.abs(high - value)) + np.where(
-        np.abs(value) > 1 / a.arithmetic.unit, own, 0
-    )
+    # Beyond 1 / u not every integer is a number, and beyond 1 / (2 u) a kernel's is the rounded quotient itself.
+    beyond = np.where(np.abs(value) > 0.5 / u, 2 * u * np.abs(value), 0.0)
+    worst = np.maximum(np.abs(value - low), np.abs(high - value)) + beyond
     return a.within(value, worst, worst)
 
 

@@ -162,8 +162,9 @@ def _power(site: Site) -> Bounded:
 
 
 def _floored_quotient(site: Site) -> Bounded:
-    """FLOOR_DIV: floor(a / b) of the rounded quotient (kernels/floor_div.cc), not of the exact one."""
-    return formulas.floored_quotient(site.x(), site.x(1), site.results[0])
+    """FLOOR_DIV, of which TFLite takes the quotient in float64 (FloorDiv of kernels/internal/reference/floor_div.h)."""
+    doubled = site.arithmetic.runtime in ("tflite", "xnnpack")  # which leaves it to the built-in kernel
+    return formulas.floored_quotient(site.x(), site.x(1), site.results[0], doubled=doubled)
 
 
 def _floored_rest(site: Site) -> Bounded:
