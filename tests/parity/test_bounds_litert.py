@@ -137,9 +137,10 @@ CASES: list[tuple[str, list[Any], Spec, dict[str, Any], bool]] = [
 ]  # fmt: skip
 
 
-def _bounds(
+def bounds(
     case: tuple[str, list[Any], Spec, dict[str, Any], bool], kernels: str, rng: np.random.Generator, spread: float = 0.0
 ) -> tuple[Bound, Array]:
+    """The bound of a file's result on random operands, and what kernels make of these."""
     name, sources, result, options, positive = case
     data = file_of(name, sources, [result], **options)
     graph = tflite.read(data)
@@ -162,14 +163,17 @@ def _bounds(
     return bound, interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
+UNLIKE = ("ELU", "LOCAL_RESPONSE_NORMALIZATION")
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_operators_are_within_their_bounds(case: Any, kernels: str) -> None:
-    if kernels == "reference" and case[0] in ("ELU", "LOCAL_RESPONSE_NORMALIZATION"):
+    if kernels == "reference" and case[0] in UNLIKE:
         pytest.skip(f"LiteRT has no reference kernel of {case[0]}, or one that leaves a channel out")
     for seed in range(6):
         spread = 12.0 * (seed % 2)  # magnitudes of 1e-5 to 1e5 side by side
-        bound, result = _bounds(case, kernels, np.random.default_rng(seed), spread)
+        bound, result = bounds(case, kernels, np.random.default_rng(seed), spread)
         assert bound.worst.shape == result.shape
         assert bound.used(result).max() <= 1
         assert spread or np.isfinite(bound.worst).all()
@@ -185,7 +189,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] in FAULTS], ids=lambda case: case[0])
 def test_a_small_fault_is_beyond_the_bound(case: Any) -> None:
-    bound, result = _bounds(case, "tflite", np.random.default_rng(1))
+    bound, result = bounds(case, "tflite", np.random.default_rng(1))
     at = np.unravel_index(np.argmax(np.abs(result)), result.shape)
     for sign in (-1, 1):
         wrong = result.astype(np.float64)
@@ -243,7 +247,7 @@ def test_quantized_results_are_within_their_steps(name: str, kernels: str) -> No
         ),
     }
     sources, result, options = cases[name]
-    bound, actual = _bounds((name, sources, result, options, False), kernels, RNG)
+    bound, actual = bounds((name, sources, result, options, False), kernels, RNG)
     assert bound.worst.max() <= 1
     assert bound.used(actual).max() <= 1
 
@@ -267,7 +271,7 @@ def test_data_that_kernels_quantize_as_they_run_are_within_their_bounds(
     used = []
     for seed in range(8):
         case = (name, sources, result, options, bool(seed % 2))
-        bound, actual = _bounds(case, kernels, np.random.default_rng(seed), 3.0 * (seed % 3))
+        bound, actual = bounds(case, kernels, np.random.default_rng(seed), 3.0 * (seed % 3))
         used.append(bound.used(actual).max())
     assert max(used) <= 1
     assert max(used) > 0.02  # it says something
@@ -281,7 +285,7 @@ def test_places_in_1024ths_of_an_element_are_within_their_steps(size: int, count
     options = {"alignCorners": True, "table": "ResizeBilinearOptions"}
     source, result = images
     case = ("RESIZE_BILINEAR", [source, ints(count, count)], result, options, False)
-    bound, actual = _bounds(case, kernels, np.random.default_rng(9))
+    bound, actual = bounds(case, kernels, np.random.default_rng(9))
     assert bound.used(actual).max() <= 1
 
 
@@ -393,3 +397,13 @@ def test_tables_of_16_bits_and_fixed_point_arithmetic_are_within_their_steps(
     used = bound.used(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])).max()
     assert used <= 1
     assert used == 1 or kernels == "reference" or exponent == -10
+
+
+@pytest.mark.parametrize(("zero", "wrong"), [(5, -128), (-100, 127)])
+def test_a_product_beyond_16_bits_is_the_kernels_own_fault(zero: int, wrong: int) -> None:
+    """LiteRT's optimized MUL of int8 adds the zero point to what it held to 16 bits, and wraps."""
+    x, y = quantized(IMAGE, "int8", 1.0, 0), quantized(IMAGE, "int8", 0.1, zero)
+    for kernels in KERNELS:
+        bound, result = bounds(("MUL", [x, x], y, {}, False), kernels, np.random.default_rng(2))
+        beyond = result[bound.used(result) > 1]
+        assert set(beyond) == ({wrong} if kernels == "tflite" else set())

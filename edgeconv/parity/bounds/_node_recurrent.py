@@ -9,9 +9,31 @@ import numpy as np
 
 from edgeconv.graph.recurrence import RECURRENT, activations_of
 from edgeconv.parity.bounds import _recurrent as recurrent
-from edgeconv.parity.bounds._bounded import Bounded, exact, stacked
+from edgeconv.parity.bounds._bounded import Bounded, by_sign, exact, stacked, widest
 from edgeconv.parity.bounds._site import Rule, Site
 
+
+def _by_exponentials(x: Bounded) -> Bounded:
+    """The sigmoid as 1 / (1 + exp(-x)), and exp(x) / (1 + exp(x)) below 0."""
+    power = x.monotone(lambda values: np.minimum(values, 0.0)).function("exp")
+    inverse = (-x).monotone(lambda values: np.minimum(values, 0.0)).function("exp")
+    return by_sign(x, 1.0 / (inverse + 1.0), power / (power + 1.0))
+
+
+def _sigmoid(x: Bounded) -> Bounded:
+    return widest(x.function("sigmoid"), ((x * 0.5).function("tanh") + 1.0) * 0.5, _by_exponentials(x))
+
+
+# Kernels of recurrent layers have functions of their own beside those of the operators Sigmoid and Tanh: ONNX Runtime's
+# GRU a sigmoid of its polynomial of tanh (`gru_reset_gate_sigmoid` of onnxruntime/core/providers/cpu/rnn/
+# rnn_helpers.cc), its RNN a tanh of a sigmoid, which is off by units of 1 near 0 (`Tanh` of rnn_activation_functors.h).
+_OWN: Mapping[str, Mapping[str, recurrent.Function]] = {
+    "GRU": {"sigmoid": _sigmoid},
+    "RNN": {
+        "sigmoid": _sigmoid,
+        "tanh": lambda x: widest(x.function("tanh"), _by_exponentials(x * 2.0) * 2.0 - 1.0),
+    },
+}
 _Step = Callable[[recurrent.Cell, Bounded, tuple[Bounded, ...]], tuple[Bounded, ...]]
 
 
@@ -49,7 +71,8 @@ def _cell(site: Site, number: int) -> recurrent.Cell:
     names: list[str] = []
     activations = activations_of(site.node.op_type, number, site.attribute("activations", names), (), ())
     own = [activation.name for activation in activations]
-    if any(name not in recurrent.FUNCTIONS for name in own):  # those that are known have no parameters
+    functions = {**recurrent.FUNCTIONS, **_OWN.get(site.node.op_type, {})}
+    if any(name not in functions for name in own):  # those that are known have no parameters
         raise site.unknown(f"with activations {', '.join(own)}")
     hidden = site[2].shape[2]
     zeros = [exact(site.x(), np.zeros(hidden))] * 2 * gates
@@ -58,7 +81,7 @@ def _cell(site: Site, number: int) -> recurrent.Cell:
         tuple(parts(1)),
         tuple(parts(2)),
         tuple((biases[at], biases[gates + at]) for at in range(gates)),
-        tuple(recurrent.FUNCTIONS[name] for name in own),
+        tuple(functions[name] for name in own),
         site.number("clip", 0.0),
         bool(site.attribute("linear_before_reset", 0)),
     )
