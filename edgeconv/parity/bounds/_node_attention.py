@@ -3,8 +3,8 @@
 Scores are products of queries and keys times a scale, which may be a factor of either or of both (its root); softcap,
 mask and softmax follow, and weights times values. A key that a query must not read has no weight: kernels add the least
 finite number to its score (`mask_filter_value` of onnxruntime/core/providers/cpu/llm/attention_helper.h), or leave it
-out, of which the exponential is 0 alike. The bound is of kernels that take the largest score of a row first, not of
-those that correct sums which they have begun already.
+out, of which the exponential is 0 alike. Of files of halves, what is between these steps is a half, too. The bound is
+of kernels that take the largest score of a row first, not of those that correct sums which they have begun already.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def _attention(site: Site) -> tuple[Bounded | None, ...]:
     repeated, values = (item.move(lambda array: np.repeat(array, shared, 1)) for item in (key, value))
     scores = _scores(query, repeated, site.number("scale", 0.0) or query.value.shape[-1] ** -0.5)
     cap = site.number("softcap", 0.0)
-    capped = (scores / cap).function("tanh") * cap if cap else scores
+    capped = ((scores / cap).function("tanh") * cap).stored_inside() if cap else scores
     is_read, term = _mask(site, capped)
-    masked = capped if term is None else capped + term
-    weights = formulas.softmax_of(masked, is_read, -1)
+    masked = capped if term is None else (capped + term).stored_inside()
+    weights = formulas.softmax_of(masked, is_read, -1).stored_inside()
     y = weights @ values
     if site[0].ndim == 3:
         shape = site[0].shape[:2]
@@ -55,7 +55,8 @@ def _heads(x: Bounded, count: int) -> Bounded:
 def _scores(query: Bounded, key: Bounded, scale: float) -> Bounded:
     turned = key.move(lambda array: np.swapaxes(array, -1, -2))
     root = math.sqrt(scale)
-    return widest((query @ turned) * scale, (query * scale) @ turned, (query * root) @ (turned * root))
+    forms = [(query @ turned) * scale, (query * scale).stored_inside() @ turned]
+    return widest(*forms, (query * root).stored_inside() @ (turned * root).stored_inside()).stored_inside()
 
 
 def _mask(site: Site, scores: Bounded) -> tuple[Array, Bounded | None]:
