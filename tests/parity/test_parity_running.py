@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from edgeconv.core import Array
@@ -118,3 +119,44 @@ def test_a_network_of_thousands_of_layers_has_its_layers_told(tmp_path: Path) ->
     data = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]).SerializeToString()
     groups = OnnxFile(tmp_path / "deep.onnx", data, Arithmetic()).groups
     assert sorted(name for group in groups for name in group) == sorted(names[1:-1])
+
+
+_SAMPLING = """g (float[1,2,6,6] x, float[1,4,4,2] grid, int64[3,1] places, float[3,8] updates)
+  => (float[1,8,4] y, float[1] d) {
+  c = Relu (x)
+  s = GridSample <mode = "linear", padding_mode = "border"> (c, grid)
+  shape = Constant <value = int64[3] {1, 8, 4}> ()
+  q = Reshape (s, shape)
+  a = Attention <q_num_heads = 2, kv_num_heads = 2> (q, q, q)
+  rows = Constant <value = int64[2] {4, 8}> ()
+  r = Reshape (a, rows)
+  u = ScatterND <reduction = "add"> (r, places, updates)
+  y = Reshape (u, shape)
+  first = Constant <value = int64[3] {2, 4, 4}> ()
+  halves = Reshape (y, first)
+  zero = Constant <value = int64[1] {0}> ()
+  m = Gather (halves, zero)
+  d = Det (m)
+}"""
+
+
+def test_layers_that_sample_attend_and_scatter_are_judged(tmp_path: Path) -> None:
+    graph = onnx.parser.parse_graph(_SAMPLING)
+    data = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)]).SerializeToString()
+    file = OnnxFile(tmp_path / "net.onnx", data, Arithmetic(runtime="onnxruntime"))
+    rng = np.random.default_rng(0)
+    shapes = ((1, 2, 6, 6), (1, 4, 4, 2), (3, 8))
+    x, grid, updates = (rng.uniform(-1.2, 1.2, shape).astype(np.float32) for shape in shapes)
+    inputs = [x, grid, np.array([[0], [3], [0]]), updates]
+    names = [name for group in file.groups for name in group]
+    session = onnxruntime.InferenceSession(file.probe(names), providers=["CPUExecutionProvider"])
+    fed = dict(zip(("x", "grid", "places", "updates"), inputs, strict=True))
+    returned = dict(zip([item.name for item in session.get_outputs()], session.run(None, fed), strict=True))
+    outputs = [returned.pop("y"), returned.pop("d")]
+    judged = file.judge(inputs, outputs, returned)
+    assert not judged.unjudged
+    assert {layer.name for layer in judged.layers} >= {"s", "a", "u", "d"}
+    assert max(layer.used for layer in judged.layers) <= 1
+    for name in ("s", "a", "u"):
+        wrong = {**returned, name: returned[name] * np.float32(1 + 1e-4)}
+        assert max(layer.used for layer in file.judge(inputs, outputs, wrong).layers) > 1
