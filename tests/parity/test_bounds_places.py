@@ -86,6 +86,18 @@ def test_errors_of_operands_are_carried(case: NodeCase) -> None:
     assert any((bound.worst > 1e-6).any() or not bound.exact.any() for bound in bounds)
 
 
+def test_no_order_of_the_stages_of_three_factors_leaves_the_bound() -> None:
+    """Where the middle one has columns that cancel, a stage's rounding is all that is left."""
+    rng = np.random.default_rng(3)
+    a, b, c = (rng.standard_normal(shape).astype(np.float32) for shape in ((4, 50), (50, 40), (40, 3)))
+    b[25:], a[:, 25:] = b[:25], -a[:, :25] * np.float32(1 + 1e-6)
+    c = c * np.exp(rng.uniform(-5, 5, c.shape)).astype(np.float32)
+    ((bound, result),) = judged(NodeCase("Einsum", [a, b, c], {"equation": "ij,jk,kl->il"}), RUNTIME)
+    for other in (result, (a @ b) @ c, a @ (b @ c), np.einsum("ij,jk,kl->il", a, b, c)):
+        assert 0 < bound.used(other).max() <= 1
+    assert bound.used(result + np.float32(2e-4) * np.abs(a) @ np.abs(b) @ np.abs(c)).max() > 1
+
+
 def _grid(*places: float) -> Array:
     wide = np.stack(np.meshgrid(places, places), -1)
     return wide[None].astype(np.float32)

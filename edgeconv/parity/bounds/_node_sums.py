@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -69,18 +69,41 @@ def _product_and_term(a: Bounded, b: Bounded, c: Bounded) -> Bounded:
 
 
 def _einsum(site: Site) -> Bounded:
-    if len(site.values) != 2:
-        raise site.unknown(f"of {len(site.values)} operands")
-    equation = site.text("equation", "").replace(" ", "")
-    terms, _, output = equation.partition("->")
-    sizes = {
-        letter: size
-        for term, item in zip(terms.split(","), (site[0], site[1]), strict=True)
-        for letter, size in zip(term, item.shape, strict=True)
-    }
-    # Letters that the output lacks are summed over.
-    count = math.prod(size for letter, size in sizes.items() if letter not in output)
-    return linear([site.x(), site.x(1)], site.results[0], site.again, count)
+    """Sums of products of one factor of each operand; those of three and more go in stages, in any order of these.
+
+    What a stage rounds is multiplied by the operands that follow, so that no partial sum's cancellation counts: each
+    product is rounded once for each term and for each factor (gamma_n; Higham, section 3.1).
+    """
+    operands = [site.x(index) for index in range(len(site.values))]
+    count = _summed_over(site.text("equation", "").replace(" ", ""), [item.value.shape for item in operands])
+    if len(operands) < 3:
+        return linear(operands, site.results[0], site.again, count)
+    x, sizes = operands[0], [np.abs(item.value) for item in operands]
+    wider = [size + np.broadcast_to(item.worst, size.shape) for size, item in zip(sizes, operands, strict=True)]
+    magnitude, whole = site.again(sizes), site.again(wider)
+    ratio = (count + len(operands)) * x.arithmetic.unit
+    # A product that vanishes takes what it is multiplied by along.
+    vanishing = x.arithmetic.least * 2 * count * math.prod(max(1.0, float(size.max(initial=0.0))) for size in wider)
+    overflow = np.where(whole < x.arithmetic.largest, 0.0, np.inf)
+    worst = whole - magnitude + (ratio / (1 - ratio) if ratio < 1 else np.inf) * whole + vanishing + overflow
+    return x.within(site.results[0], worst, worst)
+
+
+def _summed_over(equation: str, shapes: Sequence[Sequence[int]]) -> int:
+    """The number of terms of each sum: of all indices that the result lacks."""
+    inputs, arrow, output = equation.partition("->")
+    sizes: dict[str, int] = {}
+    for term, shape in zip(inputs.split(","), shapes, strict=True):
+        front, dots, back = term.partition("...")
+        behind = len(shape) - len(back)
+        named = [*zip(front, shape, strict=False), *zip(back, shape[behind:], strict=True)]
+        if dots:
+            named.append(("...", math.prod(shape[len(front) : behind])))
+        for name, size in named:
+            sizes[name] = max(sizes.get(name, 1), size)
+    if not arrow:  # those that occur once, and those without a name
+        output = "".join(name for name in sizes if name == "..." or inputs.count(name) == 1)
+    return math.prod(size for name, size in sizes.items() if name not in output)
 
 
 def _average(site: Site) -> Bounded:
