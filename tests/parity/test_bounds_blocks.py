@@ -10,6 +10,7 @@ import pytest
 
 from edgeconv.core import blocks
 from edgeconv.parity.bounds import Arithmetic, Bound, of_node
+from edgeconv.parity.bounds._bound import carried_over
 from edgeconv.parity.bounds._later import Later
 
 GENERATOR = np.random.default_rng(3)
@@ -118,6 +119,14 @@ def test_an_error_of_the_last_element_alone_is_an_error(monkeypatch: pytest.Monk
     assert Bound(errors, errors, errors).has_errors
     later = Later(lambda x: (np.abs(x), np.abs(x)), (errors,))
     assert Bound.later(errors, later).has_errors
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_operands_with_infinite_errors_warn_nobody() -> None:
+    numbers = np.array([np.inf, 1.0, -np.inf])
+    errors = np.array([np.inf, 0.25, np.inf])
+    (bound,) = carried_over([numbers], {0: Bound(numbers, errors, errors)}, lambda offsets: [numbers + offsets[0]])
+    np.testing.assert_array_equal(bound.worst, errors)
 
 
 @pytest.mark.parametrize("op_type", CASES)

@@ -199,8 +199,8 @@ def carried_over(
     errors: list[list[Array]] = []
     is_one = all(bound.worst is bound.likely for bound in carried.values())
     for name in ("worst",) if is_one else ("worst", "likely"):
-        ends = [evaluate({key: sign * getattr(bound, name) for key, bound in carried.items()}) for sign in (-1, 1)]
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # an operand may be infinite, and so may its error
+            ends = [evaluate({key: sign * getattr(bound, name) for key, bound in carried.items()}) for sign in (-1, 1)]
             distances = [
                 np.maximum(np.abs(low - result), np.abs(high - result))
                 for low, high, result in zip(*ends, results, strict=True)
