@@ -183,7 +183,9 @@ def _cut(
         what = f"the report states {len(artifact.inputs)} inputs, and the file has {len(file.inputs)}"
         raise ParityError(what, where=str(artifact.path), hint="export it again")
     sample = _sample(samples, artifact, place.link)
-    beside = BesideModule(artifact, source, sample) if source is not None else None
+    # A runtime that computes a layer otherwise is shown beside the file, which says what it has to compute.
+    is_runtimes = place.link is not None and place.link.link is Link.RUNNING
+    beside = BesideModule(artifact, source, sample) if source is not None and not is_runtimes else None
     layer = _resolved(place.layer, file) or (None if beside is None else beside.tensor_of(place.layer))
     if layer is None:
         return None

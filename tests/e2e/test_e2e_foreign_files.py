@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from torch import nn
 import edgeconv
 from edgeconv.cli import run
 from edgeconv.core import TensorSpec
+from edgeconv.core.verdicts import Link, LinkResult, Verdict
 from edgeconv.errors import ParityError
 from edgeconv.flow.borders import matched_specs
+from edgeconv.flow.output import staged
+from edgeconv.flow.record import read_report, write_report
 from edgeconv.parity import load_golden
 from edgeconv.parity.bounds import Arithmetic
+from edgeconv.parity.chain import held_to_links
 from edgeconv.parity.running._tflite import TfliteFile
 
 SHAPE = (1, 3, 12, 12)
@@ -322,6 +327,24 @@ def test_a_file_of_another_network_is_refused() -> None:
         _matched([TensorSpec("a", (1, 4), "float32")], ours)
     with pytest.raises(ParityError, match="it has 2 outputs"):
         _matched([TensorSpec("a", (1, 5), "float32"), TensorSpec("b", (1, 5), "float32")], ours)
+
+
+def test_a_runtimes_layer_is_shown_beside_the_file_with_a_recipe_too(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(folder / "net.toml")
+    _judged(folder / "torch.onnx", tmp_path, "--recipe", recipe, "--device", "onnxruntime")
+    report = read_report(tmp_path)
+    layer = next(node.output[0] for node in onnx.load(folder / "torch.onnx").graph.node if node.op_type == "Conv")
+    link = LinkResult(Link.RUNNING, Verdict.FAIL, where=layer, reason=f"layer {layer} is off")
+    rows = [replace(row, links=(link,)) if row.artifact else row for row in report.comparisons]
+    with staged(tmp_path) as staging:
+        write_report(staging, replace(report, comparisons=held_to_links(rows, report.artifacts)))
+    assert run(["bisect", str(tmp_path), "--recipe", recipe]) == 0
+    told = capsys.readouterr().out
+    assert f"torch.onnx: layer {layer}: link 4 (running) breaks" in told
+    assert "the file's own, in float64" in told
+    assert shown(tmp_path / "bisect" / "torch.onnx-layer.py") < 1e-5
 
 
 def _relu6_dropped(model: Any) -> None:
