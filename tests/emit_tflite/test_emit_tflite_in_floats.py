@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
 import torch
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+import edgeconv
 from edgeconv.flow.inspection.integers_tflite import float_parts_of_tflite
 from edgeconv.reference import evaluate
 
@@ -62,6 +66,20 @@ def test_what_is_infinite_in_between_is_looked_up(tflite: Any) -> None:
     operators = tflite.run(tflite.to_tflite(graph, metadata={}), [numbers], "reference").operators
     assert "GATHER" in operators
     assert operators.count("QUANTIZE") == 1
+
+
+@pytest.mark.parametrize(("kind", "in_floats"), [("int8", False), ("float", True)])
+def test_a_file_whose_own_inputs_are_integers_stays_integers_alone(kind: str, in_floats: bool, tmp_path: Path) -> None:
+    before = "" if kind == "int8" else "q = QuantizeLinear(x, s, z)"
+    read = "x" if kind == "int8" else "q"
+    text = f"""<ir_version: 9, opset_import: ["": 17]> g ({kind}[1, 4, 6, 8] x) => (int8[1, 4, 6, 8] y)
+        <float s = {{0.05}}, int8 z = {{3}}, float t = {{0.06}}, int8 n = {{-128}}>
+        {{ {before} r = DequantizeLinear({read}, s, z) a = Abs(r) y = QuantizeLinear(a, t, n) }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    edgeconv.export_onnx(tmp_path / "net.onnx", tmp_path / "out", name="net", formats="tflite")
+    (path,) = (tmp_path / "out").glob("*.tflite")
+    parts = float_parts_of_tflite(path.read_bytes())
+    assert any(part.startswith("ABS") for part in parts) is in_floats, parts
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -59,7 +59,8 @@ def make_integer(graph: Graph, *, io: str, exact: bool = False) -> tuple[str, ..
             operator.keeps_float = operator.keeps_float or why_not_exact(operator)
     settle(graph, exact=exact)
     drop_clamps(graph)
-    notes = _Rewrite(graph, exact=exact, only_integers=io != "float32").run()
+    are_integers = io != "float32" or all(tensor.name in graph.border_types for tensor in graph.inputs)
+    notes = _Rewrite(graph, exact=exact, only_integers=are_integers).run()
     pack_pixels(graph)
     _other_borders(graph, io)
     return notes
