@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 from crossed import diagonal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_writing import emitted, judged, quantized
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeconv.core.artifacts import Emitted
 from edgeconv.core.verdicts import Verdict
+from edgeconv.emit.tflite._quantization import of_constant, of_interval
 from edgeconv.flow.variant import Variant
 from edgeconv.parity.writing import Graph, TfliteFile
-from edgeconv.parity.writing._own_scales import _simplest
+from edgeconv.parity.writing._own_scales import OwnScales, _simplest
 from edgeconv.reference import tflite
 from edgeconv.reference.tflite import Quantization, TfliteGraph
 
@@ -26,6 +29,7 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "HardSwish": functional.hardswish,
     "HardSwish by hand": lambda x: x * functional.hardsigmoid(x),
     "HardSigmoid": functional.hardsigmoid,
+    "sum of magnitudes": lambda x: torch.cat([x[:, :7], torch.linalg.vector_norm(x, 1, 1, keepdim=True)], 1),
     "sum of rows": lambda x: x + 0.01 * x.sum((2, 3), keepdim=True),
     "sum of two": lambda x: x[:, :2].sum(1, keepdim=True) + x,
     "PReLU": lambda x: functional.prelu(x, torch.linspace(-0.1, 0.5, 8)),
@@ -117,3 +121,24 @@ def test_the_simplest_fraction_near_a_rounded_number_is_what_it_was(number: floa
     near = float(np.float32(number))
     low, high = sorted((near * (1 - 1e-7), near * (1 + 1e-7)))
     assert _simplest(low, high) == text
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    scale=st.floats(2.0**-13, 8, width=32),
+    zero=st.integers(-128, 127),
+    number=st.sampled_from([1.0000002, 1 / 6, 0.1, 0.2, 3.0, 1.7, 0.7310585786, 30.63067, 2.718281828, 255 / 6]),
+)
+def test_a_product_with_any_number_has_the_scale_that_follows(scale: float, zero: int, number: float) -> None:
+    """Six times 0.1666667, as Paddle's exporter writes a sixth, is 1.0000002, and no fraction."""
+    factor = np.full(1, number, np.float32)
+    steps = of_constant(factor, "int8")
+    source = Quantization((scale,), (zero,), 0)
+    result = of_interval(*(float(factor[0]) * scale * (end - zero) for end in (-128, 127)), "int8")
+    tensors = (
+        tflite.Tensor("x", (1, 4), "int8", source),
+        tflite.Tensor("by", (1,), "int8", Quantization(steps.scale, steps.zero_point, 0), steps.quantized(factor)),
+        tflite.Tensor("y", (1, 4), "int8", Quantization(result.scale, result.zero_point, 0)),
+    )
+    graph = TfliteGraph(tensors, (tflite.Operator("MUL", (0, 1), (2,), {}, 1),), (0,), (2,))
+    assert [*OwnScales(graph, [0], {}).faults()] == []

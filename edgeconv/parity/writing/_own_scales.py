@@ -9,7 +9,7 @@ choose: each follows from the scales beside it, by a rule that is restated here,
 3. *Multiplied*: of a mean that becomes a sum the scale is the sum's, divided by the count; of the gate of a HardSwish,
    divided by 6, it is a sixth of the gate's.
 4. *Ranges*: the ends of the integers are those of the range that the operands' ranges give, in interval arithmetic, cut
-   off where an activation does so.
+   off where an activation does so; also where floats compute it between DEQUANTIZE and QUANTIZE.
 
 Source of 1 and 2: https://ai.google.dev/edge/litert/models/quantization_spec.
 """
@@ -38,6 +38,8 @@ _WHOLE: Interval = (-math.inf, math.inf)
 _CLAMPS: tuple[Interval, ...] = (_WHOLE, (0.0, math.inf), (-1.0, 1.0), (0.0, 6.0))
 _RELU6 = 3
 _HALF_UNIT = 2.0**-24
+_MOST_DENOMINATOR = 20  # of what is a fraction beyond doubt; other numbers may be floats of somebody's
+_READINGS = 4  # numbers that a constant may stand for: a fraction, or up to three floats of one scale
 _ARITHMETIC = frozenset({"ADD", "SUB", "MUL", "ABS", "EXP", "LEAKY_RELU"})
 """Whose results have other steps than their operands."""
 _JOINING = frozenset({"SELECT_V2", "MAXIMUM", "MINIMUM", "CONCATENATION"})
@@ -64,6 +66,7 @@ class OwnScales:
             for index in dict.fromkeys(operator.inputs):
                 self._readers[index].append(operator)
         self._ranges: dict[int, Interval] = {}
+        self._reading = 0
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Tensor and one line, of each whose scale or zero point follows from nothing beside it."""
@@ -88,7 +91,11 @@ class OwnScales:
 
     def _follows(self, index: int, following: Collection[int]) -> bool:
         own, dtype = _of(self._tensor(index)), self._tensor(index).dtype
-        return any(own == due for due in self._due(index, dtype, following))
+        for self._reading in range(_READINGS):
+            self._ranges.clear()
+            if any(own == due for due in self._due(index, dtype, following)):
+                return True
+        return False
 
     def _due(self, index: int, dtype: str, following: Collection[int]) -> Iterator[Parameters]:
         maker = self._makers[index]
@@ -204,7 +211,22 @@ class OwnScales:
         own = self._numbers.get(tensor.name)
         if own is not None and np.unique(own).size == 1:
             return float(np.float64(own.flat[0]))
-        return _simplest(stored * (1 - 3 * _HALF_UNIT), stored * (1 + 3 * _HALF_UNIT))
+        simple = _simplest(stored * (1 - 3 * _HALF_UNIT), stored * (1 + 3 * _HALF_UNIT))
+        steps = float(np.asarray(tensor.data).flat[0]) - _of(tensor)[1]
+        # Rounded to a float32 before it was used, or not. Where it is no fraction (six times 0.1666667 is 1.0000002),
+        # it is one of up to three float32 numbers that have this scale.
+        near = [np.float32(simple)]
+        if float(Fraction(simple).limit_denominator(_MOST_DENOMINATOR)) != simple:
+            single = np.float32(stored)
+            near = [single, *(np.nextafter(single, np.float32(end)) for end in (-np.inf, np.inf))]
+        numbers = [number for number in (simple, *map(float, near)) if _has_scale(number, steps, tensor)]
+        return numbers[self._reading % len(numbers)] if numbers else simple
+
+
+def _has_scale(number: float, steps: float, tensor: Tensor) -> bool:
+    """Whether a constant has its scale of a number, which may have been rounded before."""
+    scale = np.float32(_of(tensor)[0])
+    return bool(steps) and any(np.float32(item / steps) == scale for item in (number, float(np.float32(number))))
 
 
 def _simplest(low: float, high: float) -> float:
@@ -288,6 +310,7 @@ _RULES: Mapping[str, Rule] = {
     "MUL": _at_corners(lambda a, b: a * b),
     "ABS": _absolute,
     "MEAN": _hull,
+    "DEQUANTIZE": _hull,
     "EXP": _grows(math.exp),
     "RELU": _grows(lambda x: max(x, 0.0)),
     "RELU6": _grows(lambda x: min(max(x, 0.0), 6.0)),
