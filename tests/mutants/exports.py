@@ -32,7 +32,7 @@ VARIANTS: tuple[tuple[str, str], ...] = (
     *(("fp32", "onnx"), ("fp32", "tflite"), ("fp16", "onnx"), ("fp16", "tflite")),
     *(("int8", "onnx"), ("int8", "tflite"), ("int16x8", "tflite")),
 )
-_CALIBRATION = 3  # images, and as much noise
+_CALIBRATION = 32  # images, and as much noise: of three, integers do not reach what is judged
 
 
 @dataclass(frozen=True)
