@@ -115,8 +115,9 @@ def _doubt(row: Comparison, bound: Fidelity, count: int, variant: str) -> str:
     least, due = row.sqnr_bound_db, bound.sqnr_db
     if least is None or due is None or least >= due:
         return ""
+    rounded = math.floor(100 * least) / 100
     return (
-        f"with {count} judged inputs, the 95 % bound of the SQNR is {least:.1f} dB: below {due:g}; judge more inputs"
+        f"with {count} judged inputs, the 95 % bound of the SQNR is {rounded:.2f} dB: below {due:g}; judge more inputs"
         f"{_HOLDS_BOUND.get(variant, '')}"
     )
 

@@ -70,6 +70,10 @@ def test_a_threshold_that_few_inputs_hold_by_chance_is_told_and_no_failure() -> 
     assert doubted.metrics.sqnr_db > 20.0 > (doubted.sqnr_bound_db or 20.0)
     assert doubted.reason.startswith("with 40 judged inputs, the 95 % bound of the SQNR is 1")
     assert "dB: below 20; judge more inputs" in doubted.reason
+    assert doubted.sqnr_bound_db is not None
+    due = doubted.sqnr_bound_db + 0.004
+    told = row(uneven, Fidelity(sqnr_db=due)).reason.partition(" SQNR is ")[2].split(" dB")[0]
+    assert float(told) < due, "however it is rounded"
     sure = row(noisy(30.0), Fidelity(sqnr_db=20.0))
     assert (sure.reason, 20.0 < (sure.sqnr_bound_db or 0.0) < 30.0) == ("", True)
     failed = row(noisy(19.0), Fidelity(sqnr_db=20.0))
