@@ -177,8 +177,8 @@ class Walk:
                     layer, due = next((other for other in readings if other[0].holds), (layer, due))
                 if not layer.holds and varying.isdisjoint(part.inputs):
                     layer = LayerOff(key, part, None)  # made of constants alone: like a value by chance, if at all
-                kept = None if layer.holds else array
-                layer = replace(layer, direct=loose.isdisjoint(part.inputs), array=kept, shape=array.shape)
+                off = None if layer.holds else array
+                layer = replace(layer, direct=loose.isdisjoint(part.inputs), array=off, shape=array.shape)
                 judged.append(layer)
                 # 3. What reads it reads the module's value; else its own, with the errors that it may have.
                 if layer.holds and layer.alike is not None and layer.alike.plain:
@@ -222,20 +222,20 @@ class Walk:
         """
         candidates, values, outputs = among
         steps = self._file.ranges.get(key)
-        known = outputs.get(key) or self.alike.get(key)
+        earlier = outputs.get(key) or self.alike.get(key)
         best: tuple[LayerOff, Array] = LayerOff(key, part, None), array
-        if known is not None and values[known.value].size == array.size:
-            due = known.arranged(values[known.value], array.shape)
-            best = _judged(key, part, known, (array, due), (deviation, self._least), steps), due
+        if earlier is not None and values[earlier.value].size == array.size:
+            due = earlier.arranged(values[earlier.value], array.shape)
+            best = _judged(key, part, earlier, (array, due), (deviation, self._least), steps), due
         clamped = steps is not None and bool(((array < steps.least) | (array > steps.greatest)).any())
         if key in outputs or (best[0].holds and not clamped):
             return best
         orders = [of.order for at in part.inputs if (of := self.alike.get(at)) is not None and of.order is not None]
-        found = candidates.find(array, steps, factors=self._factors, orders=orders)
-        if found is not None:
-            due = found.arranged(values[found.value], array.shape)
-            layer = _judged(key, part, found, (array, due), (deviation, self._least), steps)
-            self.alike.setdefault(key, found)
+        nearest = candidates.find(array, steps, factors=self._factors, orders=orders)
+        if nearest is not None:
+            due = nearest.arranged(values[nearest.value], array.shape)
+            layer = _judged(key, part, nearest, (array, due), (deviation, self._least), steps)
+            self.alike.setdefault(key, nearest)
             if layer.holds or best[0].alike is None:
                 return layer, due  # of two that a range makes one, the one that it makes nothing of
         return best

@@ -65,7 +65,7 @@ class OwnScales:
         for operator in graph.operators:
             for index in dict.fromkeys(operator.inputs):
                 self._readers[index].append(operator)
-        self._ranges: dict[int, Interval] = {}
+        self._ranges: list[dict[int, Interval]] = [{} for _ in range(_READINGS)]
         self._reading = 0
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -91,9 +91,9 @@ class OwnScales:
 
     def _follows(self, index: int, following: Collection[int]) -> bool:
         own, dtype = _of(self._tensor(index)), self._tensor(index).dtype
-        for self._reading in range(_READINGS):
-            self._ranges.clear()
-            if any(own == due for due in self._due(index, dtype, following)):
+        for reading in range(_READINGS):
+            self._reading = reading
+            if own in self._due(index, dtype, following):
                 return True
         return False
 
@@ -176,15 +176,16 @@ class OwnScales:
 
     def _range(self, index: int) -> Interval:
         """What numbers of a tensor lie in: that of its operands' ranges, within what its integers stand for."""
-        if index not in self._ranges:
+        ranges = self._ranges[self._reading]
+        if index not in ranges:
             low, high = self._reach(index)
             maker = self._makers.get(index)
-            self._ranges[index] = low, high
+            ranges[index] = low, high
             if maker is not None and maker.name in _RULES:
                 fused = _CLAMPS[_activation(maker)]
                 lowest, highest = self._result(maker, self._range, fused)
-                self._ranges[index] = min(max(low, lowest), high), max(min(high, highest), low)
-        return self._ranges[index]
+                ranges[index] = min(max(low, lowest), high), max(min(high, highest), low)
+        return ranges[index]
 
     def _reach(self, index: int) -> Interval:
         """What the integers of a tensor stand for, or the least and greatest number of a constant."""

@@ -10,7 +10,7 @@ from edgeconv.core.affine import limits_of
 from edgeconv.emit.tflite._graph import Graph, Operator, Tensor
 from edgeconv.emit.tflite._quantization import Quantization, of_constant, of_interval, of_type
 from edgeconv.emit.tflite.integer._blocks import grouped
-from edgeconv.emit.tflite.integer._in_floats import images_of, in_floats
+from edgeconv.emit.tflite.integer._in_floats import images_of, in_floats, parameters_of
 from edgeconv.emit.tflite.integer._interleaved import interleaved
 from edgeconv.emit.tflite.integer._moves import reshape, transpose
 from edgeconv.emit.tflite.integer._rules import TABLE, bounds_of
@@ -37,7 +37,7 @@ def _sum(graph: Graph, operator: Operator) -> list[Operator]:
     LiteRT 2.3's own SUM of int8 is wrong on its reference kernels.
     """
     source, result = operator.inputs[0], operator.outputs[0]
-    parameters = _of(result)
+    parameters = parameters_of(result)
     count = max(1, int(np.prod(source.shape)) // max(1, int(np.prod(result.shape))))
     steps = of_type(parameters.dtype, parameters.scale[0] / count, parameters.zero_point)
     mean = Tensor(f"{result.name}/mean", result.shape, np.dtype(parameters.dtype), quantization=steps)
@@ -53,8 +53,10 @@ def _sum(graph: Graph, operator: Operator) -> list[Operator]:
 def _table(graph: Graph, operator: Operator) -> list[Operator]:
     """Any function of one number: each integer's image is looked up."""
     source, result = operator.inputs[0], operator.outputs[0]
-    lowest, _ = limits_of(_of(source).dtype)
-    table = graph.constant(_of(result).quantized(images_of(operator)), f"{result.name}/table", _of(result))
+    lowest, _ = limits_of(parameters_of(source).dtype)
+    table = graph.constant(
+        parameters_of(result).quantized(images_of(operator)), f"{result.name}/table", parameters_of(result)
+    )
     wide, index = (Tensor(f"{result.name}/{name}", source.shape, np.dtype(np.int32)) for name in ("wide", "index"))
     # A table counts from 0, and int8 from -128. Places of 8 bits are none (kernels/gather.cc).
     shift = graph.constant(np.full(_single(source), -lowest, np.int32), "integers")
@@ -93,12 +95,12 @@ def _hard_swish(graph: Graph, operator: Operator) -> list[Operator]:
     result are narrow.
     """
     source, result = operator.inputs[0], operator.outputs[0]
-    parameters = _of(source)
+    parameters = parameters_of(source)
     sixteen, highest = parameters.dtype == "int16", parameters.interval[1] + 3
     if not sixteen and highest <= 0:
         return [operator]
     gates = of_interval(0.0, 6.0 if sixteen else min(6.0, highest), parameters.dtype)
-    if not sixteen and _off_by(gates, parameters) > _MOST_OFF * _of(result).scale[0]:
+    if not sixteen and _off_by(gates, parameters) > _MOST_OFF * parameters_of(result).scale[0]:
         return [operator]
     three, sixth = (_number(graph, number, result, name) for number, name in ((3.0, "three"), (1 / 6, "sixth")))
     gate = _like(source, f"{result.name}/gate", source.shape, gates)
@@ -131,10 +133,10 @@ def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
     its slope is a float32 number, and that of the integers seldom is.
     """
     source, result, slopes = operator.inputs[0], operator.outputs[0], operator.inputs[1]
-    if _of(source).dtype == "int16":
+    if parameters_of(source).dtype == "int16":
         return _prelu_by_parts(graph, operator)
     assert slopes.data is not None  # of `is_integer`'s constants
-    numbers = _of(slopes).dequantized(slopes.data)
+    numbers = parameters_of(slopes).dequantized(slopes.data)
     up_to_one = numbers.max() <= 1 + _ROUNDED
     if not up_to_one and numbers.min() < 1 - _ROUNDED:
         return [operator]
@@ -142,7 +144,7 @@ def _prelu(graph: Graph, operator: Operator) -> list[Operator]:
     if is_rounded_beyond_one:
         slopes = _of_next_scale(graph, slopes, 0.0 if up_to_one else np.inf)
     level, sloped = (_like(result, f"{result.name}/{name}", result.shape) for name in ("level", "sloped"))
-    same = _of(source) == _of(result)
+    same = parameters_of(source) == parameters_of(result)
     return [
         *([] if same else [Operator("QUANTIZE", [source], [level])]),
         Operator("MUL", [source, slopes], [sloped]),
@@ -159,7 +161,7 @@ def _of_next_scale(graph: Graph, slopes: Tensor, towards: float) -> Tensor:
     What is greater of x and 1.00000004 x is no PReLU of a positive x.
     """
     assert slopes.data is not None  # they are constants
-    steps = _of(slopes)
+    steps = parameters_of(slopes)
     scale = float(np.nextafter(np.float32(steps.scale[0]), np.float32(towards)))
     return graph.constant(slopes.data, slopes.name, of_type(steps.dtype, scale, steps.zero_point))
 
@@ -172,13 +174,13 @@ def _clamp(graph: Graph, operator: Operator) -> list[Operator]:
     """
     source, result, bounds = operator.inputs[0], operator.outputs[0], bounds_of(operator)
     assert bounds is not None  # of clamps alone
-    steps = _of(result)
+    steps = parameters_of(result)
     chain: list[tuple[str, list[Tensor]]] = []
     for code, bound, end in zip(("MAXIMUM", "MINIMUM"), bounds, limits_of(steps.dtype), strict=True):
         limit = steps.quantized(np.full(_single(result), bound))
         if (limit != end).all():
             chain.append((code, [graph.constant(limit, f"{result.name}/bound", steps)]))
-    if not chain or _of(source) != steps:
+    if not chain or parameters_of(source) != steps:
         chain.insert(0, ("QUANTIZE", []))
     between = [_like(result, f"{result.name}/{code.lower()}", result.shape) for code, _ in chain[:-1]]
     tensors = [source, *between, result]
@@ -191,7 +193,7 @@ def _clamp(graph: Graph, operator: Operator) -> list[Operator]:
 def _prelu_by_parts(graph: Graph, operator: Operator) -> list[Operator]:
     """ReLU(x) and the slope times min(x, 0); the scales of int16 are symmetric, so zero is the integer 0."""
     source, result = operator.inputs[0], operator.outputs[0]
-    zero = graph.constant(np.zeros(_single(result), np.int16), f"{result.name}/zero", _of(source))
+    zero = graph.constant(np.zeros(_single(result), np.int16), f"{result.name}/zero", parameters_of(source))
     above, below = (_like(source, f"{result.name}/{name}", source.shape) for name in ("above", "below"))
     sloped = _like(result, f"{result.name}/sloped", source.shape)
     return [
@@ -204,7 +206,7 @@ def _prelu_by_parts(graph: Graph, operator: Operator) -> list[Operator]:
 
 def _number(graph: Graph, number: float, result: Tensor, name: str) -> Tensor:
     array = np.full(_single(result), number, np.float32)
-    parameters = of_constant(array, _of(result).dtype)
+    parameters = of_constant(array, parameters_of(result).dtype)
     return graph.constant(parameters.quantized(array), f"{result.name}/{name}", parameters)
 
 
@@ -215,13 +217,8 @@ def _single(tensor: Tensor) -> tuple[int, ...]:
 
 def _like(tensor: Tensor, name: str, shape: tuple[int, ...], parameters: Quantization | None = None) -> Tensor:
     """A tensor of integers with other parameters, or with the same."""
-    parameters = parameters or _of(tensor)
+    parameters = parameters or parameters_of(tensor)
     return Tensor(name, shape, np.dtype(parameters.dtype), quantization=parameters)
-
-
-def _of(tensor: Tensor) -> Quantization:
-    assert tensor.quantization is not None  # the operator is integer
-    return tensor.quantization
 
 
 _RELU6 = 3  # ActivationFunctionType of the schema

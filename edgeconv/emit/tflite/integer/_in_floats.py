@@ -27,12 +27,7 @@ _LEAST = 2.0**-100  # in place of numbers that a function has no result for: its
 
 class _Step(NamedTuple):
     code: str
-    compute: Callable[..., Array]
     number: float | None = None
-
-
-def _step(code: str, number: float | None = None) -> _Step:
-    return _Step(code, _NUMPY[code], number)
 
 
 _NUMPY: Mapping[str, Callable[..., Array]] = {
@@ -46,16 +41,17 @@ _NUMPY: Mapping[str, Callable[..., Array]] = {
     "SIN": np.sin,
     "SQRT": np.sqrt,
 }
+_LOG = (_Step("MAXIMUM", _LEAST), _Step("LOG"))
 _CHAINS: Mapping[str, tuple[_Step, ...]] = {
-    "ABS": (_step("ABS"),),
-    "EXP": (_step("EXP"),),
-    "LOG": (_step("MAXIMUM", _LEAST), _step("LOG")),
-    "RSQRT": (_step("MAXIMUM", _LEAST), _step("RSQRT")),
-    "Cos": (_step("COS"),),
-    "Log": (_step("MAXIMUM", _LEAST), _step("LOG")),
-    "Sin": (_step("SIN"),),
-    "Softplus": (_step("EXP"), _step("ADD", 1.0), _step("LOG")),
-    "Sqrt": (_step("MAXIMUM", 0.0), _step("SQRT")),
+    "ABS": (_Step("ABS"),),
+    "EXP": (_Step("EXP"),),
+    "LOG": _LOG,
+    "RSQRT": (_Step("MAXIMUM", _LEAST), _Step("RSQRT")),
+    "Cos": (_Step("COS"),),
+    "Log": _LOG,
+    "Sin": (_Step("SIN"),),
+    "Softplus": (_Step("EXP"), _Step("ADD", 1.0), _Step("LOG")),
+    "Sqrt": (_Step("MAXIMUM", 0.0), _Step("SQRT")),
 }
 """By the operator of TFLite, or by ONNX's of a look-up: operators that every runtime has."""
 _GELU = "GELU"
@@ -91,7 +87,7 @@ def in_floats(graph: Graph, operator: Operator) -> list[Operator]:
 
 def images_of(operator: Operator) -> Array:
     """Of each integer that a look-up reads, from the least on, the real number that it becomes, as far as steps go."""
-    least, greatest = _parameters(operator.outputs[0]).interval
+    least, greatest = parameters_of(operator.outputs[0]).interval
     images = operator.options["function"](_numbers(operator))
     return np.asarray(np.clip(np.nan_to_num(images, nan=0.0, posinf=greatest, neginf=least), least, greatest))
 
@@ -102,20 +98,21 @@ def _gives(steps: tuple[_Step, ...], operator: Operator) -> bool:
     with np.errstate(all="ignore"):
         for step in steps:
             number = () if step.number is None else (np.float32(step.number),)
-            values = step.compute(values, *number)
+            values = _NUMPY[step.code](values, *number)
     if not np.isfinite(values).all():
         return False
-    parameters = _parameters(operator.outputs[0])
+    parameters = parameters_of(operator.outputs[0])
     off = np.abs(np.clip(values, *parameters.interval) - images_of(operator)) if operator.code == TABLE else np.zeros(1)
     return bool(off.max() <= _OFF * parameters.scale[0])
 
 
 def _numbers(operator: Operator) -> Array:
-    parameters = _parameters(operator.inputs[0])
+    parameters = parameters_of(operator.inputs[0])
     lowest, highest = limits_of(parameters.dtype)
     return np.asarray(parameters.dequantized(np.arange(lowest, highest + 1)), np.float32)
 
 
-def _parameters(tensor: Tensor) -> Quantization:
+def parameters_of(tensor: Tensor) -> Quantization:
+    """Of a tensor of an integer operator."""
     assert tensor.quantization is not None  # the operator is integer
     return tensor.quantization
