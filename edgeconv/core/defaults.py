@@ -49,7 +49,7 @@ INT8_SQNR_DB = 20.0
 """Acceptance threshold of int8 against float64: noise of a hundredth of the signal's energy. Less is a broken file."""
 
 ENOUGH_JUDGED, MOST_BESIDE = 30, 64
-"""Fewer judged inputs say little of others: so many of the calibration are then looked at beside them, at most."""
+"""Fewer judged inputs say little of others: so many of the calibration are then looked at for themselves, at most."""
 
 SQNR_CONFIDENCE = 0.95
 """Of the bound of an SQNR that inputs which nobody measured have, too: what a search for int8-mixed holds."""

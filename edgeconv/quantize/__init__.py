@@ -24,7 +24,8 @@ After the plan, in the order of what they cost; each gives a float model that th
     `round_weights`: that, and weights rounded so that later ones make up for earlier ones.
     `adaround`: that, and the rounding learned by gradient descent.
 Mixed precision
-    `sensitivity`: each layer's share of the error. `keep_in_float`: the plan with some layers left in float.
+    `sensitivity`: the order of the layers by the noise that goes with them.
+    `keep_in_float`: the plan with some layers left in float.
     `advice`: what helps where int8 falls short of a threshold.
     `search`: as many of the worst layers in float as a `Target` needs. `Search`, `Step`, `Measured`, `TARGET`.
 """
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from edgeconv.quantize._exponents import exponents_of
     from edgeconv.quantize._fronts import fronts
     from edgeconv.quantize._integer_biases import with_integer_biases
+    from edgeconv.quantize._kept_float import keep_in_float
     from edgeconv.quantize._make_plan import keep_operators, make_plan, observed_of, ranges_of
     from edgeconv.quantize._mask_outputs import round_masks
     from edgeconv.quantize._observers import OBSERVERS
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     from edgeconv.quantize._reorder import orders_of, reorder
     from edgeconv.quantize._rounding import round_weights
     from edgeconv.quantize._search import TARGET, Search, Step, search
-    from edgeconv.quantize._sensitivity import Sensitivity, keep_in_float, sensitivity
+    from edgeconv.quantize._sensitivity import Sensitivity, sensitivity
     from edgeconv.quantize._tune import corrections_of
     from edgeconv.quantize._unrounded import float_between, round_between
 
@@ -123,6 +125,7 @@ _PLACES = {
     "_exponents": ("exponents_of",),
     "_fronts": ("fronts",),
     "_integer_biases": ("with_integer_biases",),
+    "_kept_float": ("keep_in_float",),
     "_make_plan": ("keep_operators", "make_plan", "observed_of", "ranges_of"),
     "_mask_outputs": ("round_masks",),
     "_observers": ("OBSERVERS",),
@@ -132,7 +135,7 @@ _PLACES = {
     "_reorder": ("orders_of", "reorder"),
     "_rounding": ("round_weights",),
     "_search": ("TARGET", "Measured", "Search", "Step", "Target", "search"),
-    "_sensitivity": ("Sensitivity", "keep_in_float", "sensitivity"),
+    "_sensitivity": ("Sensitivity", "sensitivity"),
     "_tune": ("corrections_of",),
     "_unrounded": ("float_between", "round_between"),
 }

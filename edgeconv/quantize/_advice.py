@@ -53,15 +53,17 @@ def advice(
     measured = meter.measure(quantized)
     if target.holds(measured):
         return ""
-    # Without a layer's share of the squared error the ratio rises by -10·log10(1 - share) decibels.
+    order = sensitivity(model, plan, first(batches, ORDERED_BY), progress=progress)[:_NAMED]
+    # With a part of the noise power gone the ratio rises by -10·log10 of what is left.
+    left = [max(1.0 - sum(item.share for item in order[:count]), 1e-10) for count in range(len(order) + 1)]
     gains = [
-        (item.layer, -10 * math.log10(max(1.0 - item.share, 1e-10)))
-        for item in sensitivity(model, plan, first(batches, ORDERED_BY), progress=progress)[:_NAMED]
+        (item.layer, 10 * math.log10(before / after))
+        for item, before, after in zip(order, left, left[1:], strict=False)
     ]
     layers = ", ".join(f"{layer} {gain:.1f} dB" for layer, gain in gains if gain >= _LEAST_GAIN_DB)
     words = list(_missed(target, measured, -(-count // stride)))
     if layers:
-        words.append(f"in float these layers would give back: {layers}")
+        words.append(f"in float, each with those before it, these layers would give back: {layers}")
     words.append("`edgeconv export … --variant int8-mixed` keeps as few layers in float as it takes")
     if of_16_bits is not None:
         of_16 = meter.measure(apply(model, of_16_bits())).sqnr_db

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,12 +64,17 @@ def apply(model: ir.Model, plan: Plan) -> ir.Model:
     return _applied(model, plan, None)
 
 
-def apply_only(model: ir.Model, plan: Plan, names: Collection[str]) -> ir.Model:
+def apply_only(model: ir.Model, plan: Plan, layers: Collection[str], values: Collection[str]) -> ir.Model:
     """As `apply`, but for these layers (their weights and biases) and these activations alone."""
-    return _applied(model, plan, frozenset(names))
+    return _applied(model, plan, _Only(layers, values))
 
 
-def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Model:
+class _Only(NamedTuple):
+    layers: Collection[str]
+    values: Collection[str]
+
+
+def _applied(model: ir.Model, plan: Plan, only: _Only | None) -> ir.Model:
     model = model.clone()
     forget_names(model.graph)
     structure = structure_of(model, plan.kept_float)
@@ -84,7 +90,7 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
     if plan.scheme == "int8-weights":
         layers = _with_weights(model, plan)
     for name, layer in layers.items():
-        if only is not None and name not in only:
+        if only is not None and name not in only.layers:
             continue
         layer.node.meta[LAYER] = name
         work.weight(layer, plan.weights[name])
@@ -94,7 +100,7 @@ def _applied(model: ir.Model, plan: Plan, only: frozenset[str] | None) -> ir.Mod
         if only is None:
             _quantize_operands(model, structure, work)
         for value in structure.activations:
-            if only is None or value.name in only:
+            if only is None or value.name in only.values:
                 work.activation(value, plan.tensors[named(value)])
     remove_unread_constants(model.graph)
     # QuantizeLinear has int16 from opset 21 on (onnx/docs/Operators.md).

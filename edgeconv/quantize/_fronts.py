@@ -105,7 +105,7 @@ def _lost(trial: _Trial, zones: Sequence[_Zone]) -> dict[str, str]:
     around = [value for nodes in makers.values() for node in nodes for value in (*node.inputs, *node.outputs)]
     values = {value.name or "" for value in around if value is not None and is_activation(value)}
     operators = {name_of(node) for nodes in makers.values() for node in nodes}
-    coarse = apply_only(trial.model, plan, values | operators)
+    coarse = apply_only(trial.model, plan, operators, values)
     read = (values & plan.tensors.keys()) | {named(value) for zone in zones for value in zone.exact}
     exact = list(run_float(trial.model, trial.samples, sorted(read)))
     rounded = list(_run(coarse, trial.samples, [named(value) for value in makers]))

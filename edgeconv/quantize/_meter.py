@@ -72,15 +72,19 @@ class Meter:
 
     Few inputs say little of the worst ones, which make most of the error: real PP-OCRv4's recognizer had 20 dB on six
     judged lines, and 15.8 on 200 others. Calibration data are many. They are measured for themselves: added up with
-    the judged ones each would hide the other. What is likely of data that nobody measured is told by all of them.
+    the judged ones each would hide the other. What is likely of data that nobody measured is told by all of them,
+    however many are judged: of 40 judged lines the recognizer's bound fell by 1.2 dB where two more layers were in
+    float, as single lines had it, and of these and 60 others it rose by 0.5.
     """
 
     def __init__(self, reference: ir.Model, judged: Batches, target: Target, beside: Batches | None = None) -> None:
         self._reference = session_of(reference, (), optimized=False)
         self._groups, self._confidence = [judged], target.confidence
-        if beside is not None and sum(1 for _ in islice(judged(), ENOUGH_JUDGED)) < ENOUGH_JUDGED:
+        few = sum(1 for _ in islice(judged(), ENOUGH_JUDGED)) < ENOUGH_JUDGED
+        if beside is not None and (few or target.confidence is not None):
             stride = max(1, sum(1 for _ in beside()) // MOST_BESIDE)
             self._groups.append(lambda: islice(beside(), 0, stride * MOST_BESIDE, stride))
+        self._for_themselves = len(self._groups) if few else 1
         sample = next(iter(judged()), None)
         if sample is None:
             raise QuantizeError("there is no data to judge by", where="target", hint=JUDGED)
@@ -96,11 +100,13 @@ class Meter:
         # Without onnxruntime's optimizer, which would fuse what the plan rounds (see `session_of`).
         session = session_of(model, (), optimized=False)
         groups = [self._outputs(session, batches) for batches in self._groups]
-        worst = _worst([output.measured() for group in groups for output in group])
+        worst = _worst([output.measured() for group in groups[: self._for_themselves] for output in group])
         if self._confidence is None:
             return worst
         bounds = [_bound(outputs, self._confidence) for outputs in zip(*groups, strict=True)]
-        return replace(worst, sqnr_bound_db=min((bound for bound in bounds if bound is not None), default=None))
+        # others may do better than the judged ones; the bound is about these, too
+        least = min((min(bound, worst.sqnr_db) for bound in bounds if bound is not None), default=None)
+        return replace(worst, sqnr_bound_db=least)
 
     def _outputs(self, session: onnxruntime.InferenceSession, batches: Batches) -> list[_Output]:
         outputs = [

@@ -1,9 +1,9 @@
 """As many of the worst layers in float as a target needs: with one fewer it does not hold.
 
-The layers are ordered by their share of the error, measured once; then the number of those that stay float is doubled
-until the target holds, and bisected. Every step is measured on the whole quantized graph. A layer's share alone does
-not say what keeping it brings: its input stays as coarse as the layer before it writes it. Another order, or choice,
-may do with fewer.
+The layers are ordered by the noise that goes with them, each rounding measured once; then the number of those that stay
+float is doubled until the target holds, and bisected. Every step is measured on the whole quantized graph, with weights
+that are rounded for it. How rounded weights make up for each other noises of single roundings do not say: another
+choice may do with fewer.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from edgeconv.core.search_target import Measured, Target
 from edgeconv.errors import TargetError
 from edgeconv.quantize._apply import apply
 from edgeconv.quantize._graph import name_of
+from edgeconv.quantize._kept_float import keep_in_float
 from edgeconv.quantize._meter import Meter
 from edgeconv.quantize._plan import Plan
-from edgeconv.quantize._sensitivity import Batches, Sensitivity, float_costs, keep_in_float, sensitivity
+from edgeconv.quantize._sensitivity import Batches, Sensitivity, float_costs, sensitivity
 
 Tell = Callable[[str], None]
 ORDERED_BY = 8  # batches that give the order of the layers
@@ -92,11 +93,11 @@ def search(
         reference: the float graph that the target compares with; `model` by default.
         confirmed: has the last word on a step that reaches the target: what kernels make of it. Where it refuses the
             first that the graph says is enough, it is asked about everything in float next.
-        beside: data that the target has to hold on as well, where `judged` are few (below 30); some of them are read,
-            evenly taken. None for none.
+        beside: data that the target has to hold on as well, where `judged` are few (below 30); a target's confidence is
+            about all of them in any case. Some of them are read, evenly taken. None for none.
         changed: whether the float graph was changed on purpose before it was quantized (ReLU6 written as ReLU).
-        by_cost: orders the layers by the error that they make for each millisecond that they take longer in float, and
-            not by the error alone.
+        by_cost: orders the layers by the noise that they take away for each millisecond that they take longer in float,
+            and not by the noise alone.
         progress: is told how far it is, in one line.
 
     Raises:
@@ -114,10 +115,8 @@ def search(
     # 2. The order of the layers.
     rounded = tuned(plan)
     # not of the rounded model, whose weights lie on the grid already: quantizing them again loses nothing
-    layers = sensitivity(model, plan, first(batches, ORDERED_BY), progress=tell)
-    if by_cost:
-        costs = float_costs(model, [item.layer for item in layers])
-        layers = tuple(sorted(layers, key=lambda item: -item.share / costs[item.layer]))
+    costs = float_costs(model, plan) if by_cost else None
+    layers = sensitivity(model, plan, first(batches, ORDERED_BY), costs=costs, progress=tell)
     ladder = _Ladder(model, plan, rounded, tuple(item.layer for item in layers), whole, meter.measure)
     sure = confirmed and _Confirmed(confirmed, lambda: _unreachable(target, None, changed=changed))
 

