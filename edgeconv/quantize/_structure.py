@@ -15,8 +15,11 @@ from edgeconv.graph.constants import clip_bounds
 from edgeconv.graph.edit import constant, input_of, only_reader, producer_of
 from edgeconv.graph.gelus import spelled_out
 from edgeconv.graph.integer_rules import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, SHARED, WITH_INTEGERS
+from edgeconv.graph.thresholds import is_compared
 from edgeconv.quantize._divisors import WHY, divisors
 from edgeconv.quantize._graph import is_activation, name_of, named
+
+_COMPARED = "it is only compared, and rounding would move numbers next to the limit across it"
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,9 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
             integer kernel computes.
     """
     spelled, by_choice, dividing = spelled_out(model.graph), kept_float or {}, divisors(model.graph)
-    # 1. What stays float: by choice, without an integer kernel, or as a divisor. Of several nodes that spell out one
-    # operator (a GELU) each alone may have no kernel, while the operator has; one in float keeps all in float.
+    # 1. What stays float: by choice, without an integer kernel, as a divisor, or as it is compared only. Of several
+    # nodes that spell out one operator (a GELU) each alone may have no kernel, while the operator has; one in float
+    # keeps all in float.
     reasons = {}
     for node in model.graph:
         reason = by_choice.get(name_of(node))
@@ -114,6 +118,8 @@ def structure_of(model: ir.Model, kept_float: Mapping[str, str] | None = None) -
             reason = unquantizable(node)
         if reason is None and node in dividing:
             reason = WHY
+        if reason is None and node.op_type == "Abs" and is_compared(node):
+            reason = _COMPARED
         if reason is not None and any(is_activation(value) for value in (*node.inputs, *node.outputs)):
             reasons[name_of(spelled.get(node, node))] = reason
     added = {node: behind for node in model.graph if (behind := bias_add(node)) is not None and node not in spelled}

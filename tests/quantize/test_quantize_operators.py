@@ -196,6 +196,20 @@ def test_what_stays_float_is_told_to_whoever_reads_the_graph() -> None:
     assert not any("edgeconv.keep_float" in node.metadata_props for node in model.graph)
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_magnitude_that_is_only_compared_is_not_rounded(is_read: bool) -> None:
+    """Rounded, numbers next to the limit would lie on its other side; what is read besides has integers for that."""
+    g = Graph(0, input=(1, 3, 8, 8))
+    x = g.conv("input", "a", (4, 3, 1, 1))
+    size = g.add("Abs", [x], "size")
+    inside = g.add("LessOrEqual", [size, g.constant("limit", np.float32(0.5))], "inside")
+    y = g.add("Where", [inside, g.constant("zero", np.float32(0.0)), x], "b")
+    g.conv(g.add("Add", [y, size], "sum") if is_read else y, "c", (4, 4, 1, 1))
+    plan = _planned(g.model("c"))
+    assert ("size" in plan.tensors) is is_read
+    assert ("size" in plan.kept_float) is not is_read
+
+
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
 def test_a_layer_whose_weights_are_all_zero_makes_its_bias(scheme: str, per_channel: bool) -> None:

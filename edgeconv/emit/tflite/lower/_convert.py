@@ -25,6 +25,7 @@ from edgeconv.errors import ONNX_ONLY, EmitError
 from edgeconv.graph.gelus import Gelu, gelus
 from edgeconv.graph.integer_rules import LOOKED_UP
 from edgeconv.graph.near_zero import NearZero, near_zero
+from edgeconv.graph.thresholds import Threshold, inside, threshold_of
 from edgeconv.reference import evaluate_node
 
 _ELSEWHERE = ("Constant", "Shape", REQUANTIZE)  # what reads them lowers them, or the integers do
@@ -40,7 +41,7 @@ def convert(
     model = quantized.model
     low = Lowering(sizes, activations=quantized.activations)
     low.graph.border_types = quantized.borders
-    compound, inner = _groups(model.graph, integer=low.integer)
+    compound, inner = _groups(low, model.graph)
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
             raise EmitError(f"the initializer {name!r} has no value", where="tflite", hint="capture the module again")
@@ -86,7 +87,7 @@ def _computed_in_float32(graph: Graph, source: ir.Graph) -> tuple[str, ...]:
 
 
 def _lower_all(
-    low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu | NearZero], inner: Collection[ir.Node]
+    low: Lowering, graph: ir.Graph, compound: Mapping[ir.Node, Gelu | NearZero | Threshold], inner: Collection[ir.Node]
 ) -> None:
     """Lowers node after node; whatever is lacking and whatever is refused is told together at the end."""
     refused: list[EmitError] = []
@@ -113,21 +114,28 @@ def _lower_all(
     _refuse_all([_lack_of(lacking), *refused] if lacking else refused)
 
 
-def _groups(graph: ir.Graph, *, integer: bool) -> tuple[dict[ir.Node, Gelu | NearZero], Collection[ir.Node]]:
+def _groups(low: Lowering, graph: ir.Graph) -> tuple[dict[ir.Node, Gelu | NearZero | Threshold], Collection[ir.Node]]:
     """The last nodes of all that spell one function out, and the nodes before them that need not be computed.
 
-    Among integers ln(1 + x) and exp(x) - 1 stay two operators, each with its own scale.
+    Among integers ln(1 + x) and exp(x) - 1 stay two operators, each with its own scale, and a threshold is looked up.
     """
-    compound, inside = gelus(graph)
-    functions_of_one, inside_those = ({}, set()) if integer else near_zero(graph)
-    return {**compound, **functions_of_one}, inside | inside_those
+    compound, inner = gelus(graph)
+    if not low.integer:
+        functions_of_one, inside_those = near_zero(graph)
+        return {**compound, **functions_of_one}, inner | inside_those
+    limits = {node: threshold for node in graph if (threshold := threshold_of(node)) is not None}
+    limits = {node: threshold for node, threshold in limits.items() if tables.is_of_integers(low, node, threshold)}
+    inside_limits = {other for node, threshold in limits.items() for other in inside(node, threshold)}
+    return {**compound, **limits}, inner | inside_limits
 
 
-def _lower_group(low: Lowering, node: ir.Node, group: Gelu | NearZero) -> None:
+def _lower_group(low: Lowering, node: ir.Node, group: Gelu | NearZero | Threshold) -> None:
     """Lowers nodes that spell one function out; this is their last one."""
     low.node = node
     if isinstance(group, Gelu):
         activation.gelu_of(low, group.x, node.outputs[0], tanh=group.tanh)
+    elif isinstance(group, Threshold):
+        tables.threshold_of_integers(low, group, node.outputs[0])
     else:
         functions.near_zero_of(low, group.x, node.outputs[0], is_logarithm=group.is_logarithm)
 

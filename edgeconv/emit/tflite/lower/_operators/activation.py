@@ -123,25 +123,23 @@ def hard_sigmoid(low: Lowering, node: ir.Node) -> None:
     low.bind(node.outputs[0], form, low.emit("MUL", [six, low.floats(1 / 6)], x.shape))
 
 
-def mish(low: Lowering, node: ir.Node) -> None:
+def mish(low: Lowering, x: Tensor) -> Tensor:
     """Mish x·tanh(ln(1 + eˣ)).
 
     With p = sigmoid(x) and u = p·(2 - p), tanh(ln(1 + eˣ)) = u / (2 - u): no exponential that could overflow, and no
     cancellation for negative x.
     """
-    x, form = read(low, node)
     p = low.emit("LOGISTIC", [x], x.shape)
     two = low.floats(2.0)
     u = low.emit("MUL", [p, low.emit("SUB", [two, p], x.shape)], x.shape)
     gate = low.emit("DIV", [u, low.emit("SUB", [two, u], x.shape)], x.shape)
-    low.bind(node.outputs[0], form, low.emit("MUL", [x, gate], x.shape))
+    return low.emit("MUL", [x, gate], x.shape)
 
 
-def softsign(low: Lowering, node: ir.Node) -> None:
+def softsign(low: Lowering, x: Tensor) -> Tensor:
     """Softsign x / (1 + |x|)."""
-    x, form = read(low, node)
     below = low.emit("ADD", [low.emit("ABS", [x], x.shape), low.floats(1.0)], x.shape)
-    low.bind(node.outputs[0], form, low.emit("DIV", [x, below], x.shape))
+    return low.emit("DIV", [x, below], x.shape)
 
 
 def times(low: Lowering, x: Tensor, factor: float) -> Tensor:
@@ -195,8 +193,8 @@ LOWERINGS: dict[str, Lower] = {
     "Clip": clip,
     "HardSigmoid": hard_sigmoid,
     "HardSwish": unary("HARD_SWISH"),
-    "Mish": mish,
-    "Softsign": softsign,
+    "Mish": per_element(mish),
+    "Softsign": per_element(softsign),
     "Gelu": gelu,
     "Softmax": softmax("SOFTMAX"),
     "LogSoftmax": softmax("LOG_SOFTMAX"),

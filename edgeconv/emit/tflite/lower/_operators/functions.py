@@ -19,7 +19,7 @@ _BOOL = np.dtype(np.bool_)
 _WITH_A_SQUARE = 1e18  # in float32, and next to which 1 is nothing
 
 
-def _sinh(low: Lowering, x: Tensor) -> Tensor:
+def sinh(low: Lowering, x: Tensor) -> Tensor:
     """Its series below 1, whose next term is 2.5e-8 of it; else the half difference of the exponentials."""
     series = _polynomial(low, low.emit("SQUARE", [x], x.shape), [1 / math.factorial(2 * n + 1) for n in range(5)])
     series = low.emit("MUL", [x, series], x.shape)
@@ -101,15 +101,21 @@ def elu(low: Lowering, node: ir.Node) -> None:
     Spelled out, because TFLite's ELU has no alpha and LiteRT's reference kernels do not have the operator.
     """
     x, form = read(low, node)
+    scale, alpha, width = exponential_numbers(node).values()
+    # The two terms are added, so that of each element one has to be zero.
+    below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
+    below = _expm1(low, times(low, below, 1 / width))
+    parts = [times(low, low.emit("RELU", [x], x.shape), scale), times(low, below, alpha * scale)]
+    low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
+
+
+def exponential_numbers(node: ir.Node) -> dict[str, float]:
+    """The scale, the alpha and the width of an Elu, Selu or Celu, by name and in this order."""
     # ONNX's defaults of Selu are those of its paper (arXiv 1706.02515, appendix).
     default_alpha, default_scale = (1.6732632423543772, 1.0507009873554805) if node.op_type == "Selu" else (1.0, 1.0)
     alpha = node.attributes.get_float("alpha", default_alpha)
     scale = node.attributes.get_float("gamma", default_scale)
-    # The two terms are added, so that of each element one has to be zero.
-    below = low.emit("MINIMUM", [x, low.floats(0.0)], x.shape)
-    below = _expm1(low, times(low, below, 1 / alpha) if node.op_type == "Celu" else below)
-    parts = [times(low, low.emit("RELU", [x], x.shape), scale), times(low, below, alpha * scale)]
-    low.bind(node.outputs[0], form, low.emit("ADD", parts, x.shape))
+    return {"scale": scale, "alpha": alpha, "width": alpha if node.op_type == "Celu" else 1.0}
 
 
 def _asinh(low: Lowering, x: Tensor) -> Tensor:
@@ -182,7 +188,8 @@ _ERROR = (
 _SATURATED = 3.92  # from where on float32 has no number between the error function and 1
 
 
-def _erf(low: Lowering, x: Tensor) -> Tensor:
+def erf(low: Lowering, x: Tensor) -> Tensor:
+    """The error function: `_ERROR` within the numbers that it tells from 1."""
     z = clipped(low, x, -_SATURATED, _SATURATED)
     square = low.emit("SQUARE", [z], x.shape)
     quotient = low.emit("DIV", [_polynomial(low, square, part) for part in _ERROR], x.shape)
@@ -211,8 +218,8 @@ LOWERINGS: dict[str, Lower] = {
     "Atan": per_element(_atan),
     "Atanh": per_element(_atanh),
     "Cosh": per_element(_cosh),
-    "Erf": per_element(_erf),
-    "Sinh": per_element(_sinh),
+    "Erf": per_element(erf),
+    "Sinh": per_element(sinh),
     "Tan": per_element(_tan),
     **dict.fromkeys(("Celu", "Elu", "Selu"), elu),
     "Softplus": softplus,
