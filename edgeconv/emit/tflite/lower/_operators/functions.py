@@ -188,13 +188,17 @@ _ERROR = (
 _SATURATED = 3.92  # from where on float32 has no number between the error function and 1
 
 
-def erf(low: Lowering, x: Tensor) -> Tensor:
-    """The error function: `_ERROR` within the numbers that it tells from 1."""
+def _erf(low: Lowering, x: Tensor) -> Tensor:
+    # Rounded, the product may be the float behind 1, which no error function reaches.
+    return clipped(low, nearly_erf(low, x), -1.0, 1.0)
+
+
+def nearly_erf(low: Lowering, x: Tensor) -> Tensor:
+    """The error function, up to a unit of float32 beyond 1: microcontrollers have no RELU_N1_TO_1."""
     z = clipped(low, x, -_SATURATED, _SATURATED)
     square = low.emit("SQUARE", [z], x.shape)
     quotient = low.emit("DIV", [_polynomial(low, square, part) for part in _ERROR], x.shape)
-    # Rounded, the product may be the float behind 1, which no error function reaches.
-    return clipped(low, low.emit("MUL", [z, quotient], x.shape), -1.0, 1.0)
+    return low.emit("MUL", [z, quotient], x.shape)
 
 
 def _polynomial(low: Lowering, x: Tensor, coefficients: Sequence[float]) -> Tensor:
@@ -218,7 +222,7 @@ LOWERINGS: dict[str, Lower] = {
     "Atan": per_element(_atan),
     "Atanh": per_element(_atanh),
     "Cosh": per_element(_cosh),
-    "Erf": per_element(erf),
+    "Erf": per_element(_erf),
     "Sinh": per_element(sinh),
     "Tan": per_element(_tan),
     **dict.fromkeys(("Celu", "Elu", "Selu"), elu),

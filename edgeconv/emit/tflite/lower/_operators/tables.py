@@ -15,7 +15,7 @@ from edgeconv.emit.tflite._graph import Operator, Tensor
 from edgeconv.emit.tflite.integer._rules import TABLE
 from edgeconv.emit.tflite.lower._lowering import Lowering
 from edgeconv.emit.tflite.lower._operators.activation import in_best_form, mish, read, softsign
-from edgeconv.emit.tflite.lower._operators.functions import erf, exponential_numbers, sinh
+from edgeconv.emit.tflite.lower._operators.functions import exponential_numbers, nearly_erf, sinh
 from edgeconv.graph.edit import KEEP_FLOAT
 from edgeconv.graph.thresholds import Threshold
 
@@ -78,7 +78,7 @@ def _in_floats(low: Lowering, x: Tensor, write: Callable[[Lowering, Tensor], Ten
 
 
 _IN_FLOATS: Mapping[str, Callable[[Lowering, Tensor], Tensor]] = {
-    "Erf": erf,
+    "Erf": nearly_erf,
     "Mish": mish,
     "Sinh": sinh,
     "Softsign": softsign,
