@@ -196,6 +196,8 @@ def _before(name: str) -> str:
 def _integers(name: str, *, int16: bool = False) -> Support:
     lowered, reason = _tflite(name), integers.FLOAT.get(name, "")
     if name not in integers.WITH_INTEGERS:
+        if name in integers.LOOKED_UP and not int16 and not lowered.reason:
+            return Support("a table, where both sides are rounded")
         if lowered.reason or reason:
             return Support(reason=f"stays float: {reason}" if reason else lowered.reason)
         return Support("" if name in lowerings.LOWERINGS else lowered.entry)

@@ -148,6 +148,12 @@ def test_steps_that_floats_do_not_reach_are_looked_up(tflite: Any) -> None:
     assert np.abs(off[from_tie > _TIE]).max(initial=0) == 0
 
 
+def test_a_gate_that_is_never_open_is_looked_up(tflite: Any) -> None:
+    off, _, operators = _off(tflite, "threshold", (1 / 512, 0), (1 / 128, 5), "xnnpack")
+    assert operators == ["CAST", "ADD", "GATHER"]
+    assert not off.any()
+
+
 def test_alike_steps_need_no_second_rounding(tflite: Any) -> None:
     _, _, operators = _off(tflite, "thresholded", (0.02, -7), (0.02, -7), "xnnpack")
     assert operators == _GATE

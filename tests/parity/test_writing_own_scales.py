@@ -42,6 +42,11 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "resized": lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
     "chosen in floats": torch.atan,
     "chosen of another sign": torch.asinh,
+    "two tables": functional.selu,
+    "two tables of shrinkage": lambda x: functional.softshrink(x, 0.1),
+    "gate": lambda x: functional.threshold(x, 0.1, 0.0),
+    "gate and a table": lambda x: functional.threshold(x, 0.1, -0.3),
+    "gate of magnitudes": lambda x: functional.hardshrink(x.abs() - 0.3, 0.1),
     "a part of one": lambda x: functional.relu6(1.7 - x) * 0.3,
 }
 
@@ -114,6 +119,24 @@ def test_link_3_breaks_at_a_scale_of_the_writer_s_own_that_is_a_unit_off(form: s
     assert told.verdict is Verdict.FAIL
     assert "is the file's own, and its scale" in told.reason
     assert told.where.endswith(part)
+
+
+def test_what_floats_gate_keeps_its_steps_whatever_range_it_has() -> None:
+    """Magnitudes, of which half of the integers stand for none."""
+    signed, gate = Quantization((0.1,), (0,), 0), Quantization((float(np.float32(1 / 255)),), (-128,), 0)
+    one = tflite.Tensor("one", (1,), "float32", None, np.ones(1, np.float32))
+
+    def faults(product: Quantization) -> list[tuple[str, str]]:
+        integers = {"x": signed, "size": signed, "gate": gate, "product": product}
+        tensors = [tflite.Tensor(name, (1, 4), "int8", steps) for name, steps in integers.items()]
+        tensors += [tflite.Tensor(name, (1, 4), "float32") for name in ("real", "above", "clamped")] + [one]
+        steps = (("ABS", (0,), 1), ("DEQUANTIZE", (1,), 4), ("RELU", (4,), 5), ("MINIMUM", (5, 7), 6))
+        steps += (("QUANTIZE", (6,), 2), ("MUL", (1, 2), 3))
+        operators = tuple(tflite.Operator(name, read, (written,), {}, 1) for name, read, written in steps)
+        return [*OwnScales(TfliteGraph(tuple(tensors), operators, (0,), (3,)), [0, 1], {}).faults()]
+
+    assert faults(signed) == []
+    assert [name for name, _ in faults(replace(signed, zero_points=(1,)))] == ["product"]
 
 
 @pytest.mark.parametrize(("number", "text"), [(3, 3.0), (1 / 6, 1 / 6), (0.1, 0.1), (-0.3, -0.3), (144, 144.0)])

@@ -4,7 +4,8 @@ The graph states no scale of them, and a value tells a wrong one only where its 
 choose: each follows from the scales beside it, by a rule that is restated here, bit for bit, and asked of every one.
 
 1. *Beside*: it has the integers, or the steps, of a tensor that the same operator, or one that reads it, has as well:
-   what is moved, padded, requantized or joined; and what floats pick or clamp between DEQUANTIZE and QUANTIZE.
+   what is moved, padded, requantized or joined; what floats pick or clamp between DEQUANTIZE and QUANTIZE; and what is
+   multiplied by a gate of 0 to 1 that floats made.
 2. *Prescribed*: of the results of LOGISTIC, TANH, SOFTMAX and LOG_SOFTMAX.
 3. *Multiplied*: of a mean that becomes a sum the scale is the sum's, divided by the count; of the gate of a HardSwish,
    divided by 6, it is a sixth of the gate's.
@@ -111,7 +112,7 @@ class OwnScales:
             yield from (_of(self._tensor(at)) for at in joined if _has_one_scale(self._tensor(at)))
             return
         beside = [at for operator in readers for at in operator.outputs]
-        beside += self._beside_in_floats(index)
+        beside += [*self._beside_in_floats(index), *self._gated_by_floats(maker)]
         beside += () if maker.name in _ARITHMETIC else (*maker.inputs, *maker.outputs)
         yield from (_of(self._tensor(at)) for at in beside if at in following and self._tensor(at).dtype == dtype)
         if maker.name in _PRESCRIBED:
@@ -130,6 +131,15 @@ class OwnScales:
                 ends = operator.outputs if operator.name in _KEEPING else ()
                 rounded = [again for end in ends for again in self._readers[end] if again.name == "QUANTIZE"]
                 yield from (at for again in rounded for at in again.outputs)
+
+    def _gated_by_floats(self, maker: Operator) -> Iterator[int]:
+        """What an operator multiplies by a gate of 0 to 1, which was rounded from floats."""
+        for gate, other in (maker.inputs, maker.inputs[::-1]) if maker.name == "MUL" else ():
+            rounding = self._makers.get(gate)
+            if rounding is None or rounding.name != "QUANTIZE" or not self._tensor(rounding.inputs[0]).floating:
+                continue
+            if self._result(rounding, self._range, _WHOLE) == (0.0, 1.0):
+                yield other
 
     def _of_a_sum(self, maker: Operator, readers: Sequence[Operator]) -> Parameters | None:
         """Of a mean that becomes a sum, by its count: the integers are the sum's own."""

@@ -127,9 +127,15 @@ def _saturated(chain: Chain, operator: Operator) -> Chain:
 
 
 def _gives(chains: Sequence[Chain], operator: Operator) -> bool:
-    """Whether the steps are finite for all integers, and give those of the look-up; one chain for each of them."""
+    """Whether the steps are finite for all integers, and give those of the look-up; one chain for each of them.
+
+    A gate that is never open makes a constant, and a scale of 0 to 1 would say too much of it.
+    """
     numbers = _numbers(operator)
-    parts = [computed(chain.steps, numbers) * (numbers if chain.gates else np.float32(1)) for chain in chains]
+    values = [computed(chain.steps, numbers) for chain in chains]
+    if any(chain.gates and not gate.any() for chain, gate in zip(chains, values, strict=True)):
+        return False
+    parts = [gate * numbers if chain.gates else gate for chain, gate in zip(chains, values, strict=True)]
     parameters = parameters_of(operator.outputs[0])
     if not all(np.isfinite(part).all() for part in parts) or (np.count_nonzero(parts, axis=0) > 1).any():
         return False
