@@ -34,6 +34,7 @@ from edgeconv.emit.tflite.integer._rules import (
 )
 from edgeconv.emit.tflite.integer._scales import spread
 from edgeconv.emit.tflite.integer._settle import drop_clamps, settle
+from edgeconv.emit.tflite.integer._weights import with_nearest_biases
 from edgeconv.emit.tflite.lower._recurrent import WHOLE_LAYER
 
 _FLOAT = np.dtype(np.float32)
@@ -166,13 +167,17 @@ class _Rewrite:
         data, weight = operator.inputs[rule.data], operator.inputs[1]
         assert data.quantization is not None  # is_integer looked
         assert weight.data is not None
-        scales = weight.quantization or of_weights(weight.data, rule.axis)
-        operator.inputs[1] = self._constant(weight, scales)
         place = 3 if operator.code == "TRANSPOSE_CONV" else 2
+        bias = operator.inputs[place].data if len(operator.inputs) > place else None
+        scales = weight.quantization
+        if scales is None and bias is not None and rule.axis is not None:
+            scales = with_nearest_biases(weight.data, rule.axis, bias, data.quantization.scale[0])
+        scales = scales or of_weights(weight.data, rule.axis)
+        operator.inputs[1] = self._constant(weight, scales)
         if len(operator.inputs) > place:
             products = bias_scales(data.quantization.scale[0], scales.scale)
-            bias = of_type(_BIAS[data.quantization.dtype], products, 0)
-            operator.inputs[place] = self._constant(operator.inputs[place], bias)
+            stored = of_type(_BIAS[data.quantization.dtype], products, 0)
+            operator.inputs[place] = self._constant(operator.inputs[place], stored)
 
     def _constant(self, tensor: Tensor, quantization: Quantization) -> Tensor:
         assert tensor.data is not None
