@@ -38,7 +38,7 @@ def steps_moved(value: ir.Value, step: float, within: Set[str]) -> float:
     most = 0.0
     for use in value.uses():
         reader, result = use.node, use.node.outputs[0]
-        finest, weight = next_step(result), _weight(reader) if use.idx == 0 else None
+        finest, weight = next_step(result), real_weight(reader) if use.idx == 0 else None
         if reader.op_type in within | PICKS | having(Trait.MOVES):
             moved = max(steps_moved(each, step, within) for each in reader.outputs)
         elif reader.op_type == "QuantizeLinear":
@@ -92,7 +92,7 @@ def _is_of_tensor(quantize: ir.Node) -> bool:
     return scale is not None and scale.size == 1
 
 
-def _weight(node: ir.Node) -> npt.NDArray[np.float64] | None:
+def real_weight(node: ir.Node) -> npt.NDArray[np.float64] | None:
     """A layer's weight as the numbers that its integers stand for, (channels, taps); None of what has none."""
     made = producer.inputs if (producer := _dequantize(node)) is not None else ()
     integers = constant(made[0]) if made else None
