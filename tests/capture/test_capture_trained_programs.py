@@ -4,7 +4,7 @@ Members: programs that torchao 0.18 wrote (`trained_programs`: quantizers of XNN
 and of x86, uint8), read without torchao; graphs of torch's own operators with scales as numbers and as tensors,
 integers as constants and weights that are still rounded, int32 biases, shared rounded values; recorded fake
 quantization; modules that ``convert``, ``convert_fx`` and ``convert_to_reference_fx`` made, by part and by operator.
-Refused: scales that are computed, per token, by blocks, observing ones.
+Observers beside fake quantization. Refused: scales that are computed, per token, by blocks, observing ones.
 """
 
 from __future__ import annotations
@@ -358,3 +358,20 @@ def test_each_part_with_a_fixed_scale_has_a_form_of_floats(part: nn.Module, engi
     distance = (as_floats(module)(_IMAGES) - module(_IMAGES)).abs() * 256
     assert distance.max() < 1.01
     assert (distance > 0.01).float().mean() < 0.1
+
+
+@pytest.mark.parametrize("backend", ["qnnpack", "x86"])
+def test_an_observer_beside_fake_quantizations_rounds_nothing(backend: str, tmp_path: Path) -> None:
+    """torch's mapping for training gives PReLU's result an observer, which hands on what it gets and goes on counting.
+
+    It was refused as a module that calibrates.
+    """
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(4), nn.Conv2d(4, 4, 3)).train()
+    prepared: Any = prepare_qat_fx(net, tq.get_default_qat_qconfig_mapping(backend), (_IMAGES,))
+    prepared(_IMAGES)
+    prepared.eval().apply(tq.disable_observer)
+    expected, counted = prepared(_IMAGES), {name: item.clone() for name, item in prepared.state_dict().items()}
+    assert any(name.endswith("histogram") for name in counted)
+    _assert_within_a_step(prepared, _IMAGES, expected, _step_of(expected), tmp_path)
+    assert all(torch.equal(item, counted[name]) for name, item in prepared.state_dict().items())

@@ -32,10 +32,16 @@ def kinds(name: str) -> tuple[Any, ...]:
 
 @contextmanager
 def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
-    """Inside of the block, every fake quantization only rounds; `_unfit.check_fit` has refused those that observe."""
-    parts = [part for part in module.modules() if isinstance(part, kinds("FakeQuantizeBase"))]
+    """Inside of the block, every fake quantization only rounds; `_unfit.check_fit` has refused those that observe.
+
+    Observers beside them hand on what they get, as ever: torch's mapping for training gives PReLU's result one.
+    """
+    parts = [
+        part for part in module.modules() if isinstance(part, (*kinds("FakeQuantizeBase"), *kinds("ObserverBase")))
+    ]
     for part in parts:
-        vars(part)["forward"] = _rounding_of(part)
+        rounds = isinstance(part, kinds("FakeQuantizeBase"))
+        vars(part)["forward"] = _rounding_of(part) if rounds else _handed_on
     try:
         yield
     finally:
@@ -43,10 +49,14 @@ def frozen_quantization(module: torch.nn.Module) -> Iterator[None]:
             del vars(part)["forward"]
 
 
+def _handed_on(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
 def _rounding_of(part: Any) -> Rounding:
     """The rounding of a fake quantization, with its present scale; none where it is switched off."""
     if not bool(part.fake_quant_enabled[0]):
-        return lambda x: x
+        return _handed_on
     if is_learnable(part):
         return _learned(part)
     limits = part.activation_post_process.quant_min, part.activation_post_process.quant_max

@@ -27,9 +27,11 @@ def check_fit(module: torch.nn.Module) -> None:
     Raises:
         CaptureError: one does not; says which, and what it is.
     """
-    root = type(module).__name__
-    for path, part in _outermost(module):
-        for check in _CHECKS:
+    root, parts = type(module).__name__, list(_outermost(module))
+    # Observers of a module that was not trained so stand where it is to be rounded.
+    is_trained = any(isinstance(part, kinds("FakeQuantizeBase")) for _, part in parts)
+    for path, part in parts:
+        for check in _CHECKS if is_trained else (*_CHECKS, _check_observer):
             check(part, path or root)
     _check_tensors(module, root)
 
@@ -42,8 +44,7 @@ def _outermost(module: torch.nn.Module, path: str = "") -> Iterator[tuple[str, t
             yield from _outermost(part, f"{path}.{name}" if path else name)
 
 
-def _check_observer(part: Any, where: str) -> None:
-    package = "torchao.quantization.pt2e" if type(part).__module__.startswith("torchao.") else "torch.ao.quantization"
+def _check_observing(part: Any, where: str) -> None:
     if is_learnable(part):
         if bool(part.static_enabled[0]):
             what = f"it is {kind_of(part)} that still observes: every call moves its scale"
@@ -56,12 +57,20 @@ def _check_observer(part: Any, where: str) -> None:
             raise CaptureError(what, where=where, hint="prepare the module with FakeQuantize, or " + _FLOAT)
         if bool(part.observer_enabled[0]):
             what = f"it is {kind_of(part)} that still observes: every call moves its scale"
-            hint = f"freeze it: module.apply({package}.disable_observer); or " + _FLOAT
+            hint = f"freeze it: module.apply({_package_of(part)}.disable_observer); or " + _FLOAT
             raise CaptureError(what, where=where, hint=hint)
-    elif isinstance(part, kinds("ObserverBase")):
+
+
+def _check_observer(part: Any, where: str) -> None:
+    if isinstance(part, kinds("ObserverBase")):
+        package = _package_of(part)
         what = f"it is {kind_of(part)}, which {package.rpartition('.quantization')[0]} put there to calibrate"
         hint = "pass what convert_pt2e makes of it, or " + _FLOAT if package.startswith("torchao") else _FLOAT
         raise CaptureError(what, where=where, hint=hint)
+
+
+def _package_of(part: Any) -> str:
+    return "torchao.quantization.pt2e" if type(part).__module__.startswith("torchao.") else "torch.ao.quantization"
 
 
 def _check_foreign(part: Any, where: str) -> None:
@@ -93,7 +102,7 @@ _FOREIGN = (
 """Modules that hold quantizers, whose they are, and what writes them as QuantizeLinear and DequantizeLinear."""
 
 _CHECKS: tuple[Callable[[torch.nn.Module, str], None], ...] = (
-    _check_observer,
+    _check_observing,
     _check_foreign,
     _check_script,
     _check_lazy,
