@@ -182,7 +182,7 @@ class _Quantizer:
             model, notes = quantize.round_between(self._model, always=self._settings.keep_roundings)
             if self._settings.keep_float:
                 model = quantize.float_between(model, self._settings.keep_float)
-            model = quantize.with_room_for_biases(model)
+            model = quantize.with_finer_biases(quantize.with_room_for_biases(model))
             notes = (*notes, *self._saturating(name, model, "quantize the float model, or turn"))
             exact = not self._settings.keep_roundings  # else integers alone
             return Variant(name, model, io=self._settings.io, keep_roundings=True, exact=exact, notes=notes)

@@ -19,6 +19,7 @@ The plan
     `round_between`: what a graph that is quantized already leaves unrounded in front of its layers.
     `float_between`: which of its operators are computed in floats. `with_integer_biases`: with the biases of kernels.
     `with_room_for_biases`: whose biases all fit into 32 bits.
+    `with_finer_biases`: of weights of few bits, whose biases are rounded less.
     `round_masks`: outputs of zeros and ones, among outputs of integers.
 After the plan, in the order of what they cost; each gives a float model that the same plan fits
     `correct_biases`: no layer's mean is shifted any more. `corrections_of`: by how much each bias was moved.
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from edgeconv.quantize._equalize import equalize
     from edgeconv.quantize._exponents import exponents_of
     from edgeconv.quantize._fronts import fronts
-    from edgeconv.quantize._integer_biases import with_integer_biases, with_room_for_biases
+    from edgeconv.quantize._integer_biases import with_finer_biases, with_integer_biases, with_room_for_biases
     from edgeconv.quantize._kept_float import keep_in_float
     from edgeconv.quantize._make_plan import keep_operators, make_plan, observed_of, ranges_of
     from edgeconv.quantize._mask_outputs import round_masks
@@ -89,6 +90,7 @@ __all__ = [
     "matching",
     "with_names",
     "round_between",
+    "with_finer_biases",
     "with_integer_biases",
     "with_room_for_biases",
     "round_masks",
@@ -126,7 +128,7 @@ _PLACES = {
     "_equalize": ("equalize",),
     "_exponents": ("exponents_of",),
     "_fronts": ("fronts",),
-    "_integer_biases": ("with_integer_biases", "with_room_for_biases"),
+    "_integer_biases": ("with_finer_biases", "with_integer_biases", "with_room_for_biases"),
     "_kept_float": ("keep_in_float",),
     "_make_plan": ("keep_operators", "make_plan", "observed_of", "ranges_of"),
     "_mask_outputs": ("round_masks",),

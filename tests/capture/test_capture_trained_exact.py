@@ -4,7 +4,8 @@ What biases of 32 bits, and float32, do to the module itself is told beside a pr
 
 Members: layers with BatchNorm, a clamp, a sum or nothing behind them; a Linear of three axes; one layer alone; layers
 whose BatchNorm the training rounded apart, of which LiteRT has the module's numbers without being asked; channels of
-zeros, or next to nothing, whose biases do not fit into 32 bits at the scales that torch gives them.
+zeros, or next to nothing, whose biases do not fit into 32 bits at the scales that torch gives them; weights of few
+bits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from torch.ao.nn.quantized import FloatFunctional
 from trained import CONFIGS, computed, trained
 
 import edgeconv
+from edgeconv import quantize
 from edgeconv.errors import QuantizeError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -174,3 +177,29 @@ def test_norms_of_next_to_nothing_have_room_for_their_biases(factor: float, tmp_
     norm = _with_little(nn.BatchNorm2d(4), factor)
     net = nn.Sequential(tq.QuantStub(), nn.Conv2d(3, 4, 3, bias=False), norm)
     _assert_on_both_runtimes(trained(net, CONFIGS["int8"], (3, 8, 8)), torch.randn(4, 3, 8, 8), tmp_path)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_biases_beside_weights_of_few_bits_are_rounded_less(
+    bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers as multiples of eight, say, of an eighth of the scale, in units of which a bias is rounded."""
+    most = 2 ** (bits - 1) - 1
+    options = {"quant_min": -most, "quant_max": most, "dtype": torch.qint8, "qscheme": torch.per_channel_symmetric}
+    weight = tq.FakeQuantize.with_args(observer=tq.MovingAveragePerChannelMinMaxObserver, ch_axis=0, **options)
+    torch.manual_seed(0)
+    net = nn.Sequential(tq.QuantStub(), nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3))
+    module = trained(net, tq.QConfig(activation=CONFIGS["int8"].activation, weight=weight), (3, 24, 24))
+    x = torch.randn(8, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    step, proven = float(module[-1].activation_post_process.scale), ("onnxruntime", "litert")
+    result = edgeconv.export(module, (x,), tmp_path, name="net", variants="int8", devices=proven)
+    assert result.report.verdict == "pass", [row.reason for row in result.report.comparisons]
+    graph = ir.load(next(artifact.path for artifact in result.artifacts if artifact.format == "onnx"))
+    stored = [item.const_value.numpy() for item in graph.graph.initializers.values() if item.dtype == ir.DataType.INT8]
+    largest = [np.abs(array).max() for array in stored if array.ndim == 4]
+    assert largest == [most * 2 ** (7 - bits)] * 2  # and no two products by uint8 saturate 16 bits
+    less = _off(module, x, tmp_path / "less", step)
+    monkeypatch.setattr(quantize, "with_finer_biases", lambda model: model)
+    assert all(
+        0 <= 2 ** (6 - bits) * few <= many for few, many in zip(less, _off(module, x, tmp_path, step), strict=True)
+    )

@@ -217,16 +217,21 @@ def _slices_of(node: ir.Node) -> Counter[tuple[float, bytes]]:
 
 
 def _slices(integers: Array, scales: Sequence[float], axis: int) -> Counter[tuple[float, bytes]]:
-    """Scale and sorted integers of each slice; of one scale, or of equal ones, those of the whole.
+    """Scale and sorted integers of each slice; of one scale, or of equal ones, those of the whole."""
+    if not integers.any() or len(set(scales)) == 1 or axis >= integers.ndim or integers.shape[axis] != len(scales):
+        return Counter([_slice(scales[0], integers)])
+    return Counter(map(_slice, scales, np.moveaxis(integers, axis, 0)))
+
+
+def _slice(scale: float, integers: Array) -> tuple[float, bytes]:
+    """The least integers, sorted, and their scale: twice the integers of half the scale are the same numbers.
 
     Zeros are zeros at any scale: theirs is 0 here.
     """
-    if not integers.any():
-        return Counter([(0.0, integers.astype(np.int64).tobytes())])
-    if len(set(scales)) == 1 or axis >= integers.ndim or integers.shape[axis] != len(scales):
-        return Counter([(scales[0], np.sort(integers, axis=None).astype(np.int64).tobytes())])
-    rows = np.sort(np.moveaxis(integers, axis, 0).reshape(len(scales), -1), axis=1).astype(np.int64)
-    return Counter((scale if row.any() else 0.0, row.tobytes()) for scale, row in zip(scales, rows, strict=True))
+    least = np.sort(integers.astype(np.int64), axis=None)
+    bits = int(np.bitwise_or.reduce(np.abs(least))) if least.size else 0
+    power = bits & -bits  # that divides all of them
+    return scale * power, (least // max(power, 1)).tobytes()
 
 
 def _bytes(node: ir.Node) -> tuple[bytes, ...]:
