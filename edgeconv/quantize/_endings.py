@@ -4,8 +4,8 @@ A Softmax or Sigmoid that an output ends with is flat nearly everywhere: noise s
 equal, and there it is all or nothing. Of eight lines that PP-OCRv4's recognizer read, one glyph that flipped was half
 of the noise of a layer, and none of that of its neighbor. So it is measured before such a function, where the noises
 of single roundings add up to that of all of them: 22.5 and 23.3 dB in that network, and 7.8 and 14.0 behind its
-Softmax. Ordered by it, 32 of 47 layers in float gave the 23 dB that took 44 ordered by the other, and ordered by noise
-carried through the slope of the Softmax, which is that of the few glyphs that are next to equal, 42.
+Softmax. Ordered by it, 34 of 47 layers in float gave the 22 dB that took 40 ordered by the other, and 42 ordered by
+noise carried through the slope of the Softmax, which is that of the few glyphs that are next to equal.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Ending(NamedTuple):
         pairs = [(real, rounded)]
         if self.function is not None:
             pairs.append((self.function(coarse[self.names[0]].astype(np.float64)), coarse[self.names[1]]))
-        return [(_energy(rounded - real), _energy(real)) for real, rounded in pairs]
+        with np.errstate(invalid="ignore"):  # of infinite ones
+            return [(_energy(rounded - real), _energy(real)) for real, rounded in pairs]
 
     def _before(self, array: Array) -> Array:
         clipped = np.clip(array.astype(np.float64), *self.interval)
@@ -102,4 +103,5 @@ _FLAT = {"Softmax": _softmax, "Sigmoid": _sigmoid}
 
 
 def _energy(array: Array) -> float:
-    return float(np.sum(np.square(array, dtype=np.float64)))
+    """Of its finite numbers: a class that is ruled out by minus infinity is no signal."""
+    return float(np.sum(np.square(array, dtype=np.float64), where=np.isfinite(array)))
