@@ -76,7 +76,8 @@ def moved(model: ir.Model, inputs: Mapping[str, Array], *, seed: int) -> dict[st
     """A graph's outputs in float64, with each number on the way moved by up to half a unit of float32.
 
     Inputs, constants and every result are moved as much as one rounding of each moves them: an estimate of what float32
-    does to the network, without any runtime.
+    does to the network, without any runtime. Constants that float16 holds stay: the square of a negative number has no
+    value where its exponent is not quite 2.
 
     Args:
         model: a float graph.
@@ -89,6 +90,9 @@ def moved(model: ir.Model, inputs: Mapping[str, Array], *, seed: int) -> dict[st
     signs = Signs(HALF_UNIT, seed)
     stored = {name: value.const_value for name, value in model.graph.initializers.items()}
     constants = {name: tensor.numpy() for name, tensor in stored.items() if tensor is not None}
+    constants = {
+        name: array for name, array in constants.items() if array.dtype.kind == "f" and not is_short(array).all()
+    }
     names = [value.name or "" for value in model.graph.outputs]
     with one_thread():
         return evaluate(
