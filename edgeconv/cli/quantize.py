@@ -101,11 +101,14 @@ def _print_target_search(search: TargetSearch) -> None:
     devices = list(dict.fromkeys(name for point in search.points for name in point.latency_ms))
     classes = any(point.agreement is not None for point in search.points)
     sizes, times = [f".{name} bytes" for name in formats], [f"{name} ms" for name in devices]
-    titles = ["in float", "SQNR dB", *(["agreement"] if classes else []), *sizes, *times, ""]
+    indices = any(point.index_agreement is not None for point in search.points)
+    shown = [title for title, is_shown in (("agreement", classes), ("indices", indices)) if is_shown]
+    titles = ["in float", "SQNR dB", *shown, *sizes, *times, ""]
     rows = []
     for point in search.points:
-        agreement = "-" if point.agreement is None else f"{point.agreement:.2%}"
-        row = [f"{point.kept} of {search.layers}", f"{point.sqnr_db:.2f}", *([agreement] if classes else [])]
+        shares = [(point.agreement, classes), (point.index_agreement, indices)]
+        row = [f"{point.kept} of {search.layers}", f"{point.sqnr_db:.2f}"]
+        row += ["-" if share is None else f"{share:.2%}" for share, is_shown in shares if is_shown]
         row += [f"{point.size_bytes[name]:,}" if name in point.size_bytes else "-" for name in formats]
         row += [f"{point.latency_ms[name]:.3f}" if name in point.latency_ms else "-" for name in devices]
         rows.append([*row, "chosen" if point.chosen else ""])

@@ -82,6 +82,7 @@ def _point(step: Step, files: Mapping[str, Path], rows: Sequence[BenchRow], *, c
         size_bytes={format_: path.stat().st_size for format_, path in files.items()},
         latency_ms={row.device: row.latency.median_ms for row in own_rows if row.latency is not None},
         sqnr_bound_db=step.measured.sqnr_bound_db,
+        index_agreement=step.measured.index_agreement,
     )
 
 

@@ -295,6 +295,10 @@ class FrontierPointNode(CoreNode[TargetPoint]):
     sqnr_bound_db: Number | None = Field(
         default=None, description="What the SQNR is at least on other inputs like these, decibels; null: not asked for."
     )
+    index_agreement: Number | None = Field(
+        default=None,
+        description="Share of equal elements of outputs of indices, which have no SQNR; null: there are none.",
+    )
 
 
 class FrontierNode(CoreNode[TargetSearch]):

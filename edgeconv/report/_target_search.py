@@ -20,6 +20,8 @@ class TargetPoint:
         latency_ms: median of one inference, by device; those that could not run it are left out.
         sqnr_bound_db: what the SQNR is at least on other inputs like the judged ones (`edgeconv.core.confidence`),
             decibels; None where the target is about the judged ones alone.
+        index_agreement: share of the elements of outputs of indices that are the float graph's, of the one that agrees
+            least, 0 to 1; None where there are no such outputs. They have no SQNR: of them alone it is infinite.
     """
 
     kept: int
@@ -30,6 +32,7 @@ class TargetPoint:
     size_bytes: Mapping[str, int] = field(default_factory=dict)
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     sqnr_bound_db: float | None = None
+    index_agreement: float | None = None
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,9 @@ def target_search_view(search: TargetSearch | None) -> TargetSearchView | None:
     devices = list(dict.fromkeys(name for point in search.points for name in point.latency_ms))
     classes = any(point.agreement is not None for point in search.points)
     bounds = any(point.sqnr_bound_db is not None for point in search.points)
-    titles = ["Layers in float", "SQNR, dB"]
-    titles += [title for title, is_shown in (("On others, dB", bounds), ("Same class", classes)) if is_shown]
+    indices = any(point.index_agreement is not None for point in search.points)
+    shown = (("On others, dB", bounds), ("Same class", classes), ("Same indices", indices))
+    titles = ["Layers in float", "SQNR, dB", *(title for title, is_shown in shown if is_shown)]
     titles += [f".{name}, kB" for name in sizes] + [f"{name}, ms" for name in devices]
     chosen = next((point for point in search.points if point.chosen), None)
     charts = []
@@ -73,7 +74,7 @@ def target_search_view(search: TargetSearch | None) -> TargetSearchView | None:
         statement=_statement(search, chosen),
         titles=tuple(titles),
         rows=tuple(
-            (point.chosen, _cells(point, search, sizes, devices, classes=classes, bounds=bounds))
+            (point.chosen, _cells(point, search, sizes, devices, classes=classes, bounds=bounds, indices=indices))
             for point in search.points
         ),
         float_layers=chosen.layers if chosen is not None else (),
@@ -89,15 +90,22 @@ def _statement(search: TargetSearch, chosen: TargetPoint | None) -> str:
 
 
 def _cells(
-    point: TargetPoint, search: TargetSearch, sizes: list[str], devices: list[str], *, classes: bool, bounds: bool
+    point: TargetPoint,
+    search: TargetSearch,
+    sizes: list[str],
+    devices: list[str],
+    *,
+    classes: bool,
+    bounds: bool,
+    indices: bool,
 ) -> tuple[str, ...]:
     bound = [fmt.NOTHING if point.sqnr_bound_db is None else fmt.decibel(point.sqnr_bound_db)] if bounds else []
-    agreement = [fmt.NOTHING if point.agreement is None else f"{100 * point.agreement:.2f} %"] if classes else []
+    shares = [(point.agreement, classes), (point.index_agreement, indices)]
     return (
         f"{point.kept} of {search.layers}",
         fmt.decibel(point.sqnr_db),
         *bound,
-        *agreement,
+        *(fmt.NOTHING if share is None else f"{100 * share:.2f} %" for share, is_shown in shares if is_shown),
         *(f"{point.size_bytes[name] / 1000:,.1f}" if name in point.size_bytes else fmt.NOTHING for name in sizes),
         *(f"{point.latency_ms[name]:.3f}" if name in point.latency_ms else fmt.NOTHING for name in devices),
     )
@@ -106,7 +114,7 @@ def _cells(
 def _chart(
     search: TargetSearch, names: list[str], of: Callable[[TargetPoint], Mapping[str, float]], x_title: str
 ) -> Markup | None:
-    """A line per format or device through its points; None where there is nothing to draw."""
+    """A line per format or device through its points; None where there is nothing to draw: indices have no SQNR."""
     by_class = search.agreement is not None
     series = {
         name: [
@@ -115,11 +123,12 @@ def _chart(
         for name in names
     }
     every = [pair for pairs in series.values() for pair in pairs]
-    if not every:
+    if not any(math.isfinite(height) for _, height, _ in every):
         return None
     target = 100 * search.agreement if search.agreement is not None else search.sqnr_db or 0.0
     # Without the point that is all float, whose SQNR would set the scale.
-    heights = [height for _, height, point in every if by_class or point.kept < search.layers] + [target]
+    shown = [height for _, height, point in every if by_class or point.kept < search.layers]
+    heights = [*filter(math.isfinite, shown), target]
     margin = max(0.05 * (max(heights) - min(heights)), 0.1)
     top = min(100.0, max(heights) + margin) if by_class else max(heights) + _ABOVE_DB
     y = _Scale(min(heights) - margin, top + 1e-9, _HEIGHT - _BOTTOM, _TOP)

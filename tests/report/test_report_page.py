@@ -297,6 +297,18 @@ def test_the_frontier_is_drawn_and_told(by_class: bool) -> None:
     assert 'id="frontier"' not in to_html(Report("x"))
 
 
+def test_a_search_for_indices_alone_tells_how_many_are_equal() -> None:
+    """They have no SQNR: of a network that ends in an ArgMax the page had no scale to draw."""
+    points = tuple(
+        TargetPoint(kept, (), math.inf, chosen=kept == 1, size_bytes={"onnx": 9}, index_agreement=(0.885, 0.995)[kept])
+        for kept in range(2)
+    )
+    report = Report("x", target_search=TargetSearch("int8-mixed", 20.0, None, "the 9 parity inputs", 2, points))
+    section = to_html(from_json(to_json(report))).split('id="frontier"')[1].split("</section>")[0]
+    assert "<svg" not in section
+    assert ("Same indices" in section, "88.50 %" in section, "99.50 %" in section) == (True, True, True)
+
+
 def test_a_chain_says_how_each_link_stands() -> None:
     holds, breaks, unjudged = page_view(REPORTS["chained"]()).chains
     assert [(link.number, link.title, link.text, link.of) for link in (*holds.links, holds.end_to_end)] == [
