@@ -99,16 +99,17 @@ def _print_result(result: ExportResult, folder: Path, *, quiet: bool, as_json: b
 def _print_target_search(search: TargetSearch) -> None:
     formats = list(dict.fromkeys(name for point in search.points for name in point.size_bytes))
     devices = list(dict.fromkeys(name for point in search.points for name in point.latency_ms))
-    classes = any(point.agreement is not None for point in search.points)
     sizes, times = [f".{name} bytes" for name in formats], [f"{name} ms" for name in devices]
-    indices = any(point.index_agreement is not None for point in search.points)
-    shown = [title for title, is_shown in (("agreement", classes), ("indices", indices)) if is_shown]
-    titles = ["in float", "SQNR dB", *shown, *sizes, *times, ""]
+    shares = {
+        "agreement": [point.agreement for point in search.points],
+        "indices": [point.index_agreement for point in search.points],
+    }
+    shares = {title: column for title, column in shares.items() if any(share is not None for share in column)}
+    titles = ["in float", "SQNR dB", *shares, *sizes, *times, ""]
     rows = []
-    for point in search.points:
-        shares = [(point.agreement, classes), (point.index_agreement, indices)]
+    for at, point in enumerate(search.points):
         row = [f"{point.kept} of {search.layers}", f"{point.sqnr_db:.2f}"]
-        row += ["-" if share is None else f"{share:.2%}" for share, is_shown in shares if is_shown]
+        row += ["-" if column[at] is None else f"{column[at]:.2%}" for column in shares.values()]
         row += [f"{point.size_bytes[name]:,}" if name in point.size_bytes else "-" for name in formats]
         row += [f"{point.latency_ms[name]:.3f}" if name in point.latency_ms else "-" for name in devices]
         rows.append([*row, "chosen" if point.chosen else ""])

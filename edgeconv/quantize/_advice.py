@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 
 import onnx_ir as ir
 
@@ -55,10 +55,10 @@ def advice(
         return ""
     order = sensitivity(model, plan, first(batches, ORDERED_BY), progress=progress)[:_NAMED]
     # With a part of the noise power gone the ratio rises by -10·log10 of what is left.
-    left = [max(1.0 - sum(item.share for item in order[:count]), 1e-10) for count in range(len(order) + 1)]
+    left = [max(1.0 - gone, 1e-10) for gone in accumulate((item.share for item in order), initial=0.0)]
     gains = [
         (item.layer, 10 * math.log10(before / after))
-        for item, before, after in zip(order, left, left[1:], strict=False)
+        for item, (before, after) in zip(order, pairwise(left), strict=True)
     ]
     layers = ", ".join(f"{layer} {gain:.1f} dB" for layer, gain in gains if gain >= _LEAST_GAIN_DB)
     words = list(_missed(target, measured, -(-count // stride)))

@@ -40,6 +40,12 @@ def named(value: ir.Value) -> str:
     return value.name
 
 
+def nodes_around(value: ir.Value) -> list[ir.Node]:
+    """The nodes that read a value, and the one that makes it."""
+    producer = value.producer()
+    return [*(use.node for use in value.uses()), *([] if producer is None else [producer])]
+
+
 def static_shape(value: ir.Value) -> tuple[int, ...]:
     """The dimensions, all known numbers."""
     if value.shape is None or not value.shape.is_static():

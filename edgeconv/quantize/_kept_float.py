@@ -9,7 +9,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from edgeconv.errors import QuantizeError
-from edgeconv.quantize._graph import ADDED, is_activation, name_of, named
+from edgeconv.quantize._graph import ADDED, is_activation, name_of, named, nodes_around
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import Structure, structure_of
 
@@ -21,7 +21,7 @@ def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: st
     another and its SiLU goes with that one.
     """
     structure, chosen = structure_of(model, plan.kept_float), frozenset(layers)
-    for name in chosen.difference(chosen_layers(structure)):
+    for name in chosen.difference(choosable_layers(structure)):
         raise QuantizeError(f"there is no quantized layer {name!r}", where="keep in float", hint="see the plan")
     behind = layers_behind(model, plan, structure)
     kept = [name_of(node) for node in model.graph if (needed := behind.get(name_of(node))) and needed <= chosen]
@@ -30,7 +30,7 @@ def keep_in_float(model: ir.Model, plan: Plan, layers: Iterable[str], reason: st
     return dataclasses.replace(plan, weights=weights, kept_float=kept_float)
 
 
-def chosen_layers(structure: Structure) -> tuple[str, ...]:
+def choosable_layers(structure: Structure) -> tuple[str, ...]:
     """The layers that can be left in float, in graph order: without those that equalization added."""
     return tuple(name for name, layer in structure.layers.items() if not layer.node.meta.get(ADDED))
 
@@ -42,7 +42,7 @@ def layers_behind(model: ir.Model, plan: Plan, structure: Structure) -> dict[str
     input of the graph, or nothing but operators that were float before, as integers behind a LayerNormalization.
     """
     behind: dict[str, frozenset[str]] = {name: frozenset() for name in plan.kept_float}
-    layers = frozenset(chosen_layers(structure))
+    layers = frozenset(choosable_layers(structure))
     for node in model.graph:
         name = name_of(node)
         makers = [value.producer() for value in node.inputs if value is not None and is_activation(value)]
@@ -81,9 +81,7 @@ def rounded_with(model: ir.Model, plan: Plan, structure: Structure) -> list[Roun
     weights = {name: behind[name] for name in structure.layers if name in behind}
     values = dict[str, frozenset[str]]()
     for value in structure.activations:
-        producer = value.producer()
-        around = [*(use.node for use in value.uses()), *([producer] if producer is not None else [])]
-        names = [name_of(structure.spelled.get(node, node)) for node in around]
+        names = [name_of(structure.spelled.get(node, node)) for node in nodes_around(value)]
         if named(value) in plan.tensors and all(name in behind for name in names):
             values[named(value)] = frozenset[str]().union(*(behind[name] for name in names))
     return [

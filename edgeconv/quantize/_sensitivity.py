@@ -18,7 +18,7 @@ from edgeconv.quantize._apply import apply_only
 from edgeconv.quantize._calibrate import mapped, session_of
 from edgeconv.quantize._endings import Ending, endings_of
 from edgeconv.quantize._graph import static_shape
-from edgeconv.quantize._kept_float import chosen_layers, rounded_with
+from edgeconv.quantize._kept_float import choosable_layers, rounded_with
 from edgeconv.quantize._plan import Plan
 from edgeconv.quantize._structure import structure_of
 
@@ -87,7 +87,7 @@ def sensitivity(
         alone = apply_only(model, plan, layers, values)
         noises[needed] = _noise(exact, session_of(alone, read, optimized=False), endings)
     total = sum(noises.values()) or 1.0
-    order = _ordered(chosen_layers(structure), noises, costs or {})
+    order = _ordered(choosable_layers(structure), noises, costs or {})
     return tuple(Sensitivity(layer, noise / total) for layer, noise in order)
 
 
@@ -171,20 +171,23 @@ class _Exact:
         return iter(self._held) if self._held is not None else self._computed()
 
     def _computed(self) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
-        names = [output.name for output in self._session.get_outputs()]
         for batch in self._batches():
-            with mapped("sensitivity"):
-                outputs: Sequence[Array] = self._session.run(None, dict(batch))
-            yield batch, dict(zip(names, outputs, strict=True))
+            yield batch, _outputs(self._session, batch)
+
+
+def _outputs(session: onnxruntime.InferenceSession, batch: Mapping[str, Array]) -> dict[str, Array]:
+    """What a session makes of a batch, by name."""
+    with mapped("sensitivity"):
+        arrays = session.run(None, dict(batch))
+    return dict(zip((output.name for output in session.get_outputs()), arrays, strict=True))
 
 
 def _noise(exact: _Exact, coarse: onnxruntime.InferenceSession, endings: Sequence[Ending]) -> float:
     """The energy of the difference that two graphs make on data, of each output for its own signal, summed."""
     sums = np.zeros((len(endings), 2, 2))  # before and behind a function; noise and signal
-    names, count = [output.name for output in coarse.get_outputs()], 0
+    count = 0
     for batch, real in exact:
-        with mapped("sensitivity"):
-            rounded = dict(zip(names, coarse.run(None, dict(batch)), strict=True))
+        rounded = _outputs(coarse, batch)
         for ending, total in zip(endings, sums, strict=True):
             energies = ending.energies(real, rounded)
             total[: len(energies)] += energies

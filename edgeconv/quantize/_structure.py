@@ -17,7 +17,7 @@ from edgeconv.graph.gelus import spelled_out
 from edgeconv.graph.integer_rules import CONSTANT_OPERANDS, FIXED, FUSING, LAYERS, SHARED, WITH_INTEGERS
 from edgeconv.graph.thresholds import is_compared
 from edgeconv.quantize._divisors import WHY, divisors
-from edgeconv.quantize._graph import is_activation, name_of, named
+from edgeconv.quantize._graph import is_activation, name_of, named, nodes_around
 
 _COMPARED = "it is only compared, and rounding would move numbers next to the limit across it"
 
@@ -253,9 +253,7 @@ def _activations(
         is_inside = producer is not None and spelled.get(producer, producer) is not producer
         if not is_activation(value) or value in fused or is_inside:
             continue
-        around = [use.node for use in value.uses()]
-        around += [producer] if producer is not None else []
-        if any(spelled.get(node, node) in quantized for node in around):
+        if any(spelled.get(node, node) in quantized for node in nodes_around(value)):
             yield value
 
 

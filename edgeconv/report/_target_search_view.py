@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -55,11 +55,8 @@ def target_search_view(search: TargetSearch | None) -> TargetSearchView | None:
     # A column for each format and device that any point was measured with.
     sizes = list(dict.fromkeys(name for point in search.points for name in point.size_bytes))
     devices = list(dict.fromkeys(name for point in search.points for name in point.latency_ms))
-    classes = any(point.agreement is not None for point in search.points)
-    bounds = any(point.sqnr_bound_db is not None for point in search.points)
-    indices = any(point.index_agreement is not None for point in search.points)
-    shown = (("On others, dB", bounds), ("Same class", classes), ("Same indices", indices))
-    titles = ["Layers in float", "SQNR, dB", *(title for title, is_shown in shown if is_shown)]
+    measured = {title: of for title, of in _MEASURED.items() if any(map(of, search.points))}
+    titles = ["Layers in float", "SQNR, dB", *measured]
     titles += [f".{name}, kB" for name in sizes] + [f"{name}, ms" for name in devices]
     chosen = next((point for point in search.points if point.chosen), None)
     charts = []
@@ -73,10 +70,7 @@ def target_search_view(search: TargetSearch | None) -> TargetSearchView | None:
     return TargetSearchView(
         statement=_statement(search, chosen),
         titles=tuple(titles),
-        rows=tuple(
-            (point.chosen, _cells(point, search, sizes, devices, classes=classes, bounds=bounds, indices=indices))
-            for point in search.points
-        ),
+        rows=tuple((point.chosen, _cells(point, search, measured.values(), sizes, devices)) for point in search.points),
         float_layers=chosen.layers if chosen is not None else (),
         charts=tuple(charts),
     )
@@ -89,23 +83,29 @@ def _statement(search: TargetSearch, chosen: TargetPoint | None) -> str:
     return f"{search.variant}: {target} was asked for, judged on {search.judged_on}. For that, {what} stayed in float."
 
 
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+_MEASURED: Mapping[str, Callable[[TargetPoint], str]] = {
+    "On others, dB": lambda point: "" if point.sqnr_bound_db is None else fmt.decibel(point.sqnr_bound_db),
+    "Same class": lambda point: _share(point.agreement),
+    "Same indices": lambda point: _share(point.index_agreement),
+}
+"""Columns that are shown where a point has them, by their titles; empty where it has none."""
+
+
 def _cells(
     point: TargetPoint,
     search: TargetSearch,
+    measured: Iterable[Callable[[TargetPoint], str]],
     sizes: list[str],
     devices: list[str],
-    *,
-    classes: bool,
-    bounds: bool,
-    indices: bool,
 ) -> tuple[str, ...]:
-    bound = [fmt.NOTHING if point.sqnr_bound_db is None else fmt.decibel(point.sqnr_bound_db)] if bounds else []
-    shares = [(point.agreement, classes), (point.index_agreement, indices)]
     return (
         f"{point.kept} of {search.layers}",
         fmt.decibel(point.sqnr_db),
-        *bound,
-        *(fmt.NOTHING if share is None else f"{100 * share:.2f} %" for share, is_shown in shares if is_shown),
+        *(of(point) or fmt.NOTHING for of in measured),
         *(f"{point.size_bytes[name] / 1000:,.1f}" if name in point.size_bytes else fmt.NOTHING for name in sizes),
         *(f"{point.latency_ms[name]:.3f}" if name in point.latency_ms else fmt.NOTHING for name in devices),
     )

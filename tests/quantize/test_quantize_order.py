@@ -14,7 +14,7 @@ from quantize_graphs import Graph, data, mobile
 from edgeconv.graph.edit import constant
 from edgeconv.quantize import Plan, apply, calibrate, keep_in_float, make_plan, sensitivity
 from edgeconv.quantize._endings import Ending, endings_of
-from edgeconv.quantize._kept_float import chosen_layers, rounded_with
+from edgeconv.quantize._kept_float import choosable_layers, rounded_with
 from edgeconv.quantize._structure import structure_of
 
 
@@ -67,7 +67,7 @@ def test_a_graph_rounds_what_the_layers_in_integers_are_said_to_round(make, shar
     model = make(seed)
     plan = _planned(model)
     structure = structure_of(model, plan.kept_float)
-    layers, rng = chosen_layers(structure), np.random.default_rng(seed)
+    layers, rng = choosable_layers(structure), np.random.default_rng(seed)
     chosen = frozenset(layer for layer in layers if rng.random() < share)
     gone = [item for item in rounded_with(model, plan, structure) if item.needed <= chosen]
     before, after = _rounded(apply(model, plan)), _rounded(apply(model, keep_in_float(model, plan, chosen, "chosen")))
